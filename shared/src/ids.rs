@@ -1,0 +1,152 @@
+//! Identities, parsed once at the edge: whoever holds one of these types holds a valid id.
+
+use std::fmt;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
+
+/// A contact: its Page-scoped id, what Messenger takes as `recipient.id`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ContactId(String);
+
+impl ContactId {
+    /// Accepts 1 to 128 visible characters; the error says what is wrong, for the caller of the API.
+    pub fn parse(id: &str) -> Result<Self, &'static str> {
+        match id.chars().count() {
+            0 => return Err("must not be empty"),
+            1..=128 => {}
+            _ => return Err("must have at most 128 characters"),
+        }
+        if id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err("must have visible characters only");
+        }
+        Ok(Self(id.to_owned()))
+    }
+}
+
+/// A Facebook Page.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct PageId(String);
+
+impl PageId {
+    /// Accepts 1 to 64 of `[A-Za-z0-9_-]`; the error says what is wrong, for the caller of the API.
+    pub fn parse(id: &str) -> Result<Self, &'static str> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if (1..=64).contains(&id.len()) && id.chars().all(allowed) {
+            Ok(Self(id.to_owned()))
+        } else {
+            Err("must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
+        }
+    }
+}
+
+/// An accepted request to send: 32 hexadecimal digits that sort by creation time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct BroadcastId(String);
+
+impl BroadcastId {
+    /// A fresh id.
+    pub fn random() -> Self {
+        Self(Uuid::now_v7().simple().to_string())
+    }
+
+    /// An id as [`BroadcastId::random`] makes them, or nothing.
+    pub fn parse(id: &str) -> Option<Self> {
+        let hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        (id.len() == 32 && id.chars().all(hexadecimal)).then(|| Self(id.to_owned()))
+    }
+}
+
+/// The part of a broadcast for one Page: what a worker claims.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct JobId {
+    /// The broadcast that it is a part of.
+    pub broadcast_id: BroadcastId,
+    /// The Page that sends.
+    pub page_id: PageId,
+}
+
+impl<'de> Deserialize<'de> for ContactId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        Self::parse(&id).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for PageId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        Self::parse(&id).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for BroadcastId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        Self::parse(&id).ok_or_else(|| D::Error::custom("is no broadcast id"))
+    }
+}
+
+/// As `broadcast/page`: the partition key of the job's deliveries, and the job's name in logs.
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.broadcast_id, self.page_id)
+    }
+}
+
+impl fmt::Display for ContactId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for PageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for BroadcastId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A random value that a conditional write carries, so that its lost answer can be told from a refusal.
+pub fn token() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contact_ids_are_visible_and_of_bounded_length() {
+        for id in ["6001", "é", &"9".repeat(128)] {
+            assert!(ContactId::parse(id).is_ok(), "{id:?}");
+        }
+        for id in ["", " ", "a b", "a\n", "a\u{0}", &"9".repeat(129)] {
+            assert!(ContactId::parse(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn page_ids_fit_into_a_queue_group() {
+        assert!(PageId::parse("page_1-A").is_ok());
+        for id in ["", "a/b", "a b", "é", &"9".repeat(65)] {
+            assert!(PageId::parse(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn broadcast_ids_survive_their_own_parser() {
+        let id = BroadcastId::random();
+        assert_eq!(BroadcastId::parse(&id.to_string()), Some(id));
+        assert_eq!(BroadcastId::parse("not-one"), None);
+    }
+}

@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+pub mod app;
+pub mod breakers;
+pub mod clock;
+pub mod config;
+pub mod contact;
+pub mod deliver;
+pub mod delivery;
+pub mod ids;
+pub mod job;
+pub mod line;
+pub mod message;
+pub mod messenger;
+pub mod pace;
+pub mod queue;
+pub mod retry;
+pub mod slice;
+pub mod store;
+pub mod telemetry;
+pub mod tokens;
+pub mod verdict;
+pub mod wake;
+pub mod work;

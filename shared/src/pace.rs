@@ -1,0 +1,43 @@
+//! How fast one Page sends, and how many sends may be in flight.
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use std::num::NonZeroU32;
+
+/// The pace of one Page for one slice.
+pub struct Pace {
+    limiter: DefaultDirectRateLimiter,
+    clock: DefaultClock,
+    in_flight: usize,
+}
+
+impl Pace {
+    /// At most `per_second` sends a second, evenly: a burst is never more than a tenth of it. Half of that for each pause
+    /// since the Page's last success: a limit that was reached is approached more slowly.
+    pub fn new(per_second: NonZeroU32, backoffs: u32) -> Self {
+        let per_second =
+            NonZeroU32::new(per_second.get() >> backoffs.min(5)).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN);
+        let clock = DefaultClock::default();
+        Self {
+            limiter: RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)),
+            clock,
+            in_flight: usize::try_from(per_second.get())
+                .unwrap_or(usize::MAX)
+                .saturating_mul(2)
+                .max(8),
+        }
+    }
+
+    /// How many sends may be in flight: two seconds' worth, so that a lost answer leaves few in doubt.
+    pub fn max_in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Returns when the next send may start, and counts it. Dropped before that, it counts nothing.
+    pub async fn ready(&self) {
+        while let Err(not_until) = self.limiter.check() {
+            tokio::time::sleep(not_until.wait_time_from(self.clock.now())).await;
+        }
+    }
+}

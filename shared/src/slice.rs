@@ -1,0 +1,381 @@
+//! A slice: the work that one invocation does on a job between its claim and its hand-over.
+//!
+//! Sends are pipelined in one `FuturesUnordered`, and no task outlives the slice. The job item has one writer: the loop here.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use crate::breakers::{Breakers, Sign, Trip};
+use crate::deliver::{Consequence, Courier, Delivered, End};
+use crate::ids::ContactId;
+use crate::line::{Entry, Finish, Line, Next};
+use crate::pace::Pace;
+use crate::retry;
+use crate::store;
+use crate::store::jobs::{Checkpoint, Checkpointed, Claim, DOUBTS_AT_ONCE, Doubt, HandOver};
+use crate::store::pages::PageLease;
+
+/// A checkpoint is made at least so often …
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
+/// … and after so many contacts.
+const CHECKPOINT_AFTER: usize = 200;
+/// What an invocation needs after its last send has ended: checkpoints and the hand-over, with their retries.
+const WIND_UP: Duration = Duration::from_secs(15);
+/// Ids in a log line.
+const IDS_IN_LOG: usize = 10;
+
+/// How a slice ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The claim is still ours, and the job is to be left so.
+    At(Claim, HandOver),
+    /// Another has claimed the job.
+    Overtaken,
+}
+
+/// Why nothing more is started; a later one in this list prevails.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// The invocation ends, or another sends for the Page.
+    Yield,
+    /// Nobody sends for the Page before this time.
+    Pause(Timestamp),
+    /// It would fail for everybody.
+    Halt(String),
+    /// Whether we have the right to go on cannot be known.
+    Unsettled,
+    /// Another has claimed the job.
+    Overtaken,
+}
+
+type Sending<'a> = FuturesUnordered<BoxFuture<'a, Delivered>>;
+
+/// A slice under way.
+pub struct Slice<'a> {
+    courier: &'a Courier<'a>,
+    claim: Claim,
+    page: &'a mut PageLease,
+    line: Line,
+    pace: Pace,
+    breakers: Breakers,
+    /// Begun after a pause: one send at a time until Messenger answers clearly.
+    probing: bool,
+    last_start: Instant,
+    stop: Option<Stop>,
+    failure: Option<store::Error>,
+    /// Whether a checkpoint was written cannot be known: the job item is not ours to write any more.
+    claim_lost: bool,
+    /// Why the line offers nobody.
+    rest: Option<Next>,
+    /// Ended while something else was awaited.
+    arrived: Vec<Delivered>,
+    /// Finished since the last checkpoint.
+    finished: usize,
+    doubts: Vec<Doubt>,
+    /// Met settled since the last checkpoint.
+    prevented_since: u64,
+    prevented: u64,
+    prevented_ids: Vec<ContactId>,
+}
+
+impl<'a> Slice<'a> {
+    /// A slice that starts its last send in time for `ends`.
+    pub fn new(
+        courier: &'a Courier<'a>,
+        claim: Claim,
+        page: &'a mut PageLease,
+        ends: Instant,
+    ) -> Self {
+        let (job, config) = (&claim.job, &courier.app.config);
+        let begins = Instant::now();
+        let whole = ends.saturating_duration_since(begins);
+        Self {
+            line: Line::new(job.first_segments, job.segments, job.cursor),
+            pace: Pace::new(config.page_rate, page.backoffs),
+            breakers: job.breakers.clone(),
+            probing: page.backoffs > 0,
+            last_start: begins
+                + whole
+                    .saturating_sub(config.messenger_timeout + WIND_UP)
+                    .max(whole / 4),
+            stop: None,
+            failure: None,
+            claim_lost: false,
+            rest: None,
+            arrived: Vec::new(),
+            finished: 0,
+            doubts: Vec::new(),
+            prevented_since: 0,
+            prevented: 0,
+            prevented_ids: Vec::new(),
+            courier,
+            claim,
+            page,
+        }
+    }
+
+    /// Works until nothing is left to do now, or until something stops it. All sends in flight are seen to their end.
+    pub async fn work(mut self) -> Result<Ended, store::Error> {
+        let mut sending = FuturesUnordered::new();
+        let to = loop {
+            self.send(&mut sending).await;
+            self.checkpoint(&mut sending).await;
+            self.keep_page(&mut sending).await;
+            for delivered in std::mem::take(&mut self.arrived) {
+                self.take_in(delivered);
+            }
+            if !sending.is_empty() || (self.may_checkpoint() && self.has_unwritten()) {
+                continue;
+            }
+            match (self.stop.take(), self.rest.take()) {
+                (None, Some(Next::Nothing)) => break HandOver::Completed,
+                (None, Some(Next::NotBefore(due))) => break HandOver::Waiting(due),
+                (None, _) => {}
+                (Some(Stop::Yield), _) => break HandOver::Queued,
+                (Some(Stop::Pause(until)), _) => break HandOver::Waiting(until),
+                (Some(Stop::Halt(reason)), _) => break HandOver::Halted(reason),
+                (Some(Stop::Overtaken), _) => return Ok(Ended::Overtaken),
+                (Some(Stop::Unsettled), _) => {
+                    let operation = "work on a job";
+                    return Err(self
+                        .failure
+                        .take()
+                        .unwrap_or(store::Error::Gone { operation }));
+                }
+            }
+        };
+        self.report_prevented();
+        Ok(Ended::At(self.claim, to))
+    }
+
+    /// Starts sends and takes in what they come to, until it is time for a checkpoint or nothing is under way.
+    async fn send(&mut self, sending: &mut Sending<'a>) {
+        let until = Instant::now() + CHECKPOINT_EVERY;
+        while self.finished < CHECKPOINT_AFTER && self.doubts.len() < DOUBTS_AT_ONCE {
+            let in_flight = if self.probing {
+                1
+            } else {
+                self.pace.max_in_flight()
+            };
+            let may_start = self.stop.is_none() && self.rest.is_none() && sending.len() < in_flight;
+            if sending.is_empty() && !may_start {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => return,
+                () = sleep_until(self.last_start), if self.stop.is_none() => self.stop_for(Stop::Yield),
+                Some(delivered) = sending.next() => self.take_in(delivered),
+                () = self.pace.ready(), if may_start => self.start_next(sending).await,
+            }
+        }
+    }
+
+    /// Starts on the next contact, if the line offers one.
+    async fn start_next(&mut self, sending: &mut Sending<'a>) {
+        loop {
+            let app = self.courier.app;
+            match self.line.next(app.clock.now()) {
+                Next::Contact(entry) => return sending.push(Box::pin(self.courier.deliver(entry))),
+                Next::Load(number) => {
+                    let load = app.store.segment(&self.claim.job.snapshot, number);
+                    match meanwhile(sending, &mut self.arrived, load).await {
+                        Ok(Some(segment)) => self.line.load(segment),
+                        Ok(None) => {
+                            return self.stop_for(Stop::Halt(format!(
+                                "expired: segment {number} is gone"
+                            )));
+                        }
+                        Err(error) => return self.fail(error),
+                    }
+                }
+                rest @ (Next::AfterTheRest | Next::NotBefore(_) | Next::Nothing) => {
+                    self.rest = Some(rest);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Notes what came of one contact.
+    fn take_in(&mut self, delivered: Delivered) {
+        let Delivered {
+            entry,
+            end,
+            sign,
+            consequence,
+        } = delivered;
+        self.finished += 1;
+        self.note(entry, end);
+        if let Some(sign) = sign {
+            self.heed(sign);
+        }
+        match consequence {
+            Some(Consequence::RateLimited(regain_after)) => self.pause(regain_after),
+            Some(Consequence::Stop(reason)) => self.stop_for(Stop::Halt(reason)),
+            None => {}
+        }
+    }
+
+    fn note(&mut self, entry: Entry, end: End) {
+        match end {
+            End::Finished(finish) => self.line.finish(entry.place, finish),
+            End::Prevented(finish) => {
+                self.line.finish(entry.place, finish);
+                self.prevented_since += 1;
+                self.prevented += 1;
+                if self.prevented_ids.len() < IDS_IN_LOG {
+                    self.prevented_ids.push(entry.contact_id);
+                }
+            }
+            End::Doubt { token, reason } => self.doubts.push(Doubt {
+                entry,
+                token,
+                reason,
+            }),
+            End::Stale => self.stop_for(Stop::Overtaken),
+            End::Unsettled(error) => self.fail(error),
+        }
+    }
+
+    /// Watches for what concerns more than one contact. What was in flight when that was decided tells nothing new.
+    fn heed(&mut self, sign: Sign) {
+        if matches!(self.stop, Some(Stop::Pause(_) | Stop::Halt(_))) {
+            return;
+        }
+        match sign {
+            Sign::Accepted => (self.probing, self.page.backoffs) = (false, 0),
+            Sign::Answered | Sign::RefusedSuspiciously(_) => self.probing = false,
+            Sign::Lost => {}
+        }
+        match self.breakers.observe(sign) {
+            Some(Trip::Ill) => self.pause(None),
+            Some(Trip::Halt(reason)) => self.stop_for(Stop::Halt(reason)),
+            None => {}
+        }
+    }
+
+    /// Has the Page pause: until Messenger's own time where it gave one, else with a back-off.
+    fn pause(&mut self, regain_after: Option<Duration>) {
+        let app = self.courier.app;
+        let (now, base) = (app.clock.now(), app.config.retry_base);
+        if self.page.not_before.is_none() {
+            self.page.backoffs = self.page.backoffs.saturating_add(1);
+        }
+        let until = match regain_after {
+            Some(regain_after) => now + regain_after,
+            None => retry::due_after(
+                now,
+                retry::backoff(base, self.page.backoffs, rand::random()),
+                base,
+            ),
+        };
+        self.page.not_before = self.page.not_before.max(Some(until));
+        self.stop_for(Stop::Pause(until));
+    }
+
+    fn fail(&mut self, error: store::Error) {
+        self.failure.get_or_insert(error);
+        self.stop_for(Stop::Unsettled);
+    }
+
+    fn stop_for(&mut self, stop: Stop) {
+        self.stop = self.stop.take().max(Some(stop));
+    }
+
+    /// Whether the job item is ours to write, as far as we know.
+    fn may_checkpoint(&self) -> bool {
+        !self.claim_lost && self.stop != Some(Stop::Overtaken)
+    }
+
+    fn has_unwritten(&self) -> bool {
+        !self.doubts.is_empty() || self.line.progress().cursor != self.line.cursor()
+    }
+
+    /// Writes what has been done since the last checkpoint.
+    async fn checkpoint(&mut self, sending: &mut Sending<'a>) {
+        if !self.may_checkpoint() {
+            return;
+        }
+        let app = self.courier.app;
+        let doubts: Vec<_> = self.doubts.iter().take(DOUBTS_AT_ONCE).cloned().collect();
+        let what = Checkpoint {
+            progress: self.line.progress(),
+            doubts: &doubts,
+            prevented: self.prevented_since,
+            breakers: self.breakers.clone(),
+        };
+        let written = app
+            .store
+            .checkpoint(&mut self.claim, &what, app.clock.now());
+        match meanwhile(sending, &mut self.arrived, written).await {
+            Ok(Checkpointed::Written(appended)) => {
+                if let Some(segment) = appended {
+                    self.line.append(segment);
+                }
+                self.line.advance(&what.progress);
+                for doubt in self.doubts.drain(..doubts.len()) {
+                    self.line.finish(doubt.entry.place, Finish::Counted);
+                }
+                self.prevented_since -= what.prevented;
+                self.finished = 0;
+            }
+            Ok(Checkpointed::Changed(rows)) => {
+                for (index, row) in rows.into_iter().rev() {
+                    let doubt = self.doubts.remove(index);
+                    let end = self.courier.found(row).await.unwrap_or_else(End::Unsettled);
+                    self.note(doubt.entry, end);
+                }
+            }
+            Ok(Checkpointed::Stale) => self.stop_for(Stop::Overtaken),
+            Err(error) => {
+                self.claim_lost = true;
+                self.fail(error);
+            }
+        }
+    }
+
+    /// Keeps the Page as long as the job, and gives way if another has it: two must not pace one Page.
+    async fn keep_page(&mut self, sending: &mut Sending<'a>) {
+        let app = self.courier.app;
+        let (now, lease) = (app.clock.now(), app.config.job_lease);
+        if now + lease / 2 < self.page.until {
+            return;
+        }
+        let extended = app.store.extend_page(self.page, lease, now);
+        match meanwhile(sending, &mut self.arrived, extended).await {
+            Ok(true) => {}
+            Ok(false) => self.stop_for(Stop::Yield),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn report_prevented(&self) {
+        if self.prevented > 0 {
+            let (job, ids) = (self.courier.job.id(), &self.prevented_ids);
+            warn!(layer = "reservation", count = self.prevented, job.id = %job, contact.ids = ?ids, "duplicates prevented: contacts were settled before");
+        }
+    }
+}
+
+/// Lets the sends in flight go on while something else is awaited, and keeps what they come to.
+async fn meanwhile<T>(
+    sending: &mut Sending<'_>,
+    arrived: &mut Vec<Delivered>,
+    other: impl Future<Output = T>,
+) -> T {
+    let mut other = pin!(other);
+    loop {
+        tokio::select! {
+            biased;
+            out = &mut other => return out,
+            Some(delivered) = sending.next() => arrived.push(delivered),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The contacts table.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_dynamodb::types::KeysAndAttributes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde_json::Value;
+
+use super::{Error, SCHEMA, Store, from_item, patiently, unsettled, value};
+use crate::contact::{ATTRIBUTE_PREFIX, Contact};
+use crate::ids::ContactId;
+
+/// What DynamoDB reads in one call.
+const BATCH: usize = 100;
+/// Calls at once: the time of a large request is spent here.
+const CALLS_AT_ONCE: usize = 8;
+/// Writes at once.
+const WRITES_AT_ONCE: usize = 16;
+
+/// What an import says about one contact: a field that is absent is kept, one that is `None` is cleared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContactPatch {
+    /// Whom it is about.
+    pub contact_id: ContactId,
+    /// Clears whatever attributes of its own the contact has and `fields` does not name.
+    pub clears_attributes: bool,
+    /// Attributes of the item by name.
+    pub fields: BTreeMap<String, Option<Value>>,
+}
+
+impl Store {
+    /// One contact, as of now.
+    pub async fn contact(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
+        self.read_contact(contact_id, true).await
+    }
+
+    /// One contact, as of a moment ago, for half the price: enough to see who has opted out.
+    pub async fn contact_cheaply(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
+        self.read_contact(contact_id, false).await
+    }
+
+    async fn read_contact(
+        &self,
+        contact_id: &ContactId,
+        consistent: bool,
+    ) -> Result<Option<Contact>, Error> {
+        const OPERATION: &str = "read a contact";
+        let call = self
+            .client
+            .get_item()
+            .table_name(&self.contacts)
+            .key("contact_id", value(contact_id)?)
+            .consistent_read(consistent);
+        let found = patiently(|| call.clone().send())
+            .await
+            .map_err(unsettled(OPERATION))?;
+        found
+            .item
+            .map(|item| from_item(OPERATION, item))
+            .transpose()
+    }
+
+    /// The contacts that exist, by id. Those not found at first are read again, strongly consistent: an id that was
+    /// imported a moment ago is not unknown.
+    pub async fn find_contacts(
+        &self,
+        ids: &[ContactId],
+    ) -> Result<HashMap<ContactId, Contact>, Error> {
+        let mut found = self.read_contacts(ids, false).await?;
+        let missed: Vec<_> = ids
+            .iter()
+            .filter(|id| !found.contains_key(id))
+            .cloned()
+            .collect();
+        found.extend(self.read_contacts(&missed, true).await?);
+        Ok(found)
+    }
+
+    async fn read_contacts(
+        &self,
+        ids: &[ContactId],
+        consistent: bool,
+    ) -> Result<HashMap<ContactId, Contact>, Error> {
+        let batches: Vec<_> = ids
+            .chunks(BATCH)
+            .map(|batch| self.read_batch(batch, consistent))
+            .collect();
+        let found: Vec<Vec<Contact>> = stream::iter(batches)
+            .buffer_unordered(CALLS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let found = found.into_iter().flatten();
+        Ok(found
+            .map(|contact| (contact.contact_id.clone(), contact))
+            .collect())
+    }
+
+    async fn read_batch(&self, ids: &[ContactId], consistent: bool) -> Result<Vec<Contact>, Error> {
+        const OPERATION: &str = "read contacts";
+        let mut keys = KeysAndAttributes::builder().consistent_read(consistent);
+        for id in ids {
+            keys = keys.keys(HashMap::from([("contact_id".to_owned(), value(id)?)]));
+        }
+        let mut asked = keys
+            .build()
+            .ok()
+            .map(|keys| HashMap::from([(self.contacts.clone(), keys)]));
+        let mut contacts = Vec::with_capacity(ids.len());
+        while let Some(request) = asked.take() {
+            let call = self
+                .client
+                .batch_get_item()
+                .set_request_items(Some(request));
+            let answer = patiently(|| call.clone().send())
+                .await
+                .map_err(unsettled(OPERATION))?;
+            for item in answer.responses.unwrap_or_default().into_values().flatten() {
+                contacts.push(from_item(OPERATION, item)?);
+            }
+            asked = answer.unprocessed_keys.filter(|left| !left.is_empty());
+        }
+        Ok(contacts)
+    }
+
+    /// Creates or changes contacts. Each is one write; a failure leaves those before it changed, and repeating the import
+    /// is harmless.
+    pub async fn upsert_contacts(&self, patches: &[ContactPatch]) -> Result<(), Error> {
+        let writes: Vec<_> = patches
+            .iter()
+            .map(|patch| self.upsert_contact(patch))
+            .collect();
+        stream::iter(writes)
+            .buffer_unordered(WRITES_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn upsert_contact(&self, patch: &ContactPatch) -> Result<(), Error> {
+        let mut fields = patch.fields.clone();
+        if patch.clears_attributes
+            && let Some(known) = self.contact(&patch.contact_id).await?
+        {
+            let names = known
+                .attributes()
+                .map(|(name, _)| format!("{ATTRIBUTE_PREFIX}{name}"));
+            for name in names {
+                fields.entry(name).or_insert(None);
+            }
+        }
+        let mut call = self
+            .client
+            .update_item()
+            .table_name(&self.contacts)
+            .key("contact_id", value(&patch.contact_id)?)
+            .expression_attribute_names("#schema", "schema")
+            .expression_attribute_values(":schema", value(SCHEMA)?);
+        let (mut set, mut remove) = (vec!["#schema = :schema".to_owned()], Vec::new());
+        for (n, (name, new)) in fields.iter().enumerate() {
+            call = call.expression_attribute_names(format!("#f{n}"), name);
+            match new {
+                Some(new) => {
+                    set.push(format!("#f{n} = :f{n}"));
+                    call = call.expression_attribute_values(format!(":f{n}"), value(new)?);
+                }
+                None => remove.push(format!("#f{n}")),
+            }
+        }
+        let mut update = format!("SET {}", set.join(", "));
+        if !remove.is_empty() {
+            update = format!("{update} REMOVE {}", remove.join(", "));
+        }
+        let call = call.update_expression(update);
+        patiently(|| call.clone().send())
+            .await
+            .map_err(unsettled("write a contact"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! Request keys: which broadcast a request was answered with, so that its repetition makes no other.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Error, Item, SCHEMA, Store, at, expiry, from_item, patiently, to_item, unsettled, value,
+};
+use crate::ids::BroadcastId;
+
+/// What a request is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// A digest of the caller's `Idempotency-Key`, or of the body.
+    pub digest: String,
+    /// A digest of the normalised body.
+    pub fingerprint: String,
+    /// How long a repetition is recognised.
+    pub valid_for: Duration,
+}
+
+/// A request that was answered before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The broadcast that it was answered with.
+    pub broadcast_id: BroadcastId,
+    /// A digest of its normalised body.
+    pub fingerprint: String,
+    #[serde(with = "millisecond::required")]
+    valid_until: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Stored<'a> {
+    pk: &'a str,
+    sk: &'a str,
+    schema: u32,
+    expires_at: i64,
+    #[serde(flatten)]
+    answered: Answered,
+}
+
+fn partition(key: &RequestKey) -> String {
+    format!("request#{}", key.digest)
+}
+
+impl Store {
+    /// The request that took this key, if it was still valid when the new one was received.
+    pub async fn answered(
+        &self,
+        key: &RequestKey,
+        received: Timestamp,
+    ) -> Result<Option<Answered>, Error> {
+        const OPERATION: &str = "read a request key";
+        let call = self
+            .client
+            .get_item()
+            .table_name(&self.broadcasts)
+            .key("pk", value(partition(key))?)
+            .key("sk", value("request")?)
+            .consistent_read(true);
+        let found = patiently(|| call.clone().send())
+            .await
+            .map_err(unsettled(OPERATION))?;
+        let answered: Option<Answered> = found
+            .item
+            .map(|item| from_item(OPERATION, item))
+            .transpose()?;
+        Ok(answered.filter(|answered| answered.valid_until > received))
+    }
+
+    /// The part of a commit that takes the key: allowed if nobody has it, or had it only until before the request was
+    /// *received*; a request that waits at the door while a key expires is a repetition all the same.
+    pub(super) fn put_request(
+        &self,
+        key: &RequestKey,
+        broadcast_id: &BroadcastId,
+        received: Timestamp,
+    ) -> Result<TransactWriteItem, Error> {
+        const IF_FREE: &str = "attribute_not_exists(pk) OR valid_until <= :received";
+        let item = to_item(
+            "write a request key",
+            Stored {
+                pk: &partition(key),
+                sk: "request",
+                schema: SCHEMA,
+                expires_at: expiry(received, key.valid_for),
+                answered: Answered {
+                    broadcast_id: broadcast_id.clone(),
+                    fingerprint: key.fingerprint.clone(),
+                    valid_until: received + key.valid_for,
+                },
+            },
+        )?;
+        let put = Put::builder()
+            .table_name(&self.broadcasts)
+            .set_item(Some(item))
+            .condition_expression(IF_FREE)
+            .expression_attribute_values(":received", at(received)?)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let mut part = TransactWriteItem::builder();
+        if let Ok(put) = put.build() {
+            part = part.put(put);
+        }
+        Ok(part.build())
+    }
+
+    /// The request that stands where a commit was refused.
+    pub(super) fn answered_from(item: Item) -> Result<Answered, Error> {
+        from_item("commit a broadcast", item)
+    }
+}

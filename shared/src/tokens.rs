@@ -1,0 +1,94 @@
+//! Page access tokens: from a file, kept as secrets, never logged.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use crate::ids::PageId;
+
+/// Page access tokens by Page.
+#[derive(Clone)]
+pub struct Tokens(HashMap<PageId, SecretString>);
+
+/// Why there are no tokens. Never holds one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("the file of Page tokens, {path}, cannot be read: {source}")]
+    Unreadable {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error(
+        "the file of Page tokens, {path}, must hold a JSON object of Page ids and their access tokens: {problem}"
+    )]
+    Malformed {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong, without what stands there.
+        problem: String,
+    },
+}
+
+impl Tokens {
+    /// Reads a JSON object of Page ids and tokens.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|problem| Error::Malformed {
+            path: path.to_owned(),
+            problem,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let tokens: HashMap<String, String> = serde_json::from_str(text).map_err(|error| {
+            format!("wrong at line {}, column {}", error.line(), error.column())
+        })?;
+        let tokens = tokens.into_iter().map(|(page, token)| {
+            let page_id =
+                PageId::parse(&page).map_err(|problem| format!("Page id {page:?} {problem}"))?;
+            if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
+                return Err(format!(
+                    "the token of Page {page_id} must be visible ASCII characters"
+                ));
+            }
+            Ok((page_id, SecretString::from(token)))
+        });
+        tokens.collect::<Result<_, String>>().map(Self)
+    }
+
+    /// The token of a Page.
+    pub fn of(&self, page_id: &PageId) -> Option<&SecretString> {
+        self.0.get(page_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_file_is_described_without_what_it_holds() {
+        for text in [
+            "",
+            "[]",
+            r#"{"1": 5}"#,
+            r#"{"1": ""}"#,
+            r#"{"a b": "SECRET"}"#,
+            "{\"1\": \"SECRET\\n\"}",
+            r#"{"1": "SECRET"#,
+        ] {
+            let problem = Tokens::parse(text).err().unwrap();
+            assert!(!problem.contains("SECRET"), "{problem}");
+        }
+        assert!(Tokens::parse(r#"{"1": "EAAB"}"#).is_ok());
+    }
+}

@@ -1,0 +1,213 @@
+//! What a hint sets off: the Page is taken, the job is claimed, a slice of it is worked, and it is handed over.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::app::App;
+use crate::deliver::Courier;
+use crate::ids::JobId;
+use crate::job::{Job, MAX_STALLS};
+use crate::message::Template;
+use crate::messenger::Messenger;
+use crate::slice::{Ended, Slice};
+use crate::store;
+use crate::store::jobs::{Claim, Claimed, HandOver};
+use crate::store::pages::{Acquired, PageLease};
+
+/// How long a worker waits for a Page that another sends for.
+const WAIT_FOR_PAGE: Duration = Duration::from_secs(25);
+/// How often it looks whether the Page is free.
+const LOOK_FOR_PAGE: Duration = Duration::from_millis(500);
+
+/// Why an invocation could not finish what it began. The rows hold the truth, and the next claim finds it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A table gave no answer that settles the matter.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The HTTP client could not be made.
+    #[error("the Messenger client could not be made")]
+    Client(#[source] reqwest::Error),
+}
+
+/// What an invocation did with a hint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Worked {
+    /// Worked a slice of the job, and left it so.
+    HandedOver(HandOver),
+    /// Nothing: another works on the job.
+    Refused,
+    /// Nothing now: the Page is not free. The job will be looked at again.
+    PageNotFree,
+    /// Nothing: the job is not one to work on now, or there is none.
+    NotReady,
+    /// Part of a slice, until another claimed the job.
+    Overtaken,
+}
+
+/// Looks at a job, as a hint asks, until `ends` at the latest.
+pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Error> {
+    let mut page = match acquire_page(app, job, ends).await? {
+        Acquired::Lease(page) => page,
+        Acquired::SameJob => return refused(app, job).await,
+        Acquired::NotBefore(until) => {
+            app.store
+                .wake_when_page_is_free(job, until, app.clock.now())
+                .await?;
+            debug!(job.id = %job, page.free_at = %until, "Page not free");
+            return Ok(Worked::PageNotFree);
+        }
+    };
+    let worked = claim_and_work(app, job, &mut page, ends).await;
+    // Before the hint: whom it sets off must find the Page free.
+    if let Err(error) = app.store.release_page(&page).await {
+        warn!(page.id = %job.page_id, error = &error as &dyn std::error::Error, "Page not released; its lease will end");
+    }
+    let (worked, next) = worked?;
+    if let Some(next) = next
+        && let Err(error) = app.queue.hint(job, next.epoch, next.wake_at).await
+    {
+        warn!(job.id = %job, %error, "the job will be looked at when its wake-up comes");
+    }
+    Ok(worked)
+}
+
+/// Waits a little for a Page that another job has.
+async fn acquire_page(app: &App, job: &JobId, ends: Instant) -> Result<Acquired, Error> {
+    let patience = ends.saturating_duration_since(Instant::now()) / 4;
+    let give_up = Instant::now() + WAIT_FOR_PAGE.min(patience);
+    loop {
+        let now = app.clock.now();
+        let acquired = app
+            .store
+            .acquire_page(job, app.config.job_lease, now)
+            .await?;
+        let Acquired::NotBefore(free_at) = acquired else {
+            return Ok(acquired);
+        };
+        let wait = LOOK_FOR_PAGE.min(free_at.duration_since(now).unsigned_abs());
+        if Instant::now() + wait >= give_up {
+            return Ok(acquired);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn refused(app: &App, job: &JobId) -> Result<Worked, Error> {
+    app.store.count_refused_claim(job).await?;
+    warn!(layer = "claim", count = 1, job.id = %job, "duplicates prevented: another works on the job");
+    Ok(Worked::Refused)
+}
+
+/// The hint that a hand-over asks for.
+struct NextHint {
+    epoch: u64,
+    wake_at: Timestamp,
+}
+
+async fn claim_and_work(
+    app: &App,
+    job: &JobId,
+    page: &mut PageLease,
+    ends: Instant,
+) -> Result<(Worked, Option<NextHint>), Error> {
+    let claim = match app
+        .store
+        .claim(job, app.config.job_lease, app.clock.now())
+        .await?
+    {
+        Claimed::Won(claim) => *claim,
+        Claimed::HeldByAnother => return Ok((refused(app, job).await?, None)),
+        Claimed::NotReady(status) => {
+            debug!(job.id = %job, job.status = ?status, "job not ready");
+            return Ok((Worked::NotReady, None));
+        }
+        Claimed::Unknown => {
+            warn!(job.id = %job, "hint for a job that does not exist");
+            return Ok((Worked::NotReady, None));
+        }
+    };
+    info!(job.id = %job, job.status = "processing", job.epoch = claim.job.epoch, job.cursor = claim.job.cursor, "job claimed");
+    match work_a_slice(app, claim, page, ends).await? {
+        Ended::Overtaken => {
+            info!(job.id = %job, "job overtaken by another worker");
+            Ok((Worked::Overtaken, None))
+        }
+        Ended::At(claim, to) => hand_over(app, claim, to).await,
+    }
+}
+
+async fn work_a_slice(
+    app: &App,
+    claim: Claim,
+    page: &mut PageLease,
+    ends: Instant,
+) -> Result<Ended, Error> {
+    let halted = |claim, reason: String| Ok(Ended::At(claim, HandOver::Halted(reason)));
+    if let Some(reason) = unworkable(&claim.job, app.clock.now()) {
+        return halted(claim, reason);
+    }
+    let job = claim.job.clone();
+    let Some(token) = app.tokens.of(&job.page_id) else {
+        return halted(
+            claim,
+            "no access token for this Page; add it to PAGE_TOKENS".to_owned(),
+        );
+    };
+    let Some(broadcast) = app.store.broadcast(&job.broadcast_id).await? else {
+        return halted(claim, "expired: its message is gone".to_owned());
+    };
+    let template = match Template::compile(&broadcast.message.text) {
+        Ok(template) => template,
+        Err(error) => return halted(claim, error.to_string()),
+    };
+    let courier = Courier {
+        app,
+        job: &job,
+        broadcast: &broadcast,
+        template,
+        messenger: Messenger::new(&app.config, &job.page_id, token.clone())
+            .map_err(Error::Client)?,
+    };
+    Slice::new(&courier, claim, page, ends)
+        .work()
+        .await
+        .map_err(Error::Store)
+}
+
+/// Why nobody should work on a job any more.
+fn unworkable(job: &Job, now: Timestamp) -> Option<String> {
+    if job.stalls > MAX_STALLS {
+        return Some(format!(
+            "stalled: {MAX_STALLS} workers in a row ended without moving on from this point"
+        ));
+    }
+    (now > job.retained_until).then(|| "expired: its time of retention is over".to_owned())
+}
+
+async fn hand_over(
+    app: &App,
+    claim: Claim,
+    to: HandOver,
+) -> Result<(Worked, Option<NextHint>), Error> {
+    let (job, epoch) = (claim.job.id(), claim.job.epoch);
+    let Some(wake_at) = app.store.hand_over(claim, &to, app.clock.now()).await? else {
+        info!(job.id = %job, "job overtaken by another worker");
+        return Ok((Worked::Overtaken, None));
+    };
+    match &to {
+        HandOver::Queued => info!(job.id = %job, job.status = "queued", "job handed over"),
+        HandOver::Waiting(until) => {
+            info!(job.id = %job, job.status = "waiting", job.due_at = %until, "job waits")
+        }
+        HandOver::Halted(reason) => {
+            warn!(job.id = %job, job.status = "halted", job.reason = reason, "job halted")
+        }
+        HandOver::Completed => info!(job.id = %job, job.status = "completed", "job completed"),
+    }
+    let next = (to == HandOver::Queued).then_some(NextHint { epoch, wake_at });
+    Ok((Worked::HandedOver(to), next))
+}

@@ -1,0 +1,6 @@
+//! The Lambda function scheduled.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    scheduled::run().await
+}

@@ -1,0 +1,381 @@
+//! Accepting a broadcast: what is asked for is read whole, known requests are recognised, and what is new is committed in
+//! one transaction. Every step may be repeated; nothing is sent from here.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use shared::app::App;
+use shared::breakers::Breakers;
+use shared::ids::{BroadcastId, ContactId, PageId, token};
+use shared::job::{Broadcast, ContactCounts, Job, JobStatus, Outcomes, Report};
+use shared::line::{SEGMENT_SIZE, Segment};
+use shared::message::{Envelope, Message, MessagingType, NotificationType, Template};
+use shared::store::broadcasts::Committed;
+use shared::store::jobs::WAKE_AFTER_HINT;
+use shared::store::requests::{Answered, RequestKey};
+use tracing::{info, warn};
+
+use crate::fields::{Faults, Fields, moment, word};
+use crate::problem::Problem;
+
+/// Ids in one request.
+const MAX_CONTACT_IDS: usize = 100_000;
+/// Pages in one request: each is a job, and a transaction takes 100 items.
+const MAX_PAGES: usize = 90;
+/// Unknown ids that an answer lists.
+const MAX_UNKNOWN_IDS: usize = 100;
+/// Ids in a log line.
+const IDS_IN_LOG: usize = 10;
+/// How far ahead a broadcast may be scheduled.
+const FARTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+/// How long a request is recognised by its `Idempotency-Key` …
+const KEY_VALID_FOR: Duration = Duration::from_secs(30 * 86_400);
+/// … and how long by its body, which is for a double click.
+const BODY_VALID_FOR: Duration = Duration::from_secs(300);
+
+/// What `POST /v1/broadcasts` asks for; whatever can be checked without a table or a clock has been.
+#[derive(Debug)]
+pub struct NewBroadcast {
+    contact_ids: Vec<ContactId>,
+    message: Message,
+    envelope: Envelope,
+    scheduled_at: Option<Timestamp>,
+}
+
+/// The answer to a request that was accepted, now or before.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The broadcast as it stands.
+    pub report: Report,
+    /// The request was a repetition.
+    pub replayed: bool,
+}
+
+impl NewBroadcast {
+    /// Reads a request, or says everything that is wrong with it.
+    pub fn parse(body: &Value) -> Result<Self, Problem> {
+        let faults = Faults::default();
+        let read = Self::read(body, &faults);
+        faults.or(read)
+    }
+
+    fn read(body: &Value, faults: &Faults) -> Option<Self> {
+        const KNOWN: [&str; 7] = [
+            "contact_ids",
+            "audience",
+            "message",
+            "messaging_type",
+            "tag",
+            "notification_type",
+            "scheduled_at",
+        ];
+        let fields = Fields::of(body, "", &KNOWN, faults)?;
+        if fields.optional("audience").is_some() {
+            fields.fault(
+                "audience",
+                "is not supported yet; name the contacts in contact_ids",
+            );
+        }
+        let contact_ids = contact_ids(&fields, faults);
+        let message = message(&fields, faults);
+        let envelope = envelope(&fields);
+        let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), moment);
+        Some(Self {
+            contact_ids: contact_ids?,
+            message: message?,
+            envelope: envelope?,
+            scheduled_at,
+        })
+    }
+
+    /// A request is known by its key if it has one, else by what it asks for: the ids as a set, the rest as it is.
+    fn key(&self, idempotency_key: Option<&str>) -> RequestKey {
+        let ids: BTreeSet<_> = self.contact_ids.iter().collect();
+        let asks_for = json!([ids, self.message, self.envelope, self.scheduled_at]);
+        let fingerprint = digest("body", &asks_for.to_string());
+        match idempotency_key {
+            Some(key) => RequestKey {
+                digest: digest("key", key),
+                fingerprint,
+                valid_for: KEY_VALID_FOR,
+            },
+            None => RequestKey {
+                digest: fingerprint.clone(),
+                fingerprint,
+                valid_for: BODY_VALID_FOR,
+            },
+        }
+    }
+
+    fn check_time(&self, received: Timestamp) -> Result<(), Problem> {
+        match self.scheduled_at {
+            Some(at) if at <= received => Err(Problem::fault("/scheduled_at", "is in the past")),
+            Some(at) if at > received + FARTHEST => {
+                Err(Problem::fault("/scheduled_at", "is over a year ahead"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
+    let ids = fields.list("contact_ids", fields.required("contact_ids"))?;
+    if !(1..=MAX_CONTACT_IDS).contains(&ids.len()) {
+        fields.fault(
+            "contact_ids",
+            format!(
+                "must have 1 to {MAX_CONTACT_IDS} ids, and has {}",
+                ids.len()
+            ),
+        );
+        return None;
+    }
+    let parsed = ids.iter().enumerate().filter_map(|(n, id)| {
+        let id = id
+            .as_str()
+            .ok_or("must be a string")
+            .and_then(ContactId::parse);
+        id.map_err(|message| faults.add(format!("/contact_ids/{n}"), message))
+            .ok()
+    });
+    Some(parsed.collect())
+}
+
+fn message(fields: &Fields<'_>, faults: &Faults) -> Option<Message> {
+    let message = Fields::of(fields.required("message")?, "/message", &["text"], faults)?;
+    let text = message.parsed("text", message.required("text"), |text| {
+        Template::parse(text)
+            .map(|_| text.to_owned())
+            .map_err(|error| error.to_string())
+    });
+    Some(Message { text: text? })
+}
+
+fn envelope(fields: &Fields<'_>) -> Option<Envelope> {
+    let messaging_type = match fields.optional("messaging_type") {
+        None => Some(MessagingType::Update),
+        given => fields.parsed("messaging_type", given, |text| {
+            word(text, "RESPONSE, UPDATE and MESSAGE_TAG")
+        }),
+    };
+    let notification_type = match fields.optional("notification_type") {
+        None => Some(NotificationType::Regular),
+        given => fields.parsed("notification_type", given, |text| {
+            word(text, "REGULAR, SILENT_PUSH and NO_PUSH")
+        }),
+    };
+    let tag = fields.parsed("tag", fields.optional("tag"), |text| {
+        word(text, "HUMAN_AGENT")
+    });
+    match (messaging_type, fields.optional("tag")) {
+        (Some(MessagingType::MessageTag), None) => {
+            fields.fault("tag", "is required with MESSAGE_TAG")
+        }
+        (Some(MessagingType::Response | MessagingType::Update), Some(_)) => {
+            fields.fault("tag", "goes with messaging_type MESSAGE_TAG only");
+        }
+        _ => {}
+    }
+    Some(Envelope {
+        messaging_type: messaging_type?,
+        tag,
+        notification_type: notification_type?,
+    })
+}
+
+fn digest(kind: &str, of: &str) -> String {
+    let digest = Sha256::new()
+        .chain_update(kind)
+        .chain_update([0])
+        .chain_update(of)
+        .finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Accepts a broadcast once, however often it is asked for.
+pub async fn accept(
+    app: &App,
+    new: NewBroadcast,
+    idempotency_key: Option<&str>,
+    received: Timestamp,
+) -> Result<Accepted, Problem> {
+    let key = new.key(idempotency_key);
+    if let Some(answered) = app.store.answered(&key, received).await? {
+        return replay(app, &key, &answered).await;
+    }
+    new.check_time(received)?;
+    let asked = sort_out(app, &new.contact_ids).await?;
+    let (broadcast, jobs) = plan(app, new, &asked, received);
+    let writes = jobs.iter().map(|(job, segments)| {
+        app.store
+            .write_segments(&job.snapshot, segments, job.retained_until)
+    });
+    for written in join_all(writes).await {
+        written?;
+    }
+    let jobs: Vec<_> = jobs.into_iter().map(|(job, _)| job).collect();
+    if let Committed::Taken(answered) = app.store.commit(&key, received, &broadcast, &jobs).await? {
+        return replay(app, &key, &answered).await;
+    }
+    asked.log(&broadcast.broadcast_id);
+    for job in &jobs {
+        info!(job.id = %job.id(), job.status = ?job.status, job.contacts = job.contacts, "job accepted");
+    }
+    join_all(jobs.iter().map(|job| hint(app, job))).await;
+    Ok(Accepted {
+        report: Report::new(broadcast, &jobs),
+        replayed: false,
+    })
+}
+
+async fn hint(app: &App, job: &Job) {
+    let (JobStatus::Queued, Some(wake_at)) = (job.status, job.wake_at) else {
+        return;
+    };
+    if let Err(error) = app.queue.hint(&job.id(), job.epoch, wake_at).await {
+        warn!(job.id = %job.id(), %error, "the job will be looked at when its wake-up comes");
+    }
+}
+
+async fn replay(app: &App, key: &RequestKey, answered: &Answered) -> Result<Accepted, Problem> {
+    if answered.fingerprint != key.fingerprint {
+        let detail = "This Idempotency-Key was used for another request.";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    let broadcast_id = &answered.broadcast_id;
+    warn!(layer = "replay", count = 1, broadcast.id = %broadcast_id, "duplicates prevented: request repeated");
+    app.store.count_replay(broadcast_id).await?;
+    let report = app.store.report(broadcast_id).await?;
+    let report = report
+        .ok_or_else(|| Problem::not_found("The broadcast of this request is no longer kept."))?;
+    Ok(Accepted {
+        report,
+        replayed: true,
+    })
+}
+
+/// The ids of a request, sorted out.
+struct Asked {
+    counts: ContactCounts,
+    by_page: BTreeMap<PageId, Vec<ContactId>>,
+    repeated: Vec<ContactId>,
+}
+
+impl Asked {
+    fn log(&self, broadcast_id: &BroadcastId) {
+        if self.counts.duplicates_removed > 0 {
+            let (count, ids) = (self.counts.duplicates_removed, &self.repeated);
+            warn!(layer = "request", count, broadcast.id = %broadcast_id, contact.ids = ?ids, "duplicates prevented: ids repeated in the request");
+        }
+    }
+}
+
+/// Removes repetitions, finds each contact's Page, and counts whom nothing will be sent to.
+async fn sort_out(app: &App, ids: &[ContactId]) -> Result<Asked, Problem> {
+    let mut seen = HashSet::with_capacity(ids.len());
+    let (unique, repeated): (Vec<_>, Vec<_>) =
+        ids.iter().cloned().partition(|id| seen.insert(id.clone()));
+    let contacts = app.store.find_contacts(&unique).await?;
+    let mut counts = ContactCounts {
+        requested: ids.len() as u64,
+        duplicates_removed: repeated.len() as u64,
+        ..ContactCounts::default()
+    };
+    let mut by_page = BTreeMap::<_, Vec<_>>::new();
+    for id in unique {
+        match contacts.get(&id) {
+            None => {
+                counts.unknown += 1;
+                if counts.unknown_ids.len() < MAX_UNKNOWN_IDS {
+                    counts.unknown_ids.push(id.to_string());
+                }
+            }
+            Some(contact) if contact.opted_out => counts.opted_out += 1,
+            Some(contact) => {
+                counts.accepted += 1;
+                by_page.entry(contact.page_id.clone()).or_default().push(id);
+            }
+        }
+    }
+    if by_page.is_empty() {
+        let ContactCounts {
+            unknown, opted_out, ..
+        } = counts;
+        let detail = format!("No contact accepted: {unknown} unknown, {opted_out} opted out.");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    if by_page.len() > MAX_PAGES {
+        let message = format!("are on {} Pages, more than {MAX_PAGES}", by_page.len());
+        return Err(Problem::fault("/contact_ids", message));
+    }
+    let repeated = repeated.into_iter().take(IDS_IN_LOG).collect();
+    Ok(Asked {
+        counts,
+        by_page,
+        repeated,
+    })
+}
+
+/// The broadcast, and its jobs with their segments under snapshots that nothing refers to yet.
+fn plan(
+    app: &App,
+    new: NewBroadcast,
+    asked: &Asked,
+    received: Timestamp,
+) -> (Broadcast, Vec<(Job, Vec<Segment>)>) {
+    let broadcast = Broadcast {
+        broadcast_id: BroadcastId::random(),
+        message: new.message,
+        envelope: new.envelope,
+        created_at: received,
+        scheduled_at: new.scheduled_at,
+        contacts: asked.counts.clone(),
+        replays: 0,
+    };
+    let due = new.scheduled_at.unwrap_or(received);
+    let (status, wake_at) = match new.scheduled_at {
+        Some(at) => (JobStatus::Scheduled, at),
+        None => (JobStatus::Queued, app.clock.now() + WAKE_AFTER_HINT),
+    };
+    let jobs = asked.by_page.iter().map(|(page_id, contacts)| {
+        let segments: Vec<_> = (0_u32..)
+            .zip(contacts.chunks(SEGMENT_SIZE))
+            .map(|(number, contacts)| Segment {
+                number,
+                contacts: contacts.to_vec(),
+                due_at: None,
+            })
+            .collect();
+        let job = Job {
+            broadcast_id: broadcast.broadcast_id.clone(),
+            page_id: page_id.clone(),
+            status,
+            reason: None,
+            contacts: contacts.len() as u64,
+            snapshot: token(),
+            segments: segments.len() as u32,
+            first_segments: segments.len() as u32,
+            cursor: 0,
+            epoch: 0,
+            stalls: 0,
+            claim_id: None,
+            lease_until: None,
+            due_at: new.scheduled_at,
+            wake_at: Some(wake_at),
+            created_at: received,
+            retained_until: due + app.config.retention,
+            outcomes: Outcomes::default(),
+            prevented_reservation: 0,
+            prevented_claim: 0,
+            breakers: Breakers::default(),
+        };
+        (job, segments)
+    });
+    let jobs = jobs.collect();
+    (broadcast, jobs)
+}

@@ -1,0 +1,46 @@
+//! send: the HTTP API. Accepts contacts and broadcasts, and reports what became of them.
+
+pub mod accept;
+pub mod broadcasts;
+pub mod contacts;
+pub mod fields;
+pub mod problem;
+pub mod request;
+
+use std::sync::Arc;
+
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use problem::Problem;
+use serde_json::json;
+use shared::app::App;
+
+/// Runs as a Lambda function until the process is told to end.
+pub async fn run() -> Result<(), lambda_http::Error> {
+    shared::telemetry::init();
+    let app = App::from_env().await.map_err(|error| error.to_string())?;
+    lambda_http::run(router(Arc::new(app))).await
+}
+
+/// The API, as DESIGN's contract has it.
+pub fn router(app: Arc<App>) -> Router {
+    let health = || async { Json(json!({"status": "ok"})) };
+    let unknown = || async { Problem::not_found("There is nothing here.") };
+    let wrong_method = || async {
+        let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+        Problem::new(status, "This method is not for this path.")
+    };
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/contacts", put(contacts::upsert))
+        .route("/v1/contacts/{contact_id}", get(contacts::show))
+        .route("/v1/broadcasts", post(broadcasts::create))
+        .route("/v1/broadcasts/{id}", get(broadcasts::show))
+        .route(
+            "/v1/broadcasts/{id}/deliveries",
+            get(broadcasts::deliveries),
+        )
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+}

@@ -1,0 +1,6 @@
+//! The Lambda function send.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    send::run().await
+}

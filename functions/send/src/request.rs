@@ -1,0 +1,96 @@
+//! What every handler asks of a request before it looks at its fields.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
+use lambda_http::request::RequestContext;
+use serde_json::Value;
+use shared::app::App;
+
+use crate::problem::Problem;
+
+/// Bytes in one body.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// A body of JSON, whatever it holds.
+pub struct JsonBody(pub Value);
+
+impl FromRequest<Arc<App>> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _app: &Arc<App>) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            let detail = "The body must be application/json.";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        let body = axum::body::to_bytes(request.into_body(), MAX_BODY)
+            .await
+            .map_err(|_| {
+                let detail = format!("The body must have at most {MAX_BODY} bytes.");
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+            })?;
+        let value = serde_json::from_slice(&body).map_err(|error| {
+            let message = format!(
+                "must be JSON; it is not at line {}, column {}",
+                error.line(),
+                error.column()
+            );
+            Problem::fault("", message)
+        })?;
+        Ok(Self(value))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// When API Gateway received the request: what it promises is measured from here, however long it waited behind that.
+pub struct ReceivedAt(pub Timestamp);
+
+impl FromRequestParts<Arc<App>> for ReceivedAt {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let by_gateway = match parts.extensions.get::<RequestContext>() {
+            Some(RequestContext::ApiGatewayV2(context)) => {
+                Timestamp::from_millisecond(context.time_epoch).ok()
+            }
+            _ => None,
+        };
+        Ok(Self(by_gateway.unwrap_or_else(|| app.clock.now())))
+    }
+}
+
+/// What the caller knows the request by, if they say.
+pub struct IdempotencyKey(pub Option<String>);
+
+impl FromRequestParts<Arc<App>> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Problem> {
+        const NAME: &str = "Idempotency-Key";
+        let mut keys = parts.headers.get_all(NAME).into_iter();
+        let Some(key) = keys.next() else {
+            return Ok(Self(None));
+        };
+        if keys.next().is_some() {
+            return Err(Problem::fault(NAME, "must be there once at most"));
+        }
+        let key = key.as_bytes();
+        if !(1..=255).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
+            return Err(Problem::fault(
+                NAME,
+                "must have 1 to 255 visible ASCII characters",
+            ));
+        }
+        Ok(Self(Some(String::from_utf8_lossy(key).into_owned())))
+    }
+}

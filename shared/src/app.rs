@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::BehaviorVersion;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -43,7 +43,9 @@ impl App {
     pub async fn from_env() -> Result<Self, StartError> {
         let config = Config::from_env()?;
         // 2 s × 3 attempts: a lost answer is asked for again while the invocation still has time.
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(2)).build();
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(Duration::from_secs(2))
+            .build();
         let aws = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(timeouts)

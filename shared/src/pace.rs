@@ -12,11 +12,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most `per_second` sends a second, evenly: a burst is never more than a tenth of it. Half of that for each pause
-    /// since the Page's last success: a limit that was reached is approached more slowly.
-    pub fn new(per_second: NonZeroU32, backoffs: u32) -> Self {
-        let per_second =
-            NonZeroU32::new(per_second.get() >> backoffs.min(5)).unwrap_or(NonZeroU32::MIN);
+    /// At most `per_second` sends a second, evenly: a burst is never more than a tenth of it.
+    pub fn new(per_second: NonZeroU32) -> Self {
         let burst = NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN);
         let clock = DefaultClock::default();
         Self {

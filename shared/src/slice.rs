@@ -2,6 +2,7 @@
 //!
 //! Sends are pipelined in one `FuturesUnordered`, and no task outlives the slice. The job item has one writer: the loop here.
 
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -97,7 +98,11 @@ impl<'a> Slice<'a> {
         let whole = ends.saturating_duration_since(begins);
         Self {
             line: Line::new(job.first_segments, job.segments, job.cursor),
-            pace: Pace::new(config.page_rate, page.backoffs),
+            pace: Pace::new(if page.backoffs > 0 {
+                half(config.page_rate)
+            } else {
+                config.page_rate
+            }),
             breakers: job.breakers.clone(),
             probing: page.backoffs > 0,
             last_start: begins
@@ -362,6 +367,11 @@ impl<'a> Slice<'a> {
             warn!(layer = "reservation", count = self.prevented, job.id = %job, contact.ids = ?ids, "duplicates prevented: contacts were settled before");
         }
     }
+}
+
+/// The rate of the first slice after a pause: a limit that was reached is approached more slowly.
+fn half(rate: NonZeroU32) -> NonZeroU32 {
+    NonZeroU32::new(rate.get() / 2).unwrap_or(NonZeroU32::MIN)
 }
 
 /// Lets the sends in flight go on while something else is awaited, and keeps what they come to.

@@ -173,7 +173,9 @@ impl Store {
             .key_condition_expression("pk = :pk")
             .expression_attribute_values(":pk", value(partition(broadcast_id))?)
             .consistent_read(true);
-        let found = patiently(|| call.clone().send()).await.map_err(unsettled(OPERATION))?;
+        let found = patiently(|| call.clone().send())
+            .await
+            .map_err(unsettled(OPERATION))?;
         let (mut broadcast, mut jobs) = (None, Vec::new());
         for item in found.items.unwrap_or_default() {
             let sort_key = item.get("sk").and_then(|sk| sk.as_s().ok());

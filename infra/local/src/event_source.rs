@@ -1,0 +1,316 @@
+//! SQS as Lambda's event source: one message at a time of each group, several groups at once.
+//!
+//! FIFO order is the queue's doing: it hands out no message of a group that has one under way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time;
+
+use crate::clients::REGION;
+use crate::lambda::{Function, Slot};
+
+/// How long one receive waits for a message; SQS allows no more.
+const WAIT_SECONDS: i32 = 20;
+/// How long to leave the queue alone after it could not be read.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// The polling of one queue for one function; dropping it ends the polling, not what is already invoked.
+#[derive(Debug)]
+pub struct EventSource {
+    polling: JoinHandle<()>,
+}
+
+impl EventSource {
+    /// Starts to poll.
+    pub fn start(
+        sqs: aws_sdk_sqs::Client,
+        queue_url: String,
+        queue_arn: String,
+        function: Function,
+    ) -> EventSource {
+        let source = Source {
+            sqs,
+            queue_url,
+            queue_arn,
+            function,
+        };
+        EventSource {
+            polling: tokio::spawn(source.poll()),
+        }
+    }
+}
+
+impl Drop for EventSource {
+    fn drop(&mut self) {
+        self.polling.abort();
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Source {
+    sqs: aws_sdk_sqs::Client,
+    queue_url: String,
+    queue_arn: String,
+    function: Function,
+}
+
+impl Source {
+    async fn poll(self) {
+        // The slot comes first: a message that waits for one would use up its visibility time-out.
+        while let Ok(slot) = self.function.slot().await {
+            match self.receive().await {
+                Ok(Some(message)) => {
+                    let source = self.clone();
+                    tokio::spawn(async move { source.deliver(message, slot).await });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(error = %error, "could not receive from the jobs queue");
+                    time::sleep(PAUSE_AFTER_ERROR).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(&self) -> Result<Option<Message>, aws_sdk_sqs::Error> {
+        let received = self
+            .sqs
+            .receive_message()
+            .queue_url(&self.queue_url)
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .max_number_of_messages(1)
+            .wait_time_seconds(WAIT_SECONDS)
+            .send()
+            .await?;
+        Ok(received.messages.and_then(|mut messages| messages.pop()))
+    }
+
+    /// Invokes the function with one message. If that fails, the message comes back after its visibility
+    /// time-out, and ends as a dead letter after its last receive.
+    async fn deliver(&self, message: Message, slot: Slot) {
+        let message_id = message.message_id().unwrap_or_default();
+        let event = sqs_event(&message, &self.queue_arn);
+        match self.function.invoke_in(slot, event.to_string()).await {
+            Ok(answer) if reports_failure(&answer, message_id) => {
+                tracing::warn!(
+                    sqs.message_id = message_id,
+                    "the function gave a message back"
+                );
+            }
+            Ok(_) => self.delete(&message).await,
+            Err(error) => tracing::warn!(
+                sqs.message_id = message_id,
+                function.name = self.function.name(),
+                error = %error,
+                "a message was not processed"
+            ),
+        }
+    }
+
+    /// A message that could not be deleted comes again, which the function must bear anyway.
+    async fn delete(&self, message: &Message) {
+        let deleted = self
+            .sqs
+            .delete_message()
+            .queue_url(&self.queue_url)
+            .set_receipt_handle(message.receipt_handle.clone())
+            .send()
+            .await;
+        if let Err(error) = deleted {
+            let error = aws_sdk_sqs::Error::from(error);
+            tracing::warn!(error = %error, "could not delete a processed message");
+        }
+    }
+}
+
+/// The event that Lambda makes of a message.
+fn sqs_event(message: &Message, queue_arn: &str) -> Value {
+    let attributes: BTreeMap<&str, &str> = message
+        .attributes()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    json!({
+        "Records": [{
+            "messageId": message.message_id(),
+            "receiptHandle": message.receipt_handle(),
+            "body": message.body(),
+            "md5OfBody": message.md5_of_body(),
+            "attributes": attributes,
+            "messageAttributes": {},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": queue_arn,
+            "awsRegion": REGION,
+        }]
+    })
+}
+
+/// Whether the function reports the message as failed. Like Lambda: an empty or missing list means success,
+/// an entry without a proper id means that all failed.
+fn reports_failure(answer: &[u8], message_id: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        batch_item_failures: Option<Vec<Failure>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Failure {
+        item_identifier: Option<String>,
+    }
+    let Ok(Some(answer)) = serde_json::from_slice::<Option<Answer>>(answer) else {
+        return false;
+    };
+    answer
+        .batch_item_failures
+        .unwrap_or_default()
+        .iter()
+        .any(|failure| match failure.item_identifier.as_deref() {
+            None | Some("") => true,
+            Some(identifier) => identifier == message_id,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lambda_events::sqs::SqsEvent;
+    use aws_sdk_sqs::types::QueueAttributeName;
+
+    use super::*;
+    use crate::queue::Queue;
+    use crate::resources::{self, Names, QueueUrls};
+    use crate::{clients, lambda};
+
+    /// A queue and its event source, with a function that obeys its messages.
+    struct Wired {
+        sqs: aws_sdk_sqs::Client,
+        urls: QueueUrls,
+        _source: EventSource,
+        _queue: Queue,
+    }
+
+    impl Wired {
+        async fn start(visibility: Duration) -> Wired {
+            let queue = Queue::start().unwrap();
+            let sqs = clients::sqs(queue.endpoint());
+            let names = Names::default();
+            let urls = resources::create_queues(&sqs, &names, visibility)
+                .await
+                .unwrap();
+            let arn = resources::queue_arn(&sqs, &names.jobs_queue, &urls.jobs)
+                .await
+                .unwrap();
+            let function = lambda::tests::function(Duration::from_secs(20));
+            Wired {
+                _source: EventSource::start(sqs.clone(), urls.jobs.clone(), arn, function),
+                _queue: queue,
+                sqs,
+                urls,
+            }
+        }
+
+        async fn send(&self, body: &str) {
+            self.sqs
+                .send_message()
+                .queue_url(&self.urls.jobs)
+                .message_body(body)
+                .message_group_id("page-1")
+                .message_deduplication_id(body)
+                .send()
+                .await
+                .unwrap();
+        }
+
+        /// Messages in the queue, those under way included.
+        async fn left(&self) -> u32 {
+            let counts = [
+                QueueAttributeName::ApproximateNumberOfMessages,
+                QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            ];
+            let request = self.sqs.get_queue_attributes().queue_url(&self.urls.jobs);
+            let answer = request
+                .set_attribute_names(Some(counts.to_vec()))
+                .send()
+                .await
+                .unwrap();
+            let attributes = answer.attributes.unwrap();
+            counts
+                .iter()
+                .map(|count| attributes[count].parse::<u32>().unwrap())
+                .sum()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_processed_message_is_deleted() {
+        let wired = Wired::start(Duration::from_secs(30)).await;
+
+        wired.send("hello").await;
+
+        while wired.left().await > 0 {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_processes_die_ends_as_a_dead_letter() {
+        let wired = Wired::start(Duration::ZERO).await;
+
+        wired.send("exit").await;
+
+        let dead = wired
+            .sqs
+            .receive_message()
+            .queue_url(&wired.urls.dead_letters);
+        let dead = dead.wait_time_seconds(20).send().await.unwrap();
+        assert_eq!(dead.messages()[0].body(), Some("exit"));
+    }
+
+    #[test]
+    fn the_event_reads_as_lambdas() {
+        let message = Message::builder()
+            .message_id("id-1")
+            .receipt_handle("handle")
+            .body("{}")
+            .md5_of_body("99914b932bd37a50b983c5e7c90ae93b")
+            .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "2")
+            .attributes(MessageSystemAttributeName::MessageGroupId, "page-1")
+            .build();
+
+        let event = sqs_event(&message, "arn:aws:sqs:us-east-1:000000000000:jobs.fifo");
+
+        let event: SqsEvent = serde_json::from_value(event).unwrap();
+        let record = &event.records[0];
+        assert_eq!(record.message_id.as_deref(), Some("id-1"));
+        assert_eq!(record.body.as_deref(), Some("{}"));
+        assert_eq!(record.attributes["ApproximateReceiveCount"], "2");
+        assert_eq!(record.attributes["MessageGroupId"], "page-1");
+        assert_eq!(record.aws_region.as_deref(), Some("us-east-1"));
+    }
+
+    #[test]
+    fn a_message_failed_only_if_it_is_named() {
+        let named = br#"{"batchItemFailures":[{"itemIdentifier":"id-1"}]}"#;
+        assert!(reports_failure(named, "id-1"));
+        assert!(!reports_failure(named, "id-2"));
+        assert!(reports_failure(
+            br#"{"batchItemFailures":[{"itemIdentifier":""}]}"#,
+            "id-2"
+        ));
+        for success in [
+            "null",
+            "{}",
+            "",
+            r#"{"batchItemFailures":[]}"#,
+            r#"{"batchItemFailures":null}"#,
+        ] {
+            assert!(!reports_failure(success.as_bytes(), "id-1"), "{success}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Functions as processes. The child is this test executable, called to run the one test `child`.
+
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::{Value, json};
+
+use super::*;
+
+#[test]
+#[ignore = "it is the child process of the other tests"]
+fn child() {
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(lambda_runtime::run(service_fn(obey)))
+        .unwrap();
+}
+
+/// Does what the payload, or the body of its SQS message, says.
+async fn obey(event: LambdaEvent<Value>) -> Result<Value, lambda_runtime::Error> {
+    let in_message = event.payload["Records"][0]["body"].as_str();
+    match in_message.or(event.payload["do"].as_str()) {
+        Some("exit") => std::process::exit(3),
+        Some("fail") => Err("as asked".into()),
+        Some("hang") => std::future::pending().await,
+        _ => Ok(json!({ "pid": std::process::id(), "deadline": event.context.deadline })),
+    }
+}
+
+pub fn function(timeout: Duration) -> Function {
+    Function::new(Definition {
+        name: "obey".to_owned(),
+        executable: std::env::current_exe().unwrap(),
+        args: ["--exact", "lambda::tests::child", "--ignored", "--quiet"]
+            .map(str::to_owned)
+            .to_vec(),
+        env: BTreeMap::new(),
+        timeout,
+        max_children: 2,
+    })
+}
+
+async fn invoke(function: &Function, payload: Value) -> Result<Value, InvokeError> {
+    let answer = function.invoke(payload.to_string()).await?;
+    Ok(serde_json::from_slice(&answer).unwrap())
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_process_serves_one_invocation_after_the_other_and_knows_its_deadline() {
+    let function = function(LONG);
+
+    let first = invoke(&function, json!({})).await.unwrap();
+    let second = invoke(&function, json!({})).await.unwrap();
+
+    assert_eq!(first["pid"], second["pid"]);
+    let left = first["deadline"].as_i64().unwrap() - jiff::Timestamp::now().as_millisecond();
+    assert!((10_000..=20_000).contains(&left), "{left} ms left");
+}
+
+#[tokio::test]
+async fn invocations_at_once_have_processes_of_their_own() {
+    let function = function(LONG);
+
+    let (first, second) = tokio::join!(invoke(&function, json!({})), invoke(&function, json!({})));
+
+    assert_ne!(first.unwrap()["pid"], second.unwrap()["pid"]);
+}
+
+#[tokio::test]
+async fn an_error_is_reported_and_the_process_lives_on() {
+    let function = function(LONG);
+    let before = invoke(&function, json!({})).await.unwrap();
+
+    let error = invoke(&function, json!({ "do": "fail" }))
+        .await
+        .unwrap_err();
+
+    assert!(matches!(error, InvokeError::Failed(message) if message.contains("as asked")));
+    assert_eq!(
+        invoke(&function, json!({})).await.unwrap()["pid"],
+        before["pid"]
+    );
+}
+
+#[tokio::test]
+async fn a_process_that_ends_fails_its_invocation_and_is_replaced() {
+    let function = function(LONG);
+
+    let error = invoke(&function, json!({ "do": "exit" }))
+        .await
+        .unwrap_err();
+
+    assert!(matches!(error, InvokeError::Crashed));
+    invoke(&function, json!({})).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_invocation_past_its_time_is_killed() {
+    let function = function(Duration::from_millis(300));
+
+    let error = invoke(&function, json!({ "do": "hang" }))
+        .await
+        .unwrap_err();
+
+    assert!(matches!(error, InvokeError::TimedOut));
+    assert_eq!(function.processes_running(), []);
+    invoke(&function, json!({})).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_busy_process_can_be_killed() {
+    let function = function(LONG);
+    let hanging = tokio::spawn({
+        let function = function.clone();
+        async move { invoke(&function, json!({ "do": "hang" })).await }
+    });
+    while !function
+        .processes_running()
+        .iter()
+        .any(|process| process.busy)
+    {
+        time::sleep(Duration::from_millis(5)).await;
+    }
+
+    assert!(function.kill_one_busy().await.is_some());
+
+    assert!(matches!(hanging.await.unwrap(), Err(InvokeError::Crashed)));
+}
+
+#[tokio::test]
+async fn a_stopped_function_has_no_processes_and_refuses_work() {
+    let function = function(LONG);
+    invoke(&function, json!({})).await.unwrap();
+
+    function.stop(Duration::from_secs(1)).await;
+
+    assert_eq!(function.processes_running(), []);
+    let refused = invoke(&function, json!({})).await;
+    assert!(matches!(refused, Err(InvokeError::Stopped)));
+}

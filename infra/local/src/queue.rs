@@ -1,0 +1,63 @@
+//! SQS on this machine: rustack, in memory, as an HTTP endpoint for the real SDK.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::{future, io};
+
+use rustack_sqs_core::config::SqsConfig;
+use rustack_sqs_core::handler::RustackSqsHandler;
+use rustack_sqs_core::provider::RustackSqs;
+use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
+
+use crate::runtime_thread::RuntimeThread;
+use crate::server::Server;
+
+/// Why the queue service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the queue could not listen on 127.0.0.1")]
+    Listen(#[from] io::Error),
+}
+
+/// A running queue service; its queues are gone with this value.
+#[derive(Debug)]
+pub struct Queue {
+    endpoint: String,
+    _thread: RuntimeThread,
+}
+
+impl Queue {
+    /// Starts a queue service without queues on a free port.
+    pub fn start() -> Result<Queue, Error> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        // Queue URLs are made of host and port, so both must be known before the first queue.
+        let config = SqsConfig {
+            host: address.ip().to_string(),
+            port: address.port(),
+            ..SqsConfig::default()
+        };
+        let thread = RuntimeThread::spawn("queue", || serve(listener, config))?;
+        Ok(Queue {
+            endpoint: format!("http://{address}"),
+            _thread: thread,
+        })
+    }
+
+    /// The base URL, for `AWS_ENDPOINT_URL_SQS`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+}
+
+async fn serve(listener: TcpListener, config: SqsConfig) {
+    let handler = Arc::new(RustackSqsHandler::new(Arc::new(RustackSqs::new(config))));
+    let service = SqsHttpService::new(handler, SqsHttpConfig::default());
+    let serving = tokio::net::TcpListener::from_std(listener)
+        .and_then(|listener| Server::serve(listener, service));
+    match serving {
+        Ok(_server) => future::pending().await,
+        Err(error) => tracing::error!(error = %error, "the queue could not listen"),
+    }
+}

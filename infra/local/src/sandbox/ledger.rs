@@ -1,0 +1,105 @@
+//! What contacts really received: the truth that the demo and the tests count by.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// How many contacts a summary names.
+const NAMED_CONTACTS: usize = 100;
+
+/// A message that a contact received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Received {
+    /// Who sent it.
+    pub page_id: String,
+    /// Who got it.
+    pub contact_id: String,
+    /// None for a message that is not a text.
+    pub text: Option<String>,
+    /// What the sender attached for its own use.
+    pub metadata: Option<String>,
+    /// The id that Messenger gave it.
+    pub message_id: String,
+    /// When it arrived, in milliseconds since 1970.
+    pub at: i64,
+}
+
+/// The ledger in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Messages.
+    pub received: usize,
+    /// Contacts with at least one message.
+    pub contacts: usize,
+    /// Contacts with more than one message, the first hundred.
+    pub contacts_twice: Vec<String>,
+    /// The most messages within any one second.
+    pub peak_per_second: usize,
+}
+
+/// Counts what was received.
+pub fn summarize(received: &[Received]) -> Summary {
+    let mut messages: BTreeMap<&str, usize> = BTreeMap::new();
+    for message in received {
+        *messages.entry(&message.contact_id).or_default() += 1;
+    }
+    let contacts_twice = messages
+        .iter()
+        .filter(|(_, count)| **count > 1)
+        .map(|(contact_id, _)| (*contact_id).to_owned())
+        .take(NAMED_CONTACTS)
+        .collect();
+    Summary {
+        received: received.len(),
+        contacts: messages.len(),
+        contacts_twice,
+        peak_per_second: peak_per_second(received.iter().map(|message| message.at)),
+    }
+}
+
+/// The most arrivals within any span of one second.
+fn peak_per_second(arrivals: impl Iterator<Item = i64>) -> usize {
+    let mut arrivals: Vec<i64> = arrivals.collect();
+    arrivals.sort_unstable();
+    let mut first = 0;
+    let mut peak = 0;
+    for (last, at) in arrivals.iter().enumerate() {
+        while at - arrivals[first] >= 1_000 {
+            first += 1;
+        }
+        peak = peak.max(last - first + 1);
+    }
+    peak
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_may_lie_across_two_seconds_of_the_clock() {
+        assert_eq!(
+            peak_per_second([0, 900, 1_000, 1_899, 1_900].into_iter()),
+            3
+        );
+        assert_eq!(peak_per_second([].into_iter()), 0);
+    }
+
+    #[test]
+    fn a_contact_with_two_messages_is_named() {
+        let message = |contact_id: &str| Received {
+            page_id: "page".to_owned(),
+            contact_id: contact_id.to_owned(),
+            text: None,
+            metadata: None,
+            message_id: "m".to_owned(),
+            at: 0,
+        };
+
+        let summary = summarize(&[message("ana"), message("ben"), message("ana")]);
+
+        assert_eq!(summary.received, 3);
+        assert_eq!(summary.contacts, 2);
+        assert_eq!(summary.contacts_twice, ["ana"]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Messenger's Send API as a sandbox: it keeps what contacts receive, and fails on request.
+
+mod control;
+mod faults;
+mod ledger;
+mod request;
+mod send_api;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+
+use crate::server::{self, Server};
+
+pub use self::faults::{Answer, Fault, Faults, GraphError};
+pub use self::ledger::{Received, Summary};
+
+/// Why the sandbox does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the sandbox could not listen on 127.0.0.1")]
+    Listen(#[from] io::Error),
+}
+
+/// A running sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    messenger: Arc<Messenger>,
+    port: u16,
+    server: tokio::sync::Mutex<Option<Server>>,
+}
+
+impl Sandbox {
+    /// Starts on a free port. `tokens` are the Page access tokens by Page id; other Pages do not exist.
+    pub async fn start(tokens: BTreeMap<String, String>) -> Result<Sandbox, Error> {
+        let messenger = Arc::new(Messenger::new(tokens));
+        let server = serve(server::bind(0).await?, &messenger)?;
+        Ok(Sandbox {
+            messenger,
+            port: server.address().port(),
+            server: tokio::sync::Mutex::new(Some(server)),
+        })
+    }
+
+    /// The base of all Messenger calls, for `GRAPH_API_URL`.
+    pub fn url(&self) -> String {
+        format!("{}/v25.0", self.root_url())
+    }
+
+    /// The base of the ledger and the faults.
+    pub fn control_url(&self) -> String {
+        format!("{}/sandbox", self.root_url())
+    }
+
+    fn root_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Every message that a contact received, in order of arrival.
+    pub fn received(&self) -> Vec<Received> {
+        self.messenger.contents().received.clone()
+    }
+
+    /// How many messages contacts received.
+    pub fn received_count(&self) -> usize {
+        self.messenger.contents().received.len()
+    }
+
+    /// The ledger in numbers.
+    pub fn summary(&self) -> Summary {
+        ledger::summarize(&self.messenger.contents().received)
+    }
+
+    /// Empties the ledger.
+    pub fn forget_messages(&self) {
+        self.messenger.contents().received.clear();
+    }
+
+    /// Adds a fault behind those in force.
+    pub fn add_fault(&self, fault: Fault) {
+        self.messenger.contents().faults.faults.push(fault);
+    }
+
+    /// Replaces all faults and the base latency.
+    pub fn set_faults(&self, faults: Faults) {
+        self.messenger.contents().faults = faults;
+    }
+
+    /// Ends all faults and the base latency.
+    pub fn clear_faults(&self) {
+        self.set_faults(Faults::default());
+    }
+
+    /// Lets every answer take this long.
+    pub fn set_latency_ms(&self, latency_ms: u64) {
+        self.messenger.contents().faults.latency_ms = latency_ms;
+    }
+
+    /// The most sends that were under way at once, since the start.
+    pub fn peak_in_flight(&self) -> usize {
+        self.messenger.peak_in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Stops listening: connections are cut, and new ones refused.
+    pub async fn unreachable(&self) {
+        if let Some(server) = self.server.lock().await.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Listens again on the same port.
+    pub async fn reachable(&self) -> Result<(), Error> {
+        let mut server = self.server.lock().await;
+        if server.is_none() {
+            *server = Some(serve(server::bind(self.port).await?, &self.messenger)?);
+        }
+        Ok(())
+    }
+}
+
+/// What the routes share.
+#[derive(Debug)]
+struct Messenger {
+    tokens: BTreeMap<String, String>,
+    contents: Mutex<Contents>,
+    in_flight: AtomicUsize,
+    peak_in_flight: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    received: Vec<Received>,
+    faults: Faults,
+}
+
+impl Messenger {
+    fn new(tokens: BTreeMap<String, String>) -> Messenger {
+        Messenger {
+            tokens,
+            contents: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            peak_in_flight: AtomicUsize::new(0),
+        }
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        // Every change is one statement, so a panic elsewhere leaves nothing half done.
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn treatment(&self, page_id: &str, contact_id: &str) -> faults::Treatment {
+        self.contents().faults.take(page_id, contact_id)
+    }
+
+    /// Counts a send as under way until the returned value is dropped, by an answer or by the caller's leaving.
+    fn enter(&self) -> InFlight<'_> {
+        let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak_in_flight.fetch_max(now, Ordering::SeqCst);
+        InFlight(&self.in_flight)
+    }
+}
+
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn serve(listener: TcpListener, messenger: &Arc<Messenger>) -> io::Result<Server> {
+    let router = Router::new()
+        .merge(send_api::routes())
+        .merge(control::routes())
+        .with_state(Arc::clone(messenger));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = router.call(request);
+        async move { sendable(answer.await?) }
+    });
+    Server::serve(listener, service)
+}
+
+/// Turns an answer that must not be sent into the error that makes the server close the connection.
+fn sendable(response: Response) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+    match response.extensions().get::<send_api::Unanswered>() {
+        Some(_) => Err("the connection is closed without an answer, as asked".into()),
+        None => Ok(response),
+    }
+}
+
+#[cfg(test)]
+mod tests;

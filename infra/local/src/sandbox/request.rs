@@ -1,0 +1,227 @@
+//! A Send API request as Messenger reads it: the token from any of its places, and the documented limits.
+
+use axum::http::{HeaderMap, Uri, header};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::faults::GraphError;
+
+/// `text` must be shorter than this, in UTF-16 units.
+const TEXT_LIMIT: usize = 2_000;
+/// `metadata` must be shorter than this, in characters.
+const METADATA_LIMIT: usize = 1_000;
+/// Message tags that Messenger has refused since April 2026.
+const DEAD_TAGS: [&str; 3] = [
+    "ACCOUNT_UPDATE",
+    "CONFIRMED_EVENT_UPDATE",
+    "POST_PURCHASE_UPDATE",
+];
+
+/// A request that Messenger would deliver.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SendRequest {
+    pub contact_id: String,
+    pub text: Option<String>,
+    pub metadata: Option<String>,
+}
+
+/// A request's fields, and the token that came with it.
+#[derive(Debug)]
+pub struct Fields {
+    pub token: Option<String>,
+    body: Result<Map<String, Value>, GraphError>,
+}
+
+impl Fields {
+    /// Takes a request apart: a JSON or form body, and the token from header, query or body.
+    pub fn read(headers: &HeaderMap, uri: &Uri, body: &[u8]) -> Fields {
+        let body = if is_form(headers) {
+            Ok(form_fields(body))
+        } else {
+            serde_json::from_slice(body).map_err(|_| invalid("the body is not a JSON object"))
+        };
+        let in_header = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .map(str::to_owned);
+        let in_query = || {
+            form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+                .find(|(name, _)| name == "access_token")
+                .map(|(_, token)| token.into_owned())
+        };
+        let in_body = || {
+            let token = body.as_ref().ok()?.get("access_token")?.as_str()?;
+            Some(token.to_owned())
+        };
+        Fields {
+            token: in_header.or_else(in_query).or_else(in_body),
+            body,
+        }
+    }
+
+    /// Checks what Messenger checks before it looks at the contact.
+    pub fn into_request(self) -> Result<SendRequest, GraphError> {
+        let body: Body = serde_json::from_value(Value::Object(self.body?))
+            .map_err(|error| invalid(format!("(#100) {error}")))?;
+        body.check()?;
+        Ok(SendRequest {
+            contact_id: body.recipient.id,
+            text: body.message.text,
+            metadata: body.message.metadata,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Body {
+    recipient: Recipient,
+    messaging_type: MessagingType,
+    tag: Option<String>,
+    #[serde(rename = "notification_type")]
+    _notification_type: Option<NotificationType>,
+    message: Message,
+}
+
+#[derive(Debug, Deserialize)]
+struct Recipient {
+    id: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    text: Option<String>,
+    attachment: Option<Value>,
+    template: Option<Value>,
+    metadata: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum MessagingType {
+    Response,
+    Update,
+    MessageTag,
+    Utility,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum NotificationType {
+    Regular,
+    SilentPush,
+    NoPush,
+}
+
+impl Body {
+    fn check(&self) -> Result<(), GraphError> {
+        let message = &self.message;
+        let contents = [
+            message.text.is_some(),
+            message.attachment.is_some(),
+            message.template.is_some(),
+        ];
+        if contents.into_iter().filter(|present| *present).count() != 1 {
+            return Err(invalid(
+                "(#100) a message has a text, an attachment or a template",
+            ));
+        }
+        if message.template.is_some() && self.messaging_type != MessagingType::Utility {
+            return Err(invalid(
+                "(#100) a template needs the messaging type UTILITY",
+            ));
+        }
+        if self.messaging_type == MessagingType::MessageTag && self.tag.is_none() {
+            return Err(invalid("(#100) the messaging type MESSAGE_TAG needs a tag"));
+        }
+        if let Some(tag) = self.tag.as_deref().filter(|tag| DEAD_TAGS.contains(tag)) {
+            return Err(invalid(format!(
+                "(#100) the message tag {tag} is no longer supported"
+            )));
+        }
+        let text = message.text.as_deref();
+        if text.is_some_and(|text| text.is_empty() || text.encode_utf16().count() >= TEXT_LIMIT) {
+            return Err(invalid(
+                "(#100) the length of param message[text] is out of range",
+            ));
+        }
+        let metadata = message.metadata.as_deref().unwrap_or_default();
+        if metadata.chars().count() >= METADATA_LIMIT {
+            return Err(invalid("(#100) the param message[metadata] is too long"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(message: impl Into<String>) -> GraphError {
+    GraphError::new(100, message)
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"))
+}
+
+/// In a form, objects are JSON inside a field; anything that is not an object stays text.
+fn form_fields(body: &[u8]) -> Map<String, Value> {
+    form_urlencoded::parse(body)
+        .map(|(name, text)| {
+            let object = serde_json::from_str(&text).ok().filter(Value::is_object);
+            (
+                name.into_owned(),
+                object.unwrap_or_else(|| Value::String(text.into_owned())),
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &Value) -> Result<SendRequest, GraphError> {
+        let body = body.to_string();
+        Fields::read(&HeaderMap::new(), &Uri::from_static("/"), body.as_bytes()).into_request()
+    }
+
+    #[test]
+    fn limits_are_messengers() {
+        let with_text = |text: String| {
+            json!({
+                "recipient": {"id": "6001"}, "messaging_type": "UPDATE", "message": {"text": text}
+            })
+        };
+        let code = |result: Result<SendRequest, GraphError>| result.map_err(|error| error.code);
+
+        assert!(read(&with_text("é".repeat(1_999))).is_ok());
+        assert_eq!(code(read(&with_text("é".repeat(2_000)))), Err(100));
+        assert_eq!(code(read(&with_text("😀".repeat(1_000)))), Err(100));
+        assert_eq!(code(read(&with_text(String::new()))), Err(100));
+        assert_eq!(code(read(&json!({"recipient": {"id": "6001"}}))), Err(100));
+        assert_eq!(code(read(&json!("text"))), Err(100));
+    }
+
+    #[test]
+    fn a_form_is_read_like_json() {
+        let mut headers = HeaderMap::new();
+        let form = "application/x-www-form-urlencoded".parse().unwrap();
+        headers.insert(header::CONTENT_TYPE, form);
+        let body = form_urlencoded::Serializer::new(String::new())
+            .append_pair("recipient", r#"{"id":"6001"}"#)
+            .append_pair("messaging_type", "UPDATE")
+            .append_pair("message", r#"{"text":"hi","metadata":"key"}"#)
+            .append_pair("access_token", "secret")
+            .finish();
+
+        let fields = Fields::read(&headers, &Uri::from_static("/"), body.as_bytes());
+
+        assert_eq!(fields.token.as_deref(), Some("secret"));
+        let request = fields.into_request().unwrap();
+        assert_eq!(request.contact_id, "6001");
+        assert_eq!(request.metadata.as_deref(), Some("key"));
+    }
+}

@@ -1,0 +1,124 @@
+//! The sandbox as its callers see it, over HTTP.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+async fn sandbox() -> Sandbox {
+    let tokens = BTreeMap::from([("page".to_owned(), "token".to_owned())]);
+    Sandbox::start(tokens).await.unwrap()
+}
+
+fn message() -> Value {
+    json!({
+        "recipient": { "id": "ana" },
+        "messaging_type": "UPDATE",
+        "message": { "text": "We open at nine.", "metadata": "key#1" },
+    })
+}
+
+async fn send(sandbox: &Sandbox) -> Result<(u16, Value), reqwest::Error> {
+    let response = reqwest::Client::new()
+        .post(format!("{}/page/messages", sandbox.url()))
+        .bearer_auth("token")
+        .timeout(Duration::from_millis(300))
+        .json(&message())
+        .send()
+        .await?;
+    Ok((response.status().as_u16(), response.json().await?))
+}
+
+#[tokio::test]
+async fn an_accepted_message_is_in_the_ledger() {
+    let sandbox = sandbox().await;
+
+    let (status, answer) = send(&sandbox).await.unwrap();
+
+    assert_eq!(status, 200);
+    assert_eq!(answer["recipient_id"], "ana");
+    let received = sandbox.received();
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].message_id, answer["message_id"]);
+    assert_eq!(received[0].metadata.as_deref(), Some("key#1"));
+}
+
+#[tokio::test]
+async fn a_token_of_no_page_is_refused() {
+    let sandbox = sandbox().await;
+
+    let url = format!("{}/page/messages?access_token=other", sandbox.url());
+    let response = reqwest::Client::new()
+        .post(url)
+        .json(&message())
+        .send()
+        .await
+        .unwrap();
+
+    assert_eq!(response.status(), 400);
+    assert_eq!(
+        response.json::<Value>().await.unwrap()["error"]["code"],
+        190
+    );
+    assert_eq!(sandbox.received(), []);
+}
+
+#[tokio::test]
+async fn a_reset_shows_neither_answer_nor_status_though_the_message_may_arrive() {
+    let sandbox = sandbox().await;
+    sandbox.add_fault(Fault::answering(Answer::Reset).but_arriving().times(1));
+
+    let error = send(&sandbox).await.unwrap_err();
+
+    assert!(!error.is_timeout() && !error.is_connect(), "{error:?}");
+    assert_eq!(sandbox.received_count(), 1);
+    assert_eq!(send(&sandbox).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_hanging_answer_times_out_and_its_message_does_not_arrive() {
+    let sandbox = sandbox().await;
+    sandbox.add_fault(Fault::answering(Answer::Hang).to_contacts(["ana"]));
+
+    assert!(send(&sandbox).await.unwrap_err().is_timeout());
+    assert_eq!(sandbox.received_count(), 0);
+    assert_eq!(sandbox.peak_in_flight(), 1);
+}
+
+#[tokio::test]
+async fn an_unreachable_sandbox_refuses_connections_until_it_is_reachable() {
+    let sandbox = sandbox().await;
+    send(&sandbox).await.unwrap();
+
+    sandbox.unreachable().await;
+    assert!(send(&sandbox).await.unwrap_err().is_connect());
+
+    sandbox.reachable().await.unwrap();
+    assert_eq!(send(&sandbox).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn faults_are_set_and_the_ledger_is_read_from_outside() {
+    let sandbox = sandbox().await;
+    let http = reqwest::Client::new();
+    let faults = json!({ "faults": [{ "times": 1, "answer": { "error": { "code": 613 } } }] });
+
+    let url = format!("{}/faults", sandbox.control_url());
+    assert!(
+        http.put(url)
+            .json(&faults)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
+    assert_eq!(send(&sandbox).await.unwrap().1["error"]["code"], 613);
+    send(&sandbox).await.unwrap();
+
+    let url = format!("{}/summary", sandbox.control_url());
+    let summary: Value = http.get(url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(summary["received"], 1);
+    assert_eq!(summary["peak_per_second"], 1);
+}

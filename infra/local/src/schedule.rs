@@ -1,0 +1,82 @@
+//! EventBridge's schedule: invokes a function at a fixed pace, never twice at once.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::{self, MissedTickBehavior};
+use uuid::Uuid;
+
+use crate::clients::REGION;
+use crate::lambda::Function;
+
+/// A running schedule; it ends when dropped.
+#[derive(Debug)]
+pub struct Schedule {
+    ticking: JoinHandle<()>,
+}
+
+impl Schedule {
+    /// Invokes the function now, and then every so often.
+    pub fn start(function: Function, every: Duration) -> Schedule {
+        Schedule {
+            ticking: tokio::spawn(tick(function, every)),
+        }
+    }
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        self.ticking.abort();
+    }
+}
+
+async fn tick(function: Function, every: Duration) {
+    let mut ticks = time::interval(every);
+    // A tick that comes while the last one still runs is left out, not made up for.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let event = scheduled_event(Timestamp::now());
+        if let Err(error) = function.invoke(event.to_string()).await {
+            tracing::warn!(
+                function.name = function.name(),
+                error = %error,
+                "a scheduled invocation failed"
+            );
+        }
+    }
+}
+
+/// The event that EventBridge makes of a schedule's tick.
+fn scheduled_event(now: Timestamp) -> Value {
+    json!({
+        "version": "0",
+        "id": Uuid::new_v4().to_string(),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "000000000000",
+        "time": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "region": REGION,
+        "resources": [format!("arn:aws:events:{REGION}:000000000000:rule/schedule")],
+        "detail": {},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lambda_events::eventbridge::EventBridgeEvent;
+
+    use super::*;
+
+    #[test]
+    fn the_event_reads_as_eventbridges() {
+        let event = scheduled_event("2026-12-01T09:00:00.5Z".parse().unwrap());
+
+        let event: EventBridgeEvent = serde_json::from_value(event).unwrap();
+
+        assert_eq!(event.detail_type, "Scheduled Event");
+        assert_eq!(event.time.unwrap().timestamp(), 1_796_115_600);
+    }
+}

@@ -1,0 +1,97 @@
+//! An HTTP/1 server on this machine that lives as long as its value: dropping it closes the port and every connection.
+
+use std::error::Error;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use axum::Router;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Binds a port of 127.0.0.1, never of an outside interface; port 0 takes any free one.
+pub async fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves an axum router.
+    pub fn route(listener: TcpListener, router: Router) -> io::Result<Server> {
+        Server::serve(listener, TowerToHyperService::new(router))
+    }
+
+    /// Serves a hyper service. An `Err` of the service closes the connection without an answer.
+    pub fn serve<S, B>(listener: TcpListener, service: S) -> io::Result<Server>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let address = listener.local_addr()?;
+        let accepting = tokio::spawn(accept(listener, service));
+        Ok(Server { address, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops and waits until the port is free again.
+    pub async fn stop(mut self) {
+        self.accepting.abort();
+        // The only possible error is the cancellation just asked for.
+        let _ = (&mut self.accepting).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Owns the connections, so that they end with this task.
+async fn accept<S, B>(listener: TcpListener, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // Small answers must not wait for the client's acknowledgement.
+                    let _ = stream.set_nodelay(true);
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .serve_connection(TokioIo::new(stream), service.clone());
+                    // How a connection ends concerns only its client.
+                    connections.spawn(async move { drop(connection.await) });
+                }
+                Err(error) => tracing::warn!(error = %error, "could not accept a connection"),
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A request is accepted once, whole, and for everybody whom it names.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::stack::{PAGES, Stack, TEXT, request};
+
+#[tokio::test]
+async fn one_contact_gets_one_message() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+
+    let id = stack.broadcast(&ids).await;
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["status"], "completed");
+    assert_eq!(report["counters"]["sent"], 1);
+    assert_eq!(stack.received(&id), [("c00000".to_owned(), 1)].into());
+    let message = &stack.sandbox.received()[0];
+    assert_eq!(
+        message.text.as_deref(),
+        Some("Hi Nr c00000, we open at nine.")
+    );
+    assert_eq!(message.page_id, PAGES[0]);
+}
+
+#[tokio::test]
+async fn ids_repeated_in_a_request_get_one_message() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(20).await;
+    let repeated = [&ids[..], &ids[5..15], &ids[..1]].concat();
+
+    let answer = stack.post(&request(&repeated)).await;
+    let report = stack.finish(&answer.broadcast_id()).await;
+
+    let contacts = json!({"requested": 31, "duplicates_removed": 11, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 20});
+    assert_eq!(answer.body["contacts"], contacts);
+    assert_eq!(answer.body["counters"]["pending"], 20);
+    assert_eq!(report["duplicates_prevented"]["request"], 11);
+    assert_eq!(stack.received(&answer.broadcast_id()).len(), 20);
+}
+
+#[tokio::test]
+async fn each_contact_is_sent_to_by_their_own_page() {
+    let stack = Stack::start().await;
+    let mut ids = Vec::new();
+    for page in PAGES {
+        let of_page: Vec<_> = (0..5).map(|n| format!("{page}-{n}")).collect();
+        stack.import(page, &of_page).await;
+        ids.extend(of_page);
+    }
+
+    let id = stack.broadcast(&ids).await;
+    let report = stack.finish(&id).await;
+
+    let jobs: Vec<_> = report["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| (&job["page_id"], &job["counters"]["sent"]))
+        .collect();
+    assert_eq!(
+        jobs,
+        PAGES
+            .map(|page| (json!(page), json!(5)))
+            .each_ref()
+            .map(|(page, sent)| (page, sent))
+    );
+    for message in stack.sandbox.received() {
+        assert!(
+            message.contact_id.starts_with(&message.page_id),
+            "{message:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_is_unknown_or_opted_out_is_counted_and_named() {
+    let stack = Stack::start().await;
+    let mut ids = stack.contacts(3).await;
+    let opted_out =
+        json!({"contacts": [{"contact_id": ids[2], "page_id": PAGES[0], "opted_out": true}]});
+    stack
+        .call("PUT", "/v1/contacts", None, Some(&opted_out))
+        .await;
+    ids.push("nobody".to_owned());
+
+    let answer = stack.post(&request(&ids)).await;
+    let none = stack.post(&request(&ids[2..])).await;
+
+    let contacts = &answer.body["contacts"];
+    assert_eq!(
+        (&contacts["accepted"], &contacts["opted_out"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(
+        (&contacts["unknown"], &contacts["unknown_ids"]),
+        (&json!(1), &json!(["nobody"]))
+    );
+    assert_eq!(none.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn a_double_click_is_one_broadcast() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(3).await;
+    let reversed: Vec<_> = ids.iter().rev().cloned().collect();
+
+    let first = stack.post(&request(&ids)).await;
+    let second = stack.post(&request(&reversed)).await;
+
+    assert_eq!(
+        (second.status, second.replayed),
+        (StatusCode::ACCEPTED, true)
+    );
+    assert_eq!(second.broadcast_id(), first.broadcast_id());
+    assert_eq!(second.body["duplicates_prevented"]["replay"], 1);
+    assert_eq!(second.body["contacts"], first.body["contacts"]);
+
+    stack.advance(Duration::from_secs(301));
+    let later = stack.post(&request(&ids)).await;
+    assert_ne!(later.broadcast_id(), first.broadcast_id());
+}
+
+#[tokio::test]
+async fn concurrent_requests_with_one_key_are_one_broadcast() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(50).await;
+    let body = request(&ids);
+
+    let (a, b, c) = tokio::join!(
+        stack.post_with_key("k", &body),
+        stack.post_with_key("k", &body),
+        stack.post_with_key("k", &body)
+    );
+
+    assert_eq!(
+        [&a, &b, &c]
+            .iter()
+            .filter(|answer| !answer.replayed)
+            .count(),
+        1
+    );
+    assert_eq!(
+        (a.broadcast_id(), b.broadcast_id()),
+        (b.broadcast_id(), c.broadcast_id())
+    );
+    let report = stack.finish(&a.broadcast_id()).await;
+    assert_eq!(report["duplicates_prevented"]["replay"], 2);
+    assert_eq!(stack.sandbox.received_count(), 50);
+}
+
+#[tokio::test]
+async fn a_key_stays_with_its_first_body() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(2).await;
+    let first = stack.post_with_key("k", &request(&ids)).await;
+
+    let other = stack.post_with_key("k", &request(&ids[..1])).await;
+    stack.advance(Duration::from_secs(29 * 86_400));
+    let same = stack.post_with_key("k", &request(&ids)).await;
+    stack.advance(Duration::from_secs(2 * 86_400));
+    let expired = stack.post_with_key("k", &request(&ids)).await;
+
+    assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(same.broadcast_id(), first.broadcast_id());
+    assert_ne!(expired.broadcast_id(), first.broadcast_id());
+}
+
+#[tokio::test]
+async fn a_repetition_is_answered_before_its_time_is_checked() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let at = stack.app.clock.now() + Duration::from_secs(60);
+    let body = json!({"contact_ids": ids, "message": {"text": TEXT}, "scheduled_at": at});
+    let first = stack.post_with_key("k", &body).await;
+
+    stack.advance(Duration::from_secs(120));
+    let again = stack.post_with_key("k", &body).await;
+    let new = stack.post(&body).await;
+
+    assert_eq!(
+        (again.status, again.broadcast_id()),
+        (StatusCode::ACCEPTED, first.broadcast_id())
+    );
+    assert_eq!(new.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_completely_and_nothing_is_stored() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let text = json!({"text": TEXT});
+    let cases: [(Value, &[&str]); 11] = [
+        (json!([]), &[""]),
+        (json!({}), &["/contact_ids", "/message"]),
+        (
+            json!({"contact_ids": [], "message": text}),
+            &["/contact_ids"],
+        ),
+        (
+            json!({"contact_ids": ["a", 5, "", "b c"], "message": text}),
+            &["/contact_ids/1", "/contact_ids/2", "/contact_ids/3"],
+        ),
+        (
+            json!({"contact_ids": ids, "audience": {"page_id": "p"}, "message": text}),
+            &["/audience"],
+        ),
+        (
+            json!({"contact_ids": ids, "message": {"text": ""}}),
+            &["/message/text"],
+        ),
+        (
+            json!({"contact_ids": ids, "message": {"text": "{{ nickname }}"}, "size": 1}),
+            &["/size", "/message/text"],
+        ),
+        (
+            json!({"contact_ids": ids, "message": {"text": "x".repeat(2_000)}}),
+            &["/message/text"],
+        ),
+        (
+            json!({"contact_ids": ids, "message": text, "messaging_type": "SPAM", "tag": "ACCOUNT_UPDATE"}),
+            &["/messaging_type", "/tag"],
+        ),
+        (
+            json!({"contact_ids": ids, "message": text, "messaging_type": "MESSAGE_TAG"}),
+            &["/tag"],
+        ),
+        (
+            json!({"contact_ids": ids, "message": text, "scheduled_at": "2030-01-01T09:00:00"}),
+            &["/scheduled_at"],
+        ),
+    ];
+    for (body, pointers) in cases {
+        let answer = stack.post(&body).await;
+
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+        let errors = answer.body["errors"].as_array().unwrap();
+        let fields: Vec<_> = errors
+            .iter()
+            .map(|error| error["field"].as_str().unwrap())
+            .collect();
+        assert_eq!(fields, pointers, "{body}");
+    }
+    assert!(stack.receive().await.is_none());
+    assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+#[tokio::test]
+async fn contacts_are_imported_all_or_none_and_merge() {
+    let stack = Stack::start().await;
+    let put = |contacts: Value| {
+        let stack = &stack;
+        async move {
+            stack
+                .call(
+                    "PUT",
+                    "/v1/contacts",
+                    None,
+                    Some(&json!({"contacts": contacts})),
+                )
+                .await
+        }
+    };
+    let ana = json!({"contact_id": "ana", "page_id": "p", "first_name": "Ana", "tags": ["vip"], "attributes": {"city": "Porto", "age": 40}});
+    assert_eq!(put(json!([ana])).await.body, json!({"upserted": 1}));
+
+    let bad = put(json!([{"contact_id": "ben", "page_id": "p"}, {"contact_id": "eve", "page_id": "p q", "nick": 1}])).await;
+    let fields: Vec<_> = bad.body["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["field"].clone())
+        .collect();
+    assert_eq!(fields, ["/contacts/1/nick", "/contacts/1/page_id"]);
+    let ben = stack.call("GET", "/v1/contacts/ben", None, None).await;
+    assert_eq!(ben.status, StatusCode::NOT_FOUND);
+
+    put(json!([{"contact_id": "ana", "page_id": "p", "last_name": "Sá", "tags": null, "attributes": {"city": null}}])).await;
+    let ana = stack.call("GET", "/v1/contacts/ana", None, None).await.body;
+    assert_eq!(
+        (&ana["first_name"], &ana["last_name"]),
+        (&json!("Ana"), &json!("Sá"))
+    );
+    assert_eq!(
+        (&ana["tags"], &ana["attributes"]),
+        (&json!([]), &json!({"age": 40}))
+    );
+}

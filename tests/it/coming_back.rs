@@ -1,0 +1,164 @@
+//! No job is forgotten: due, lost by the queue, or left behind by its worker, it is looked at again.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::store::jobs::Claimed;
+
+use crate::stack::{Stack, TEXT};
+
+#[tokio::test]
+async fn a_scheduled_broadcast_fired_by_two_ticks_is_sent_once_and_in_time() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(5).await;
+    let at = stack.app.clock.now() + Duration::from_secs(3_600);
+    let body = json!({"contact_ids": ids, "message": {"text": TEXT}, "scheduled_at": at});
+    let answer = stack.post(&body).await;
+    assert_eq!(
+        (&answer.body["status"], &answer.body["scheduled_at"]),
+        (&json!("scheduled"), &json!(at))
+    );
+
+    stack.advance(Duration::from_secs(3_500));
+    stack.scheduled().await;
+    assert!(stack.receive().await.is_none(), "hinted before it is due");
+
+    stack.advance(Duration::from_secs(101));
+    tokio::join!(stack.scheduled(), stack.scheduled());
+    let hint = stack.receive().await.unwrap();
+    stack.process_job(&hint).await;
+    stack.delete(&hint).await;
+    assert!(stack.receive().await.is_none(), "two ticks sent two hints");
+
+    let report = stack.report(&answer.broadcast_id()).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(5))
+    );
+}
+
+#[tokio::test]
+async fn a_hint_that_comes_early_starts_nothing() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let at = stack.app.clock.now() + Duration::from_secs(3_600);
+    let body = json!({"contact_ids": ids, "message": {"text": TEXT}, "scheduled_at": at});
+    let id = stack.post(&body).await.broadcast_id();
+
+    let hint = stack.hint_for(&id).await;
+    stack.process_job(&hint).await;
+
+    assert_eq!(stack.report(&id).await["status"], "scheduled");
+    assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+#[tokio::test]
+async fn a_job_whose_hint_was_lost_is_hinted_again() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(5).await;
+    let id = stack.broadcast(&ids).await;
+    let lost = stack.receive().await.unwrap();
+    stack.delete(&lost).await;
+
+    stack.scheduled().await;
+    assert!(stack.receive().await.is_none(), "hinted too early");
+    stack.advance(Duration::from_secs(181));
+    stack.scheduled().await;
+    stack.work_off().await;
+
+    assert_eq!(stack.report(&id).await["counters"]["sent"], 5);
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_died_is_taken_over() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(5).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    let lost = stack.receive().await.unwrap();
+    stack.delete(&lost).await;
+    let lease = stack.app.config.job_lease;
+    let claimed = stack
+        .app
+        .store
+        .claim(&job, lease, stack.app.clock.now())
+        .await
+        .unwrap();
+    assert!(matches!(claimed, Claimed::Won(_)));
+
+    stack.advance(lease);
+    stack.scheduled().await;
+    assert!(stack.receive().await.is_none(), "its lease has just ended");
+    stack.advance(Duration::from_secs(61));
+    stack.scheduled().await;
+    stack.work_off().await;
+
+    assert_eq!(stack.report(&id).await["counters"]["sent"], 5);
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_is_halted_with_the_reason() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(5).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    let lease = stack.app.config.job_lease;
+    for _ in 0..5 {
+        let claimed = stack
+            .app
+            .store
+            .claim(&job, lease, stack.app.clock.now())
+            .await
+            .unwrap();
+        assert!(matches!(claimed, Claimed::Won(_)));
+        stack.advance(lease + Duration::from_secs(1));
+    }
+
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["status"], "halted");
+    let reason = report["jobs"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("stalled"), "{reason}");
+    assert_eq!(report["counters"]["pending"], 5);
+}
+
+#[tokio::test]
+async fn a_slice_ends_in_time_and_the_next_goes_on() {
+    let stack = Stack::with(&[("PAGE_RATE_PER_SECOND", "100")]).await;
+    let ids = stack.contacts(100).await;
+    let id = stack.broadcast(&ids).await;
+
+    let hint = stack.receive().await.unwrap();
+    stack.process_job_for(&hint, Duration::from_secs(2)).await;
+    stack.delete(&hint).await;
+
+    let report = stack.report(&id).await;
+    assert_eq!(report["status"], "queued");
+    let sent = report["counters"]["sent"].as_u64().unwrap();
+    assert!(
+        (20..90).contains(&sent),
+        "a quarter of 2 s at 100/s, and {sent} were sent"
+    );
+    let report = stack.finish(&id).await;
+    assert_eq!(report["counters"]["sent"], 100);
+    assert_eq!(report["duplicates_prevented"]["reservation"], 0);
+}
+
+#[tokio::test]
+async fn a_job_is_not_worked_on_when_its_retention_is_over() {
+    let stack = Stack::with(&[("RETENTION_DAYS", "1")]).await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+
+    stack.advance(Duration::from_secs(86_401));
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["status"], "halted");
+    assert!(
+        report["jobs"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("expired")
+    );
+    assert_eq!(stack.sandbox.received_count(), 0);
+}

@@ -1,0 +1,518 @@
+//! The fixture: the three functions in this process, over the real local DynamoDB and SQS, with the sandbox for Messenger.
+//!
+//! Each stack has tables, queues and a sandbox of its own, and a clock that a test may set ahead. When it is dropped it
+//! checks the promise: nobody got a message twice, and every accepted contact is in exactly one place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use aws_sdk_sqs::types::Message;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use jiff::SignedDuration;
+use local::clients;
+use local::database::Database;
+use local::queue::Queue;
+use local::resources::{Names, QueueUrls, create_queues, create_tables};
+use local::sandbox::Sandbox;
+use serde_json::{Value, json};
+use shared::app::App;
+use shared::clock::Clock;
+use shared::config::Config;
+use shared::delivery::{Delivery, State, Status};
+use shared::ids::{BroadcastId, ContactId, JobId};
+use shared::job::{Job, JobStatus};
+use tempfile::NamedTempFile;
+use tower::ServiceExt;
+
+/// The Pages that have a token.
+pub const PAGES: [&str; 3] = ["page-1", "page-2", "page-3"];
+/// A Page that has none.
+pub const PAGE_WITHOUT_TOKEN: &str = "page-without-token";
+/// The text of every broadcast that does not say otherwise.
+pub const TEXT: &str = "Hi {{ first_name | default('there') }}, we open at nine.";
+/// Deliveries of a job that are looked at in one go.
+const ALL: i32 = 1_000;
+
+pub struct Stack {
+    pub app: App,
+    pub sandbox: Sandbox,
+    router: Router,
+    sqs: aws_sdk_sqs::Client,
+    queues: QueueUrls,
+    broadcasts: Mutex<BTreeSet<BroadcastId>>,
+    database: Database,
+    // What ends with the stack.
+    _queue: Queue,
+    _tokens: NamedTempFile,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub replayed: bool,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn broadcast_id(&self) -> BroadcastId {
+        let id = self.body["broadcast_id"].as_str();
+        BroadcastId::parse(id.unwrap_or_else(|| panic!("no broadcast: {self:?}"))).unwrap()
+    }
+}
+
+impl Stack {
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With variables of its own besides those that make tests quick.
+    pub async fn with(variables: &[(&str, &str)]) -> Self {
+        let database = Database::start().unwrap();
+        let endpoint = database.endpoint().to_owned();
+        Self::over(database, &endpoint, variables).await
+    }
+
+    /// Over a database that the functions reach at this endpoint.
+    pub async fn over(database: Database, endpoint: &str, variables: &[(&str, &str)]) -> Self {
+        let names = Names::default();
+        let queue = Queue::start().unwrap();
+        let dynamodb = clients::dynamodb(endpoint);
+        let sqs = clients::sqs(queue.endpoint());
+        create_tables(&dynamodb, &names).await.unwrap();
+        let queues = create_queues(&sqs, &names, Duration::from_secs(150))
+            .await
+            .unwrap();
+
+        let tokens: BTreeMap<_, _> = PAGES
+            .map(|page| (page.to_owned(), format!("EAAB-{page}")))
+            .into();
+        let mut token_file = NamedTempFile::new().unwrap();
+        token_file
+            .write_all(json!(tokens).to_string().as_bytes())
+            .unwrap();
+        let sandbox = Sandbox::start(tokens).await.unwrap();
+
+        let mut environment = BTreeMap::from([
+            ("BROADCASTS_TABLE", names.broadcasts),
+            ("DELIVERIES_TABLE", names.deliveries),
+            ("CONTACTS_TABLE", names.contacts),
+            ("JOBS_QUEUE_URL", queues.jobs.clone()),
+            ("GRAPH_API_URL", sandbox.url()),
+            (
+                "PAGE_TOKENS",
+                format!("file:{}", token_file.path().display()),
+            ),
+            ("PAGE_RATE_PER_SECOND", "1000".to_owned()),
+            ("MESSENGER_TIMEOUT_SECONDS", "1".to_owned()),
+        ]);
+        environment.extend(
+            variables
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned())),
+        );
+        let config = Config::from_variables(|name| environment.get(name).cloned()).unwrap();
+        let app = App::new(config, dynamodb, sqs.clone(), Clock::default()).unwrap();
+        Self {
+            router: send::router(std::sync::Arc::new(app.clone())),
+            app,
+            sandbox,
+            sqs,
+            queues,
+            broadcasts: Mutex::default(),
+            database,
+            _queue: queue,
+            _tokens: token_file,
+        }
+    }
+
+    /// Sets the clock of all functions ahead.
+    pub fn advance(&self, by: Duration) {
+        self.app
+            .clock
+            .advance(SignedDuration::try_from(by).unwrap());
+    }
+
+    // What a caller does.
+
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let answer = self
+            .router
+            .clone()
+            .oneshot(request.body(body).unwrap())
+            .await
+            .unwrap();
+        let (status, replayed) = (
+            answer.status(),
+            answer.headers().contains_key("idempotent-replayed"),
+        );
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX)
+            .await
+            .unwrap();
+        let answer = Answer {
+            status,
+            replayed,
+            body: serde_json::from_slice(&body).unwrap(),
+        };
+        if status == StatusCode::ACCEPTED {
+            self.broadcasts
+                .lock()
+                .unwrap()
+                .insert(answer.broadcast_id());
+        }
+        answer
+    }
+
+    /// Imports contacts of a Page by their ids.
+    pub async fn import(&self, page_id: &str, ids: &[String]) {
+        for ids in ids.chunks(1_000) {
+            let contacts: Vec<_> = ids
+                .iter()
+                .map(|id| json!({"contact_id": id, "page_id": page_id, "first_name": format!("Nr {id}")}))
+                .collect();
+            let answer = self
+                .call(
+                    "PUT",
+                    "/v1/contacts",
+                    None,
+                    Some(&json!({"contacts": contacts})),
+                )
+                .await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        }
+    }
+
+    /// Imports `n` contacts of the first Page.
+    pub async fn contacts(&self, n: usize) -> Vec<String> {
+        let ids: Vec<_> = (0..n).map(|n| format!("c{n:05}")).collect();
+        self.import(PAGES[0], &ids).await;
+        ids
+    }
+
+    pub async fn post(&self, body: &Value) -> Answer {
+        self.call("POST", "/v1/broadcasts", None, Some(body)).await
+    }
+
+    pub async fn post_with_key(&self, key: &str, body: &Value) -> Answer {
+        self.call("POST", "/v1/broadcasts", Some(key), Some(body))
+            .await
+    }
+
+    /// Asks for a broadcast to these contacts, which must be accepted.
+    pub async fn broadcast(&self, ids: &[String]) -> BroadcastId {
+        let answer = self.post(&request(ids)).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+        answer.broadcast_id()
+    }
+
+    pub async fn report(&self, id: &BroadcastId) -> Value {
+        let answer = self
+            .call("GET", &format!("/v1/broadcasts/{id}"), None, None)
+            .await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        answer.body
+    }
+
+    /// All deliveries of a broadcast, page by page, as the API lists them.
+    pub async fn deliveries(&self, id: &BroadcastId, filter: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/broadcasts/{id}/deliveries?limit=1000{filter}{cursor}");
+            let mut answer = self.call("GET", &path, None, None).await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+            items.append(answer.body["items"].as_array_mut().unwrap());
+            let Some(next) = answer.body["next_cursor"].as_str() else {
+                return items;
+            };
+            cursor = format!("&cursor={next}");
+        }
+    }
+
+    // What AWS does.
+
+    /// One hint from the queue, hidden from others as process-job's event source would.
+    pub async fn receive(&self) -> Option<Hint> {
+        let received = self
+            .sqs
+            .receive_message()
+            .queue_url(&self.queues.jobs)
+            .send()
+            .await
+            .unwrap();
+        received.messages.unwrap_or_default().pop().map(Hint)
+    }
+
+    pub async fn delete(&self, hint: &Hint) {
+        let handle = hint.0.receipt_handle.clone().unwrap();
+        self.sqs
+            .delete_message()
+            .queue_url(&self.queues.jobs)
+            .receipt_handle(handle)
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// A hint for the only job of a broadcast, whatever the queue holds.
+    pub async fn hint_for(&self, id: &BroadcastId) -> Hint {
+        Hint::new(&serde_json::to_string(&self.job(id).await.id()).unwrap())
+    }
+
+    /// Invokes process-job with a hint, for as long as the two minutes of its time-out.
+    pub async fn process_job(&self, hint: &Hint) -> SqsBatchResponse {
+        self.process_job_for(hint, Duration::from_secs(120)).await
+    }
+
+    pub async fn process_job_for(&self, hint: &Hint, time: Duration) -> SqsBatchResponse {
+        let mut context = lambda_runtime::Context::default();
+        context.deadline = u64::try_from((jiff::Timestamp::now() + time).as_millisecond()).unwrap();
+        process_job::handle(&self.app, hint.event(), &context).await
+    }
+
+    pub async fn scheduled(&self) {
+        let ends = tokio::time::Instant::now() + Duration::from_secs(30);
+        scheduled::handle(&self.app, ends).await.unwrap();
+    }
+
+    /// Works off hints until there are none.
+    pub async fn work_off(&self) {
+        while let Some(hint) = self.receive().await {
+            let answer = self.process_job(&hint).await;
+            assert!(answer.batch_item_failures.is_empty(), "{answer:?}");
+            self.delete(&hint).await;
+        }
+    }
+
+    /// Goes on as time does until the broadcast is completed, or halted.
+    pub async fn finish(&self, id: &BroadcastId) -> Value {
+        for _ in 0..50 {
+            self.work_off().await;
+            let report = self.report(id).await;
+            if ["completed", "halted"].contains(&report["status"].as_str().unwrap()) {
+                return report;
+            }
+            self.advance(Duration::from_secs(200));
+            self.scheduled().await;
+        }
+        panic!("never completed: {:#}", self.report(id).await)
+    }
+
+    // What was really received.
+
+    /// How many messages each contact got of a broadcast, by the sandbox's ledger.
+    pub fn received(&self, id: &BroadcastId) -> BTreeMap<String, usize> {
+        let mut received = BTreeMap::new();
+        for message in self.sandbox.received() {
+            if message.metadata.unwrap().contains(&id.to_string()) {
+                *received.entry(message.contact_id).or_default() += 1;
+            }
+        }
+        received
+    }
+
+    pub async fn job(&self, id: &BroadcastId) -> Job {
+        let mut jobs = jobs(&self.app, id).await;
+        assert_eq!(jobs.len(), 1);
+        jobs.remove(0)
+    }
+}
+
+/// A message of the queue.
+pub struct Hint(Message);
+
+impl Hint {
+    /// A message that did not come by the queue.
+    pub fn new(body: &str) -> Self {
+        Self(Message::builder().message_id("by hand").body(body).build())
+    }
+
+    pub fn event(&self) -> SqsEvent {
+        let record = json!({"messageId": self.0.message_id, "body": self.0.body});
+        serde_json::from_value(json!({"Records": [record]})).unwrap()
+    }
+}
+
+/// A request for a broadcast with the usual text.
+pub fn request(ids: &[String]) -> Value {
+    json!({"contact_ids": ids, "message": {"text": TEXT}})
+}
+
+async fn jobs(app: &App, id: &BroadcastId) -> Vec<Job> {
+    app.store.broadcast_and_jobs(id).await.unwrap().unwrap().1
+}
+
+impl Drop for Stack {
+    /// The promise, after every test. In a thread and with a client of its own, since a test's runtime may be busy here.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let (sandbox, broadcasts) = (&self.sandbox, self.broadcasts.lock().unwrap().clone());
+        let (config, endpoint) = (self.app.config.clone(), self.database.endpoint());
+        let checked = std::thread::scope(|scope| {
+            let check = scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(async {
+                    let sqs = clients::sqs("http://127.0.0.1:1");
+                    let app = App::new(config, clients::dynamodb(endpoint), sqs, Clock::default())
+                        .unwrap();
+                    for id in broadcasts {
+                        check_promise(&app, sandbox, &id).await;
+                    }
+                });
+            });
+            check.join()
+        });
+        if let Err(panic) = checked {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Promises 1 to 3, by the sandbox's ledger and the tables.
+async fn check_promise(app: &App, sandbox: &Sandbox, id: &BroadcastId) {
+    let mut received = BTreeMap::<_, Vec<_>>::new();
+    for message in sandbox.received() {
+        if message.metadata.unwrap().contains(&id.to_string()) {
+            received
+                .entry(message.contact_id)
+                .or_default()
+                .push(message.message_id);
+        }
+    }
+    let twice: Vec<_> = received
+        .iter()
+        .filter(|(_, messages)| messages.len() > 1)
+        .collect();
+    assert!(twice.is_empty(), "contacts who got two messages: {twice:?}");
+
+    for job in jobs(app, id).await {
+        let rows = rows(app, &job.id()).await;
+        for (contact_id, row) in &rows {
+            let got = received
+                .get(&contact_id.to_string())
+                .map(|messages| messages[0].as_str());
+            match &row.state {
+                State::Sent { message_id } => {
+                    assert_eq!(got, Some(message_id.as_str()), "{contact_id} is sent")
+                }
+                State::Failed { .. } | State::Skipped { .. } | State::Waiting { .. } => {
+                    assert_eq!(
+                        got, None,
+                        "{contact_id} got a message, and is {:?}",
+                        row.state
+                    );
+                }
+                State::Reserved | State::InDoubt { .. } => {}
+            }
+        }
+        check_line(app, &job, &rows).await;
+        check_counters(&job, &rows);
+    }
+}
+
+async fn rows(app: &App, job: &JobId) -> BTreeMap<ContactId, Delivery> {
+    let (mut rows, mut after) = (BTreeMap::new(), None);
+    loop {
+        let (some, last) = app
+            .store
+            .deliveries(job, None, after.as_ref(), ALL)
+            .await
+            .unwrap();
+        rows.extend(some.into_iter().map(|row| (row.contact_id.clone(), row)));
+        after = last;
+        if after.is_none() {
+            return rows;
+        }
+    }
+}
+
+/// Every contact is settled, in doubt, or stands in line at or after the cursor; there, once.
+async fn check_line(app: &App, job: &Job, rows: &BTreeMap<ContactId, Delivery>) {
+    let (mut all, mut ahead) = (BTreeSet::new(), Vec::new());
+    for number in 0..job.segments {
+        let segment = app
+            .store
+            .segment(&job.snapshot, number)
+            .await
+            .unwrap()
+            .unwrap();
+        for (place, contact_id) in segment.contacts.into_iter().enumerate() {
+            if u64::from(number) * 1_000 + place as u64 >= job.cursor {
+                ahead.push(contact_id.clone());
+            }
+            all.insert(contact_id);
+        }
+    }
+    assert_eq!(all.len() as u64, job.contacts);
+    let distinct: BTreeSet<_> = ahead.iter().collect();
+    assert_eq!(distinct.len(), ahead.len(), "somebody stands in line twice");
+    for contact_id in all
+        .iter()
+        .filter(|contact_id| !distinct.contains(contact_id))
+    {
+        let state = rows.get(contact_id).map(|row| &row.state);
+        let done = matches!(
+            state,
+            Some(
+                State::Sent { .. }
+                    | State::Failed { .. }
+                    | State::Skipped { .. }
+                    | State::InDoubt { .. }
+            )
+        );
+        assert!(
+            done,
+            "{contact_id} is lost: behind the cursor, and {state:?}"
+        );
+    }
+}
+
+/// Six counters that add up to the contacts, and that equal the rows once the job is completed.
+fn check_counters(job: &Job, rows: &BTreeMap<ContactId, Delivery>) {
+    let counters = job.counters();
+    assert_eq!(counters.total(), job.contacts, "{counters:?}");
+    let of = |status| {
+        rows.values()
+            .filter(|row| row.state.status() == status)
+            .count() as u64
+    };
+    let outcomes = &counters.outcomes;
+    assert_eq!(
+        outcomes.in_doubt,
+        of(Status::InDoubt),
+        "in doubt, of {counters:?}"
+    );
+    if job.status == JobStatus::Completed {
+        assert_eq!((counters.pending, outcomes.waiting), (0, 0), "{counters:?}");
+        let by_rows = (of(Status::Sent), of(Status::Failed), of(Status::Skipped));
+        assert_eq!(
+            (outcomes.sent, outcomes.failed, outcomes.skipped),
+            by_rows,
+            "{counters:?}"
+        );
+    }
+}

@@ -35,7 +35,7 @@ const IDS_IN_LOG: usize = 10;
 #[derive(Debug)]
 pub enum Ended {
     /// The claim is still ours, and the job is to be left so.
-    At(Claim, HandOver),
+    At(Box<Claim>, HandOver),
     /// Another has claimed the job.
     Overtaken,
 }
@@ -156,7 +156,7 @@ impl<'a> Slice<'a> {
             }
         };
         self.report_prevented();
-        Ok(Ended::At(self.claim, to))
+        Ok(Ended::At(Box::new(self.claim), to))
     }
 
     /// Starts sends and takes in what they come to, until it is time for a checkpoint or nothing is under way.

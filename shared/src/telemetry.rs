@@ -2,24 +2,31 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterExt, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt};
+
+/// Below `info` these log requests and events whole, texts and tokens included; so they never do, whatever is asked for.
+const INDISCREET: [&str; 10] = [
+    "aws", "axum", "dynoxide", "h2", "hyper", "lambda", "reqwest", "rustack", "rustls", "tower",
+];
 
 /// Sends the log of this process to its standard error; once, at start.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // A second subscriber in one process is a test's: the first stays.
-    let _ = if std::io::stderr().is_terminal() {
-        log.with_target(false).finish().try_init()
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let discreet = Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_targets(INDISCREET.map(|library| (library, LevelFilter::INFO)));
+    let log = fmt::layer().with_writer(std::io::stderr);
+    let log = if std::io::stderr().is_terminal() {
+        log.with_target(false).boxed()
     } else {
-        log.json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .finish()
-            .try_init()
+        log.json().flatten_event(true).with_span_list(false).boxed()
     };
+    // Whoever comes second in one process leaves the first in place.
+    let _ = Registry::default()
+        .with(log.with_filter(asked.and(discreet)))
+        .try_init();
 }

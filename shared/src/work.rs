@@ -136,7 +136,7 @@ async fn claim_and_work(
             info!(job.id = %job, "job overtaken by another worker");
             Ok((Worked::Overtaken, None))
         }
-        Ended::At(claim, to) => hand_over(app, claim, to).await,
+        Ended::At(claim, to) => hand_over(app, *claim, to).await,
     }
 }
 
@@ -146,7 +146,7 @@ async fn work_a_slice(
     page: &mut PageLease,
     ends: Instant,
 ) -> Result<Ended, Error> {
-    let halted = |claim, reason: String| Ok(Ended::At(claim, HandOver::Halted(reason)));
+    let halted = |claim, reason: String| Ok(Ended::At(Box::new(claim), HandOver::Halted(reason)));
     if let Some(reason) = unworkable(&claim.job, app.clock.now()) {
         return halted(claim, reason);
     }

@@ -1,8 +1,15 @@
 //! What Oncecast promises, as one can see it from outside. One binary, one fixture, a file per capability.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod accepting;
 mod claiming;
 mod coming_back;
+mod command_line;
 mod lost_answers;
 mod pacing;
 mod processes;

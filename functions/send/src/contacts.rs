@@ -111,8 +111,8 @@ fn patch(contact: &Value, pointer: &str, faults: &Faults) -> Option<ContactPatch
         fields: &fields,
         written: BTreeMap::new(),
     };
-    changes.note("first_name", |value| short_text(value));
-    changes.note("last_name", |value| short_text(value));
+    changes.note("first_name", short_text);
+    changes.note("last_name", short_text);
     changes.note("tags", tags);
     changes.note("opted_out", |value| {
         value

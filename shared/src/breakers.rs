@@ -30,6 +30,8 @@ pub enum Sign {
     Answered,
     /// It ended in doubt, or found no connection.
     Lost,
+    /// The same, of the one send that was to find out whether Messenger is well again.
+    LostProbe,
 }
 
 /// What the signs add up to.
@@ -57,6 +59,7 @@ impl Breakers {
                 (self.refused_code, self.refused_in_a_row) = (code, row + 1);
             }
             Sign::Lost => self.lost_in_a_row = self.lost_in_a_row.saturating_add(1),
+            Sign::LostProbe => self.lost_in_a_row = LOST_IN_A_ROW,
         }
         if self.refused_in_a_row >= REFUSED_IN_A_ROW {
             let reason = format!(
@@ -66,9 +69,10 @@ impl Breakers {
             self.refused_in_a_row = 0;
             return Some(Trip::Halt(reason));
         }
-        if sign != Sign::Lost || self.lost_in_a_row < LOST_IN_A_ROW {
+        if self.lost_in_a_row < LOST_IN_A_ROW {
             return None;
         }
+        self.lost_in_a_row = 0;
         self.illnesses += 1;
         if self.illnesses < ILLNESSES {
             return Some(Trip::Ill);
@@ -93,18 +97,19 @@ mod tests {
     }
 
     #[test]
-    fn five_lost_in_a_row_are_an_illness_and_so_is_each_lost_probe_after_it() {
-        let trips = trips([Sign::Lost; 9]);
-        assert_eq!(trips[..4], [None, None, None, None]);
-        assert!(
-            trips[4..].iter().all(|trip| *trip == Some(Trip::Ill)),
-            "{trips:?}"
+    fn five_lost_in_a_row_are_an_illness_and_so_is_one_lost_probe() {
+        let trips = trips(
+            [Sign::Lost; 5]
+                .into_iter()
+                .chain([Sign::LostProbe, Sign::Lost]),
         );
+        assert_eq!(trips[..4], [None, None, None, None]);
+        assert_eq!(trips[4..], [Some(Trip::Ill), Some(Trip::Ill), None]);
     }
 
     #[test]
     fn the_sixth_illness_without_a_success_halts() {
-        let trips = trips([Sign::Lost; 10]);
+        let trips = trips([Sign::Lost; 5].into_iter().chain([Sign::LostProbe; 5]));
         assert!(matches!(trips[9], Some(Trip::Halt(_))), "{trips:?}");
     }
 
@@ -117,8 +122,8 @@ mod tests {
                 .all(Option::is_none)
         );
 
-        let ill_then_well = [Sign::Lost; 9].into_iter().chain([Sign::Accepted]);
-        let trips = trips(ill_then_well.chain([Sign::Lost; 9]));
+        let ill_then_well = [Sign::LostProbe; 5].into_iter().chain([Sign::Accepted]);
+        let trips = trips(ill_then_well.chain([Sign::LostProbe; 5]));
         assert!(!trips.iter().any(|trip| matches!(trip, Some(Trip::Halt(_)))));
     }
 

@@ -2,9 +2,12 @@
 
 use std::fmt::Display;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What the functions are told by their environment.
 #[derive(Clone, Debug)]
@@ -59,13 +62,7 @@ impl Config {
             deliveries_table: variables.required("DELIVERIES_TABLE")?,
             contacts_table: variables.required("CONTACTS_TABLE")?,
             jobs_queue_url: variables.required("JOBS_QUEUE_URL")?,
-            graph_api_url: variables
-                .or(
-                    "GRAPH_API_URL",
-                    "https://graph.facebook.com/v25.0".to_owned(),
-                )?
-                .trim_end_matches('/')
-                .to_owned(),
+            graph_api_url: variables.url("GRAPH_API_URL", "https://graph.facebook.com/v25.0")?,
             page_tokens: variables.token_file("PAGE_TOKENS")?,
             job_lease: variables.seconds("JOB_LEASE_SECONDS", 90, 3)?,
             page_rate: variables.or(
@@ -77,9 +74,7 @@ impl Config {
             retry_attempts: variables
                 .or("RETRY_ATTEMPTS", const { NonZeroU32::new(5).unwrap() })?
                 .get(),
-            retention: variables
-                .seconds("RETENTION_DAYS", 90, 1)?
-                .saturating_mul(86_400),
+            retention: DAY * variables.number("RETENTION_DAYS", 90, 1..=3_650)?,
         })
     }
 }
@@ -110,21 +105,45 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         })
     }
 
-    /// Whole numbers from `least` to a year's worth.
+    /// Seconds, an hour at most.
     fn seconds(
         &self,
         variable: &'static str,
         default: u32,
         least: u32,
     ) -> Result<Duration, ConfigError> {
+        let seconds = self.number(variable, default, least..=3_600)?;
+        Ok(Duration::from_secs(seconds.into()))
+    }
+
+    fn number(
+        &self,
+        variable: &'static str,
+        default: u32,
+        allowed: RangeInclusive<u32>,
+    ) -> Result<u32, ConfigError> {
         let value = self.or(variable, default)?;
-        if (least..=31_536_000).contains(&value) {
-            return Ok(Duration::from_secs(value.into()));
+        if allowed.contains(&value) {
+            return Ok(value);
         }
+        let (least, most) = allowed.into_inner();
         Err(ConfigError {
             variable,
-            problem: format!("is {value}, and must be from {least} to 31536000"),
+            problem: format!("is {value}, and must be from {least} to {most}"),
         })
+    }
+
+    /// The base of an HTTP API. What is no URL would be found out at the first send, and cost a doubt.
+    fn url(&self, variable: &'static str, default: &str) -> Result<String, ConfigError> {
+        let value = self.or(variable, default.to_owned())?;
+        let parsed = reqwest::Url::parse(&value);
+        if !parsed.is_ok_and(|url| url.has_host() && ["http", "https"].contains(&url.scheme())) {
+            return Err(ConfigError {
+                variable,
+                problem: format!("is {value:?}, and must be an http or https URL"),
+            });
+        }
+        Ok(value.trim_end_matches('/').to_owned())
     }
 
     fn token_file(&self, variable: &'static str) -> Result<PathBuf, ConfigError> {
@@ -170,7 +189,9 @@ mod tests {
             ("JOBS_QUEUE_URL", Some("")),
             ("PAGE_TOKENS", Some("tokens.json")),
             ("PAGE_RATE_PER_SECOND", Some("0")),
+            ("GRAPH_API_URL", Some("graph.facebook.com/v25.0")),
             ("JOB_LEASE_SECONDS", Some("1")),
+            ("RETENTION_DAYS", Some("4000000")),
             ("RETRY_ATTEMPTS", Some("many")),
         ] {
             assert_eq!(config(variable, value).unwrap_err().variable, variable);

@@ -93,15 +93,16 @@ impl Courier<'_> {
         entry: &Entry,
     ) -> Result<(End, Option<Sign>, Option<Consequence>), store::Error> {
         let app = self.app;
-        let reservation = match app
+        // Before the reservation: a contact who cannot be read is not in doubt.
+        let text = self.text(entry).await?;
+        let reserved = app
             .store
-            .reserve(self.job, &entry.contact_id, app.clock.now())
-            .await?
-        {
+            .reserve(self.job, &entry.contact_id, app.clock.now());
+        let reservation = match reserved.await? {
             Reserve::Granted(reservation) => reservation,
             Reserve::Refused(row) => return Ok((self.found(row).await?, None, None)),
         };
-        let text = match self.text(entry).await? {
+        let text = match text {
             Ok(text) => text,
             Err(state) => return Ok((self.record(reservation, state).await?, None, None)),
         };
@@ -138,7 +139,7 @@ impl Courier<'_> {
         let skipped = |reason: &str| State::Skipped {
             reason: reason.to_owned(),
         };
-        let Some(contact) = self.app.store.contact_cheaply(&entry.contact_id).await? else {
+        let Some(contact) = self.app.store.contact_to_send_to(&entry.contact_id).await? else {
             return Ok(Err(skipped("contact_deleted")));
         };
         if contact.opted_out {

@@ -24,6 +24,11 @@ impl ContactId {
         }
         Ok(Self(id.to_owned()))
     }
+
+    /// The id as Messenger knows it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A Facebook Page.

@@ -13,6 +13,31 @@ use crate::job::Outcomes;
 /// The most contacts in one segment.
 pub const SEGMENT_SIZE: usize = 1_000;
 
+/// The most bytes of ids in one segment: an item of DynamoDB takes 400 KB.
+const SEGMENT_BYTES: usize = 300_000;
+
+/// Cuts a line into segments.
+pub fn cut(contacts: &[ContactId]) -> Vec<Segment> {
+    let (mut segments, mut bytes) = (Vec::<Segment>::new(), usize::MAX);
+    for contact_id in contacts {
+        bytes = bytes.saturating_add(contact_id.as_str().len());
+        match segments.last_mut() {
+            Some(last) if last.contacts.len() < SEGMENT_SIZE && bytes <= SEGMENT_BYTES => {
+                last.contacts.push(contact_id.clone());
+            }
+            _ => {
+                bytes = contact_id.as_str().len();
+                segments.push(Segment {
+                    number: u32::try_from(segments.len()).unwrap_or(u32::MAX),
+                    contacts: vec![contact_id.clone()],
+                    due_at: None,
+                });
+            }
+        }
+    }
+    segments
+}
+
 /// A numbered, immutable list of contacts of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -67,7 +92,7 @@ pub struct Progress {
     pub skipped: u64,
     /// How `waiting` changes: contacts that join the line's end, less those that leave their second place.
     pub waiting: i64,
-    /// Contacts for a new segment, with their due times; at most [`SEGMENT_SIZE`].
+    /// Contacts for a new segment, with their due times; as many as fit into one.
     pub again: Vec<(ContactId, Timestamp)>,
 }
 
@@ -157,6 +182,11 @@ impl Line {
         self.cursor
     }
 
+    /// Whether the cursor has passed everybody.
+    pub fn is_finished(&self) -> bool {
+        segment_of(self.cursor) >= self.segments
+    }
+
     /// What to work on next; the entry given out counts as under way.
     pub fn next(&mut self, now: Timestamp) -> Next {
         let number = segment_of(self.next);
@@ -243,11 +273,17 @@ impl Line {
             cursor: self.cursor,
             ..Progress::default()
         };
+        let mut bytes = 0;
         for (index, slot) in self.window.iter().enumerate() {
             let Some(finish) = &slot.finish else { break };
             match finish {
-                Finish::Again(_) if progress.again.len() == SEGMENT_SIZE => break,
-                Finish::Again(due) => progress.again.push((slot.entry.contact_id.clone(), *due)),
+                Finish::Again(due) => {
+                    bytes += slot.entry.contact_id.as_str().len();
+                    if progress.again.len() == SEGMENT_SIZE || bytes > SEGMENT_BYTES {
+                        break;
+                    }
+                    progress.again.push((slot.entry.contact_id.clone(), *due));
+                }
                 Finish::Sent => progress.sent += 1,
                 Finish::Failed => progress.failed += 1,
                 Finish::Skipped => progress.skipped += 1,
@@ -335,6 +371,25 @@ mod tests {
             Next::Contact(entry) => entry,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_segment_holds_a_thousand_contacts_and_fits_into_an_item() {
+        let short = cut(&contacts(0..2_500));
+        let long: Vec<_> = (0..1_000)
+            .map(|n| ContactId::parse(&format!("{n:04}{}", "🙂".repeat(124))).unwrap())
+            .collect();
+        let long = cut(&long);
+
+        let lengths = |segments: &[Segment]| -> Vec<_> {
+            segments
+                .iter()
+                .map(|segment| segment.contacts.len())
+                .collect()
+        };
+        assert_eq!(lengths(&short), [1_000, 1_000, 500]);
+        assert_eq!(lengths(&long), [600, 400]);
+        assert_eq!(long[1].number, 1);
     }
 
     #[test]

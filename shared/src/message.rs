@@ -16,14 +16,11 @@ pub const MAX_TEXT_UNITS: usize = 1_999;
 /// Bounds what one rendering may cost, in minijinja's units: time, and about 64 bytes of memory each.
 const RENDER_FUEL: u64 = 20_000;
 
-/// The names that a text may use.
-const VARIABLES: [&str; 5] = [
-    "contact_id",
-    "first_name",
-    "last_name",
-    "tags",
-    "attributes",
-];
+/// Ten times what it may come to.
+const MAX_TEMPLATE_BYTES: usize = 20_000;
+
+/// The names that a text may use, besides `attributes.*`.
+const VARIABLES: [&str; 4] = ["contact_id", "first_name", "last_name", "tags"];
 
 /// Messenger's message object, before its text is rendered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,11 +98,17 @@ pub enum TextError {
         "unknown variable {0}; known are contact_id, first_name, last_name, tags and attributes.*"
     )]
     UnknownVariable(String),
+    /// It is no text for a message of 1,999 characters.
+    #[error("template has more than {MAX_TEMPLATE_BYTES} bytes")]
+    TemplateTooLong,
 }
 
 impl<'t> Template<'t> {
     /// Compiles a text and tries it on a contact who has everything.
     pub fn parse(text: &'t str) -> Result<Self, TextError> {
+        if text.len() > MAX_TEMPLATE_BYTES {
+            return Err(TextError::TemplateTooLong);
+        }
         let template = Self::compile(text)?;
         if text.trim().is_empty() {
             return Err(TextError::Empty);
@@ -389,9 +392,11 @@ mod tests {
     #[test]
     fn what_nobody_could_get_is_refused_at_once() {
         let long = "x".repeat(2_000);
+        let long_template = format!("{{# {} #}}x", "x".repeat(20_000));
         for text in [
             "{{ nickname }}",
             "{{ contact_id.x }}",
+            "{{ attributes }}",
             "{{ first_name",
             "{% for i in range(9999999) %}x{% endfor %}",
             "{% for a in 'x' * 9999 %}{% for b in 'x' * 9999 %}{% endfor %}{% endfor %}",
@@ -399,6 +404,7 @@ mod tests {
             "  \n",
             "",
             long.as_str(),
+            long_template.as_str(),
         ] {
             assert!(Template::parse(text).is_err(), "{text:.40}");
         }

@@ -4,6 +4,9 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::num::NonZeroU32;
 
+/// However fast a Page may send, a worker that dies leaves no more than so many in doubt.
+pub const MAX_IN_FLIGHT: usize = 256;
+
 /// The pace of one Page for one slice.
 pub struct Pace {
     limiter: DefaultDirectRateLimiter,
@@ -15,18 +18,17 @@ impl Pace {
     /// At most `per_second` sends a second, evenly: a burst is never more than a tenth of it.
     pub fn new(per_second: NonZeroU32) -> Self {
         let burst = NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN);
+        let rate = usize::try_from(per_second.get()).unwrap_or(MAX_IN_FLIGHT);
+        let rate = rate.min(MAX_IN_FLIGHT);
         let clock = DefaultClock::default();
         Self {
             limiter: RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)),
             clock,
-            in_flight: usize::try_from(per_second.get())
-                .unwrap_or(usize::MAX)
-                .saturating_mul(2)
-                .max(8),
+            in_flight: (2 * rate).clamp(8, MAX_IN_FLIGHT),
         }
     }
 
-    /// How many sends may be in flight: two seconds' worth, so that a lost answer leaves few in doubt.
+    /// How many sends may be in flight: two seconds' worth, within bounds.
     pub fn max_in_flight(&self) -> usize {
         self.in_flight
     }

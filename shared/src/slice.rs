@@ -41,7 +41,7 @@ pub enum Ended {
 }
 
 /// Why nothing more is started; a later one in this list prevails.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 enum Stop {
     /// The invocation ends, or another sends for the Page.
     Yield,
@@ -50,9 +50,21 @@ enum Stop {
     /// It would fail for everybody.
     Halt(String),
     /// Whether we have the right to go on cannot be known.
-    Unsettled,
+    Unsettled(store::Error),
     /// Another has claimed the job.
     Overtaken,
+}
+
+impl Stop {
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Yield => 0,
+            Self::Pause(_) => 1,
+            Self::Halt(_) => 2,
+            Self::Unsettled(_) => 3,
+            Self::Overtaken => 4,
+        }
+    }
 }
 
 type Sending<'a> = FuturesUnordered<BoxFuture<'a, Delivered>>;
@@ -69,7 +81,6 @@ pub struct Slice<'a> {
     probing: bool,
     last_start: Instant,
     stop: Option<Stop>,
-    failure: Option<store::Error>,
     /// Whether a checkpoint was written cannot be known: the job item is not ours to write any more.
     claim_lost: bool,
     /// Why the line offers nobody.
@@ -110,7 +121,6 @@ impl<'a> Slice<'a> {
                     .saturating_sub(config.messenger_timeout + WIND_UP)
                     .max(whole / 4),
             stop: None,
-            failure: None,
             claim_lost: false,
             rest: None,
             arrived: Vec::new(),
@@ -127,49 +137,64 @@ impl<'a> Slice<'a> {
 
     /// Works until nothing is left to do now, or until something stops it. All sends in flight are seen to their end.
     pub async fn work(mut self) -> Result<Ended, store::Error> {
+        let to = self.run().await;
+        self.report_prevented();
+        Ok(match to? {
+            Some(to) => Ended::At(Box::new(self.claim), to),
+            None => Ended::Overtaken,
+        })
+    }
+
+    /// How to leave the job, or nothing if another has it.
+    async fn run(&mut self) -> Result<Option<HandOver>, store::Error> {
         let mut sending = FuturesUnordered::new();
-        let to = loop {
+        loop {
             self.send(&mut sending).await;
             self.checkpoint(&mut sending).await;
             self.keep_page(&mut sending).await;
-            for delivered in std::mem::take(&mut self.arrived) {
-                self.take_in(delivered);
-            }
-            if !sending.is_empty() || (self.may_checkpoint() && self.has_unwritten()) {
+            let under_way = !sending.is_empty() || !self.arrived.is_empty();
+            if under_way || (self.may_checkpoint() && self.has_unwritten()) {
                 continue;
             }
-            match (self.stop.take(), self.rest.take()) {
-                (None, Some(Next::Nothing)) => break HandOver::Completed,
-                (None, Some(Next::NotBefore(due))) => break HandOver::Waiting(due),
-                (None, _) => {}
-                (Some(Stop::Yield), _) => break HandOver::Queued,
-                (Some(Stop::Pause(until)), _) => break HandOver::Waiting(until),
-                (Some(Stop::Halt(reason)), _) => break HandOver::Halted(reason),
-                (Some(Stop::Overtaken), _) => return Ok(Ended::Overtaken),
-                (Some(Stop::Unsettled), _) => {
-                    let operation = "work on a job";
-                    return Err(self
-                        .failure
-                        .take()
-                        .unwrap_or(store::Error::Gone { operation }));
+            let rest = self.rest.take();
+            let Some(stop) = self.stop.take() else {
+                match rest {
+                    Some(Next::Nothing) => return Ok(Some(HandOver::Completed)),
+                    Some(Next::NotBefore(due)) => return Ok(Some(HandOver::Waiting(due))),
+                    // New segments may have joined the line meanwhile.
+                    Some(Next::AfterTheRest | Next::Load(_) | Next::Contact(_)) | None => continue,
                 }
-            }
-        };
-        self.report_prevented();
-        Ok(Ended::At(Box::new(self.claim), to))
+            };
+            return match stop {
+                Stop::Unsettled(error) => Err(error),
+                Stop::Overtaken => Ok(None),
+                Stop::Yield | Stop::Pause(_) | Stop::Halt(_) if self.line.is_finished() => {
+                    Ok(Some(HandOver::Completed))
+                }
+                Stop::Yield => Ok(Some(HandOver::Queued)),
+                Stop::Pause(until) => Ok(Some(HandOver::Waiting(until))),
+                Stop::Halt(reason) => Ok(Some(HandOver::Halted(reason))),
+            };
+        }
     }
 
     /// Starts sends and takes in what they come to, until it is time for a checkpoint or nothing is under way.
     async fn send(&mut self, sending: &mut Sending<'a>) {
         let until = Instant::now() + CHECKPOINT_EVERY;
-        while self.finished < CHECKPOINT_AFTER && self.doubts.len() < DOUBTS_AT_ONCE {
+        loop {
+            for delivered in std::mem::take(&mut self.arrived) {
+                self.take_in(delivered);
+            }
+            let much_to_write =
+                self.finished >= CHECKPOINT_AFTER || self.doubts.len() >= DOUBTS_AT_ONCE;
             let in_flight = if self.probing {
                 1
             } else {
                 self.pace.max_in_flight()
             };
             let may_start = self.stop.is_none() && self.rest.is_none() && sending.len() < in_flight;
-            if sending.is_empty() && !may_start {
+            let nothing_under_way = sending.is_empty() && !may_start;
+            if nothing_under_way || (much_to_write && self.may_checkpoint()) {
                 return;
             }
             tokio::select! {
@@ -197,7 +222,7 @@ impl<'a> Slice<'a> {
                                 "expired: segment {number} is gone"
                             )));
                         }
-                        Err(error) => return self.fail(error),
+                        Err(error) => return self.stop_for(Stop::Unsettled(error)),
                     }
                 }
                 rest @ (Next::AfterTheRest | Next::NotBefore(_) | Next::Nothing) => {
@@ -245,7 +270,7 @@ impl<'a> Slice<'a> {
                 reason,
             }),
             End::Stale => self.stop_for(Stop::Overtaken),
-            End::Unsettled(error) => self.fail(error),
+            End::Unsettled(error) => self.stop_for(Stop::Unsettled(error)),
         }
     }
 
@@ -254,10 +279,14 @@ impl<'a> Slice<'a> {
         if matches!(self.stop, Some(Stop::Pause(_) | Stop::Halt(_))) {
             return;
         }
+        let sign = match sign {
+            Sign::Lost if self.probing => Sign::LostProbe,
+            other => other,
+        };
         match sign {
             Sign::Accepted => (self.probing, self.page.backoffs) = (false, 0),
             Sign::Answered | Sign::RefusedSuspiciously(_) => self.probing = false,
-            Sign::Lost => {}
+            Sign::Lost | Sign::LostProbe => {}
         }
         match self.breakers.observe(sign) {
             Some(Trip::Ill) => self.pause(None),
@@ -285,18 +314,19 @@ impl<'a> Slice<'a> {
         self.stop_for(Stop::Pause(until));
     }
 
-    fn fail(&mut self, error: store::Error) {
-        self.failure.get_or_insert(error);
-        self.stop_for(Stop::Unsettled);
-    }
-
     fn stop_for(&mut self, stop: Stop) {
-        self.stop = self.stop.take().max(Some(stop));
+        let prevails = |standing: &Stop| match (standing, &stop) {
+            (Stop::Pause(until), Stop::Pause(later)) => later > until,
+            _ => stop.rank() > standing.rank(),
+        };
+        if self.stop.as_ref().is_none_or(prevails) {
+            self.stop = Some(stop);
+        }
     }
 
     /// Whether the job item is ours to write, as far as we know.
     fn may_checkpoint(&self) -> bool {
-        !self.claim_lost && self.stop != Some(Stop::Overtaken)
+        !self.claim_lost && !matches!(self.stop, Some(Stop::Overtaken))
     }
 
     fn has_unwritten(&self) -> bool {
@@ -334,14 +364,16 @@ impl<'a> Slice<'a> {
             Ok(Checkpointed::Changed(rows)) => {
                 for (index, row) in rows.into_iter().rev() {
                     let doubt = self.doubts.remove(index);
-                    let end = self.courier.found(row).await.unwrap_or_else(End::Unsettled);
+                    let found =
+                        meanwhile(sending, &mut self.arrived, self.courier.found(row)).await;
+                    let end = found.unwrap_or_else(End::Unsettled);
                     self.note(doubt.entry, end);
                 }
             }
             Ok(Checkpointed::Stale) => self.stop_for(Stop::Overtaken),
             Err(error) => {
                 self.claim_lost = true;
-                self.fail(error);
+                self.stop_for(Stop::Unsettled(error));
             }
         }
     }
@@ -357,7 +389,7 @@ impl<'a> Slice<'a> {
         match meanwhile(sending, &mut self.arrived, extended).await {
             Ok(true) => {}
             Ok(false) => self.stop_for(Stop::Yield),
-            Err(error) => self.fail(error),
+            Err(error) => self.stop_for(Stop::Unsettled(error)),
         }
     }
 

@@ -53,7 +53,7 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
     let mut page = match acquire_page(app, job, ends).await? {
         Acquired::Lease(page) => page,
         Acquired::SameJob => return refused(app, job).await,
-        Acquired::NotBefore(until) => {
+        Acquired::Held(until) | Acquired::Paused(until) => {
             app.store
                 .wake_when_page_is_free(job, until, app.clock.now())
                 .await?;
@@ -75,20 +75,17 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
     Ok(worked)
 }
 
-/// Waits a little for a Page that another job has.
+/// Waits a little for a Page that another job has: it may be given back at any moment.
 async fn acquire_page(app: &App, job: &JobId, ends: Instant) -> Result<Acquired, Error> {
     let patience = ends.saturating_duration_since(Instant::now()) / 4;
     let give_up = Instant::now() + WAIT_FOR_PAGE.min(patience);
     loop {
-        let now = app.clock.now();
-        let acquired = app
-            .store
-            .acquire_page(job, app.config.job_lease, now)
-            .await?;
-        let Acquired::NotBefore(free_at) = acquired else {
+        let (now, lease) = (app.clock.now(), app.config.job_lease);
+        let acquired = app.store.acquire_page(job, lease, now).await?;
+        let Acquired::Held(until) = acquired else {
             return Ok(acquired);
         };
-        let wait = LOOK_FOR_PAGE.min(free_at.duration_since(now).unsigned_abs());
+        let wait = LOOK_FOR_PAGE.min(until.duration_since(now).unsigned_abs());
         if Instant::now() + wait >= give_up {
             return Ok(acquired);
         }
@@ -97,7 +94,10 @@ async fn acquire_page(app: &App, job: &JobId, ends: Instant) -> Result<Acquired,
 }
 
 async fn refused(app: &App, job: &JobId) -> Result<Worked, Error> {
-    app.store.count_refused_claim(job).await?;
+    if let Err(error) = app.store.count_refused_claim(job).await {
+        let error: &dyn std::error::Error = &error;
+        warn!(job.id = %job, error, "refused claim not counted");
+    }
     warn!(layer = "claim", count = 1, job.id = %job, "duplicates prevented: another works on the job");
     Ok(Worked::Refused)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use send::accept::{NewBroadcast, accept};
 use serde_json::{Value, json};
 
 use crate::stack::{PAGES, Stack, TEXT, request};
@@ -288,4 +289,57 @@ async fn contacts_are_imported_all_or_none_and_merge() {
         (&ana["tags"], &ana["attributes"]),
         (&json!([]), &json!({"age": 40}))
     );
+}
+
+/// CHECKED 10: received while the key was valid, looked up when it no longer is.
+#[tokio::test]
+async fn a_request_that_waited_at_the_door_while_its_key_expired_is_a_repetition() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let first = stack.post(&request(&ids)).await;
+    let received = stack.app.clock.now() + Duration::from_secs(290);
+
+    stack.advance(Duration::from_secs(330));
+    let new = NewBroadcast::parse(&request(&ids)).unwrap();
+    let second = accept(&stack.app, new, None, received).await.unwrap();
+
+    assert!(second.replayed);
+    assert_eq!(second.report.broadcast_id, first.broadcast_id());
+}
+
+#[tokio::test]
+async fn a_contact_that_the_table_would_not_take_is_refused_whole() {
+    let stack = Stack::start().await;
+    let ben = json!({"contact_id": "ben", "page_id": "p"});
+    for attributes in [
+        json!({"n": 1e300}),
+        json!({"n": 1e-200}),
+        json!({"9": 1}),
+        json!({"a b": 1}),
+        json!({"list": []}),
+    ] {
+        let ana = json!({"contact_id": "ana", "page_id": "p", "attributes": attributes});
+        let answer = stack
+            .call(
+                "PUT",
+                "/v1/contacts",
+                None,
+                Some(&json!({"contacts": [ben, ana]})),
+            )
+            .await;
+
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{attributes}");
+        let field = answer.body["errors"][0]["field"].as_str().unwrap();
+        assert!(field.starts_with("/contacts/1/attributes/"), "{field}");
+    }
+    let tags: Vec<_> = (0..100).map(|_| "🙂".repeat(1_000)).collect();
+    let large = json!({"contacts": [ben, {"contact_id": "ana", "page_id": "p", "tags": tags}]});
+    let answer = stack.call("PUT", "/v1/contacts", None, Some(&large)).await;
+    assert_eq!(
+        (answer.status, &answer.body["errors"][0]["field"]),
+        (StatusCode::BAD_REQUEST, &json!("/contacts/1"))
+    );
+
+    let ben = stack.call("GET", "/v1/contacts/ben", None, None).await;
+    assert_eq!(ben.status, StatusCode::NOT_FOUND);
 }

@@ -1,13 +1,22 @@
 //! One worker at a time has a job; who comes second does nothing, and who was overtaken harms nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use local::database::Database;
+
 use serde_json::json;
-use shared::ids::JobId;
-use shared::store::deliveries::Reserve;
-use shared::store::jobs::{Checkpoint, Checkpointed, Claim, Claimed, HandOver};
+use shared::clock::Clock;
+use shared::delivery::State;
+use shared::ids::{ContactId, JobId};
+use shared::line::{Line, Next};
+use shared::store::deliveries::{Record, Reservation, Reserve};
+use shared::store::jobs::{Checkpoint, Checkpointed, Claim, Claimed, Doubt, HandOver};
 use shared::store::pages::Acquired;
 
+use crate::proxy::{self, Fate};
 use crate::stack::{PAGES, Stack};
 use local::sandbox::{Answer, Fault};
 
@@ -23,6 +32,19 @@ async fn claim(stack: &Stack, job: &JobId) -> Claim {
     {
         Claimed::Won(claim) => *claim,
         other => panic!("{other:?}"),
+    }
+}
+
+async fn reserve(stack: &Stack, claim: &Claim, contact: &ContactId) -> Reservation {
+    let reserved = stack
+        .app
+        .store
+        .reserve(&claim.job, contact, stack.app.clock.now())
+        .await
+        .unwrap();
+    match reserved {
+        Reserve::Granted(reservation) => reservation,
+        Reserve::Refused(row) => panic!("{row:?}"),
     }
 }
 
@@ -43,6 +65,22 @@ async fn of_two_workers_racing_for_a_job_one_works() {
         (&json!("completed"), &json!(100))
     );
     assert_eq!(report["duplicates_prevented"]["claim"], 1);
+}
+
+#[tokio::test]
+async fn of_two_claims_at_once_one_is_won() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+
+    let (a, b) = tokio::join!(store.claim(&job, LEASE, now), store.claim(&job, LEASE, now));
+
+    let won = [a.unwrap(), b.unwrap()]
+        .into_iter()
+        .filter(|claimed| matches!(claimed, Claimed::Won(_)));
+    assert_eq!((won.count(), stack.job(&id).await.epoch), (1, 1));
 }
 
 #[tokio::test]
@@ -75,7 +113,7 @@ async fn of_two_workers_racing_for_a_contact_one_may_send() {
     let old = claim(&stack, &job).await;
     stack.advance(LEASE + Duration::from_secs(1));
     let new = claim(&stack, &job).await;
-    let contact = shared::ids::ContactId::parse(&ids[0]).unwrap();
+    let contact = ContactId::parse(&ids[0]).unwrap();
     let (store, now) = (&stack.app.store, stack.app.clock.now());
 
     let (a, b) = tokio::join!(
@@ -154,7 +192,7 @@ async fn a_page_sends_for_one_job_at_a_time() {
 
     assert!(matches!(same, Acquired::SameJob), "{same:?}");
     assert!(
-        matches!(other, Acquired::NotBefore(until) if until == now + LEASE),
+        matches!(other, Acquired::Held(until) if until == now + LEASE),
         "{other:?}"
     );
     assert!(matches!(released, Acquired::Lease(_)), "{released:?}");
@@ -236,7 +274,7 @@ async fn a_row_that_waits_is_stamped_by_who_passes_it() {
     let hint = stack.receive().await.unwrap();
     stack.process_job(&hint).await;
     let job = stack.job(&id).await;
-    let contact = shared::ids::ContactId::parse(&ids[0]).unwrap();
+    let contact = ContactId::parse(&ids[0]).unwrap();
     let (store, due) = (&stack.app.store, job.due_at.unwrap());
     let mut newer = job.clone();
     newer.epoch += 1;
@@ -255,4 +293,263 @@ async fn a_row_that_waits_is_stamped_by_who_passes_it() {
     assert!(matches!(stale, Reserve::Refused(_)), "{stale:?}");
     assert!(matches!(current, Reserve::Granted(_)), "{current:?}");
     assert_eq!(PAGES[0], job.page_id.to_string());
+}
+
+/// CHECKED 9: frozen between reserving and sending, for longer than Messenger's time-out by the wall clock.
+#[tokio::test]
+async fn a_worker_that_was_frozen_before_it_sent_does_not_send() {
+    let database = Database::start().unwrap();
+    let clock = Arc::new(OnceLock::<Clock>::new());
+    let frozen = Arc::new(AtomicBool::new(false));
+    let endpoint = proxy::start(&database, {
+        let (clock, frozen) = (Arc::clone(&clock), Arc::clone(&frozen));
+        move |call| {
+            let reserves = call.contains("SET #status = :reserved");
+            if let Some(clock) = clock.get().filter(|_| reserves)
+                && !frozen.swap(true, Ordering::SeqCst)
+            {
+                clock.advance(SignedDuration::from_secs(30));
+            }
+            Fate::Arrives
+        }
+    })
+    .await;
+    let stack = Stack::over(database, &endpoint, &[]).await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    clock.set(stack.app.clock.clone()).ok().unwrap();
+
+    let hint = stack.receive().await.unwrap();
+    stack.process_job(&hint).await;
+
+    assert!(frozen.load(Ordering::SeqCst));
+    assert_eq!(
+        stack.job(&id).await.segments,
+        2,
+        "did not stand in line again"
+    );
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(1))
+    );
+    let delivery = &stack.deliveries(&id, "").await[0];
+    assert_eq!(
+        (&delivery["status"], &delivery["attempts"]),
+        (&json!("sent"), &json!(1))
+    );
+}
+
+/// CHECKED 6, by the engine: the worker who walks past a contact that waits for later stamps the row.
+#[tokio::test]
+async fn a_worker_who_passes_a_waiting_row_shuts_out_the_one_before() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let old = claim(&stack, &stack.job(&id).await.id()).await;
+    let store = &stack.app.store;
+    let contact = ContactId::parse(&ids[0]).unwrap();
+    let due = stack.app.clock.now() + Duration::from_secs(3_600);
+    let reservation = reserve(&stack, &old, &contact).await;
+    let waiting = State::Waiting {
+        not_before: due,
+        reason: "no connection".to_owned(),
+    };
+    store
+        .record(reservation, &waiting, stack.app.clock.now())
+        .await
+        .unwrap();
+
+    stack.advance(LEASE + Duration::from_secs(1));
+    let hint = stack.receive().await.unwrap();
+    stack.process_job(&hint).await;
+
+    assert_eq!(stack.report(&id).await["counters"]["waiting"], 1);
+    let stale = store.reserve(&old.job, &contact, due).await.unwrap();
+    assert!(matches!(stale, Reserve::Refused(_)), "{stale:?}");
+}
+
+/// CHECKED 4: a row that entered and left doubt is in the counters, and is not counted again by who walks past it.
+#[tokio::test]
+async fn a_row_that_is_counted_is_not_counted_again() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(2).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    let (store, contact) = (&stack.app.store, ContactId::parse(&ids[0]).unwrap());
+    let old = claim(&stack, &job).await;
+    let reservation = reserve(&stack, &old, &contact).await;
+    stack.advance(LEASE + Duration::from_secs(1));
+    let mut new = claim(&stack, &job).await;
+    let Reserve::Refused(row) = store
+        .reserve(&new.job, &contact, stack.app.clock.now())
+        .await
+        .unwrap()
+    else {
+        panic!()
+    };
+    let mut line = Line::new(1, 1, 0);
+    line.load(store.segment(&new.job.snapshot, 0).await.unwrap().unwrap());
+    let Next::Contact(entry) = line.next(stack.app.clock.now()) else {
+        panic!()
+    };
+    let doubts = [Doubt {
+        entry,
+        token: row.token,
+        reason: "its sender was lost".to_owned(),
+    }];
+    let doubt = Checkpoint {
+        doubts: &doubts,
+        ..Checkpoint::default()
+    };
+    let written = store
+        .checkpoint(&mut new, &doubt, stack.app.clock.now())
+        .await
+        .unwrap();
+    assert!(
+        matches!(written, Checkpointed::Written(None)),
+        "{written:?}"
+    );
+
+    // The old worker has its answer now, and a third walks the line from its beginning.
+    let sent = State::Sent {
+        message_id: stack.deliver_by_hand(&id, &ids[0]).await,
+    };
+    let late = store
+        .record(reservation, &sent, stack.app.clock.now())
+        .await
+        .unwrap();
+    assert!(matches!(late, Record::WrittenLate), "{late:?}");
+    stack.advance(LEASE + Duration::from_secs(1));
+    let report = stack.finish(&id).await;
+
+    assert_eq!(
+        (&report["counters"]["sent"], &report["counters"]["in_doubt"]),
+        (&json!(2), &json!(0))
+    );
+    assert_eq!(report["duplicates_prevented"]["reservation"], 1);
+}
+
+/// CHECKED 14: what changed between being seen and being put in doubt is left out, and handled as found.
+#[tokio::test]
+async fn a_row_that_was_settled_meanwhile_is_not_put_in_doubt() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    let (store, contact) = (&stack.app.store, ContactId::parse(&ids[0]).unwrap());
+    let old = claim(&stack, &job).await;
+    let reservation = reserve(&stack, &old, &contact).await;
+    stack.advance(LEASE + Duration::from_secs(1));
+    let mut new = claim(&stack, &job).await;
+    let Reserve::Refused(seen) = store
+        .reserve(&new.job, &contact, stack.app.clock.now())
+        .await
+        .unwrap()
+    else {
+        panic!()
+    };
+    let sent = State::Sent {
+        message_id: stack.deliver_by_hand(&id, &ids[0]).await,
+    };
+    store
+        .record(reservation, &sent, stack.app.clock.now())
+        .await
+        .unwrap();
+
+    let mut line = Line::new(1, 1, 0);
+    line.load(store.segment(&new.job.snapshot, 0).await.unwrap().unwrap());
+    let Next::Contact(entry) = line.next(stack.app.clock.now()) else {
+        panic!()
+    };
+    let doubts = [Doubt {
+        entry,
+        token: seen.token,
+        reason: "its sender was lost".to_owned(),
+    }];
+    let doubt = Checkpoint {
+        doubts: &doubts,
+        ..Checkpoint::default()
+    };
+    let changed = store
+        .checkpoint(&mut new, &doubt, stack.app.clock.now())
+        .await
+        .unwrap();
+
+    let Checkpointed::Changed(rows) = changed else {
+        panic!("{changed:?}")
+    };
+    assert_eq!((rows[0].0, &rows[0].1.state), (0, &sent));
+    assert_eq!(stack.job(&id).await.outcomes.in_doubt, 0);
+}
+
+/// CHECKED: token at record. Whoever held the row before may not say what became of it now.
+#[tokio::test]
+async fn an_outcome_is_recorded_under_its_own_reservation_only() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let claim = claim(&stack, &stack.job(&id).await.id()).await;
+    let contact = ContactId::parse(&ids[0]).unwrap();
+    let first = reserve(&stack, &claim, &contact).await;
+    stack.write_waiting_by_hand(&claim.job.id(), &ids[0]).await;
+    let second = reserve(&stack, &claim, &contact).await;
+    let failed = State::Failed {
+        reason: "refused".to_owned(),
+    };
+
+    let old = stack
+        .app
+        .store
+        .record(first, &failed, stack.app.clock.now())
+        .await
+        .unwrap();
+    let current = stack
+        .app
+        .store
+        .record(second, &failed, stack.app.clock.now())
+        .await
+        .unwrap();
+
+    assert!(matches!(old, Record::Refused(_)), "{old:?}");
+    assert!(matches!(current, Record::Written), "{current:?}");
+}
+
+/// Overtaken with much unwritten and much in flight: it starts nothing more, sees its sends to their end, and ends.
+#[tokio::test]
+async fn a_fast_worker_that_was_overtaken_comes_to_its_end() {
+    let stack = Stack::with(&[("MESSENGER_TIMEOUT_SECONDS", "30")]).await;
+    let ids = stack.contacts(600).await;
+    let slow = ids.iter().step_by(8);
+    stack.sandbox.add_fault(
+        Fault::answering(Answer::Ok)
+            .to_contacts(slow)
+            .after_ms(3_000),
+    );
+    let id = stack.broadcast(&ids).await;
+    let hint = stack.receive().await.unwrap();
+
+    let work = stack.process_job(&hint);
+    let overtaking = async {
+        while stack.sandbox.received_count() < 50 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stack.advance(LEASE + Duration::from_secs(1));
+        claim(&stack, &stack.job(&id).await.id()).await
+    };
+    let both = async { tokio::join!(work, overtaking) };
+    let ended = tokio::time::timeout(Duration::from_secs(20), both).await;
+
+    assert!(ended.is_ok(), "it goes on for ever");
+    stack.delete(&hint).await;
+    assert!(
+        stack.sandbox.received_count() < 600,
+        "it was not overtaken in the middle"
+    );
+    stack.advance(LEASE + Duration::from_secs(1));
+    let report = stack.finish(&id).await;
+    assert_eq!(
+        (&report["counters"]["sent"], &report["counters"]["in_doubt"]),
+        (&json!(600), &json!(0))
+    );
 }

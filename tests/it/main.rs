@@ -13,6 +13,7 @@ mod command_line;
 mod lost_answers;
 mod pacing;
 mod processes;
+mod proxy;
 mod reporting;
 mod sending;
 mod stack;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use local::stack::{Settings, Stack};
 use serde_json::{Value, json};
+use shared::pace::MAX_IN_FLIGHT;
 use tokio::time::{Instant, sleep};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_oncecast-local");
@@ -47,7 +48,7 @@ impl Api {
     }
 }
 
-/// Every `kill` finds a worker with sends in flight; who was among them may be in doubt, and nobody else.
+/// Every kill finds a worker with sends in flight; who was among them may be in doubt, and nobody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_workers_of_10_000_sends_changes_nothing_but_time() {
     let environment = [
@@ -97,11 +98,11 @@ async fn killing_workers_of_10_000_sends_changes_nothing_but_time() {
             break report;
         }
         let elapsed = begun.elapsed();
-        assert!(elapsed.as_secs() < 180, "never completed: {report:#}");
+        assert!(elapsed.as_secs() < 300, "never completed: {report:#}");
         if killed < KILLS && sandbox.received_count() > (killed + 1) * CONTACTS / (KILLS + 2) {
             killed += usize::from(stack.process_job().kill_one_busy().await.is_some());
         }
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(200)).await;
     };
     let took = begun.elapsed();
     let in_doubt = api.in_doubt(id).await;
@@ -117,6 +118,11 @@ async fn killing_workers_of_10_000_sends_changes_nothing_but_time() {
         in_doubt.len()
     );
     assert_eq!(killed, KILLS, "a kill found no worker at work");
+    assert!(
+        in_doubt.len() <= KILLS * MAX_IN_FLIGHT,
+        "{} in doubt",
+        in_doubt.len()
+    );
     let twice: Vec<_> = received.iter().filter(|(_, n)| **n > 1).collect();
     assert!(twice.is_empty(), "got two messages: {twice:?}");
     let reached = |id: &String| received.contains_key(id) || in_doubt.contains(id);

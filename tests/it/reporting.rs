@@ -85,6 +85,7 @@ async fn what_is_not_there_is_404_and_what_cannot_be_asked_is_400() {
             "/v1/contacts/nobody".to_owned(),
             StatusCode::NOT_FOUND,
         ),
+        ("GET", "/v1/contacts/%FF".to_owned(), StatusCode::NOT_FOUND),
         ("GET", "/v2".to_owned(), StatusCode::NOT_FOUND),
         (
             "DELETE",

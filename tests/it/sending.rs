@@ -427,3 +427,31 @@ async fn a_message_that_is_no_hint_goes_back_to_the_queue_and_harms_nobody() {
         );
     }
 }
+
+/// The illness is Messenger's and the pause is the Page's: further jobs do not find out for themselves.
+#[tokio::test]
+async fn each_further_job_of_an_ill_page_spends_one_probe() {
+    let stack = Stack::with(&[("PAGE_RATE_PER_SECOND", "30")]).await;
+    let ids = stack.contacts(120).await;
+    stack.sandbox.add_fault(Fault::answering(Answer::Reset));
+    let mut broadcasts = Vec::new();
+    for ids in ids.chunks(40) {
+        broadcasts.push(stack.broadcast(ids).await);
+    }
+
+    for _ in &broadcasts {
+        work_once(&stack).await;
+        stack.advance(Duration::from_secs(3_600));
+    }
+
+    let mut in_doubt = Vec::new();
+    for id in &broadcasts {
+        in_doubt.push(
+            stack.report(id).await["counters"]["in_doubt"]
+                .as_u64()
+                .unwrap(),
+        );
+    }
+    assert!((5..12).contains(&in_doubt[0]), "{in_doubt:?}");
+    assert_eq!(in_doubt[1..], [1, 1]);
+}

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::Message;
 use axum::Router;
 use axum::body::Body;
@@ -315,6 +316,48 @@ impl Stack {
             self.scheduled().await;
         }
         panic!("never completed: {:#}", self.report(id).await)
+    }
+
+    // What a test does in place of a worker.
+
+    /// Sends a message to a contact of the first Page as a worker would; its id.
+    pub async fn deliver_by_hand(&self, id: &BroadcastId, contact_id: &str) -> String {
+        let body = json!({
+            "recipient": {"id": contact_id},
+            "messaging_type": "UPDATE",
+            "message": {"text": TEXT, "metadata": format!("oncecast/1 {id} {} 1 {contact_id}", PAGES[0])},
+        });
+        let call =
+            reqwest::Client::new().post(format!("{}/{}/messages", self.sandbox.url(), PAGES[0]));
+        let call = call
+            .bearer_auth(format!("EAAB-{}", PAGES[0]))
+            .header("content-type", "application/json");
+        let answer = call
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        answer["message_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Puts a delivery back in line, as an operator's retry will.
+    pub async fn write_waiting_by_hand(&self, job: &JobId, contact_id: &str) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let call = clients::dynamodb(self.database.endpoint()).update_item();
+        call.table_name(&self.app.config.deliveries_table)
+            .key("job", text(&job.to_string()))
+            .key("contact_id", text(contact_id))
+            .update_expression("SET #status = :waiting, not_before = :zero, reason = :waiting")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":waiting", text("waiting"))
+            .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()))
+            .send()
+            .await
+            .unwrap();
     }
 
     // What was really received.

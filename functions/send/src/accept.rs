@@ -13,7 +13,7 @@ use shared::app::App;
 use shared::breakers::Breakers;
 use shared::ids::{BroadcastId, ContactId, PageId, token};
 use shared::job::{Broadcast, ContactCounts, Job, JobStatus, Outcomes, Report};
-use shared::line::{SEGMENT_SIZE, Segment};
+use shared::line::{Segment, cut};
 use shared::message::{Envelope, Message, MessagingType, NotificationType, Template};
 use shared::store::broadcasts::Committed;
 use shared::store::jobs::WAKE_AFTER_HINT;
@@ -249,7 +249,10 @@ async fn replay(app: &App, key: &RequestKey, answered: &Answered) -> Result<Acce
     }
     let broadcast_id = &answered.broadcast_id;
     warn!(layer = "replay", count = 1, broadcast.id = %broadcast_id, "duplicates prevented: request repeated");
-    app.store.count_replay(broadcast_id).await?;
+    if let Err(error) = app.store.count_replay(broadcast_id).await {
+        let error: &dyn std::error::Error = &error;
+        warn!(broadcast.id = %broadcast_id, error, "repetition not counted");
+    }
     let report = app.store.report(broadcast_id).await?;
     let report = report
         .ok_or_else(|| Problem::not_found("The broadcast of this request is no longer kept."))?;
@@ -343,14 +346,8 @@ fn plan(
         None => (JobStatus::Queued, app.clock.now() + WAKE_AFTER_HINT),
     };
     let jobs = asked.by_page.iter().map(|(page_id, contacts)| {
-        let segments: Vec<_> = (0_u32..)
-            .zip(contacts.chunks(SEGMENT_SIZE))
-            .map(|(number, contacts)| Segment {
-                number,
-                contacts: contacts.to_vec(),
-                due_at: None,
-            })
-            .collect();
+        let segments = cut(contacts);
+        let number = segments.len().try_into().unwrap_or(u32::MAX);
         let job = Job {
             broadcast_id: broadcast.broadcast_id.clone(),
             page_id: page_id.clone(),
@@ -358,8 +355,8 @@ fn plan(
             reason: None,
             contacts: contacts.len() as u64,
             snapshot: token(),
-            segments: segments.len() as u32,
-            first_segments: segments.len() as u32,
+            segments: number,
+            first_segments: number,
             cursor: 0,
             epoch: 0,
             stalls: 0,

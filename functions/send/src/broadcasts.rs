@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -18,7 +18,7 @@ use shared::job::Report;
 use crate::accept::{Accepted, NewBroadcast, accept};
 use crate::fields::word;
 use crate::problem::Problem;
-use crate::request::{IdempotencyKey, JsonBody, ReceivedAt};
+use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
 
 /// Rows in one answer.
 const MAX_ROWS: usize = 1_000;
@@ -49,7 +49,7 @@ pub async fn create(
 /// `GET /v1/broadcasts/{id}`
 pub async fn show(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Json<Report>, Problem> {
     Ok(Json(report(&app, &id).await?))
 }
@@ -98,7 +98,7 @@ pub struct ListPart<T> {
 /// `GET /v1/broadcasts/{id}/deliveries`
 pub async fn deliveries(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListPart<DeliveryReport>>, Problem> {
     let asked = RowsAsked::parse(query.as_deref().unwrap_or_default())?;

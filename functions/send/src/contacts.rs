@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
-use serde_json::{Value, json};
+use axum::extract::State;
+use serde_json::{Number, Value, json};
 use shared::app::App;
 use shared::contact::{ATTRIBUTE_PREFIX, Contact};
 use shared::ids::{ContactId, PageId};
@@ -13,12 +13,14 @@ use shared::store::contacts::ContactPatch;
 
 use crate::fields::{Faults, Fields, moment};
 use crate::problem::Problem;
-use crate::request::JsonBody;
+use crate::request::{JsonBody, PathId};
 
 /// Contacts in one request.
 const MAX_CONTACTS: usize = 1_000;
 /// Characters in a name, a tag or an attribute's value.
 const MAX_TEXT: usize = 1_000;
+/// Bytes of one contact, as JSON: DynamoDB takes 400 KB, and what is merged adds up.
+const MAX_BYTES: usize = 32_000;
 /// Tags, or attributes, of one contact.
 const MAX_ENTRIES: usize = 100;
 
@@ -37,7 +39,7 @@ pub async fn upsert(
 /// `GET /v1/contacts/{contact_id}`
 pub async fn show(
     State(app): State<Arc<App>>,
-    Path(contact_id): Path<String>,
+    PathId(contact_id): PathId,
 ) -> Result<Json<Value>, Problem> {
     let unknown = || Problem::not_found("There is no such contact.");
     let contact_id = ContactId::parse(&contact_id).map_err(|_| unknown())?;
@@ -101,6 +103,9 @@ fn patch(contact: &Value, pointer: &str, faults: &Faults) -> Option<ContactPatch
         "attributes",
     ];
     let fields = Fields::of(contact, pointer, &KNOWN, faults)?;
+    if contact.to_string().len() > MAX_BYTES {
+        faults.add(pointer, format!("must have at most {MAX_BYTES} bytes"));
+    }
     let contact_id = fields.parsed("contact_id", fields.required("contact_id"), |id| {
         Ok(ContactId::parse(id)?)
     });
@@ -169,7 +174,9 @@ impl Changes<'_> {
                     Err("must have a name of 1 to 64 letters, digits and _, a digit not first")
                 }
                 Value::Null => Ok(None),
-                Value::Bool(_) | Value::Number(_) => Ok(Some(value.clone())),
+                Value::Bool(_) => Ok(Some(value.clone())),
+                Value::Number(number) if fits(number) => Ok(Some(value.clone())),
+                Value::Number(_) => Err("must have a magnitude from 1e-130 to 9e125"),
                 Value::String(_) => short_text(value).map(Some),
                 Value::Array(_) | Value::Object(_) => {
                     Err("must be a string, a number, true, false or null")
@@ -180,7 +187,7 @@ impl Changes<'_> {
                     self.written
                         .insert(format!("{ATTRIBUTE_PREFIX}{name}"), value);
                 }
-                Err(message) => self.fields.fault(&format!("attributes/{name}"), message),
+                Err(message) => self.fields.inner_fault("attributes", name, message),
             }
         }
     }
@@ -191,6 +198,13 @@ fn short_text(value: &Value) -> Result<Value, &'static str> {
         Some(text) if text.chars().count() <= MAX_TEXT => Ok(value.clone()),
         _ => Err("must be a string of at most 1000 characters"),
     }
+}
+
+/// What DynamoDB takes for a number.
+fn fits(number: &Number) -> bool {
+    number
+        .as_f64()
+        .is_some_and(|number| number == 0.0 || (1e-130..9e125).contains(&number.abs()))
 }
 
 fn tags(value: &Value) -> Result<Value, &'static str> {

@@ -57,13 +57,14 @@ impl<'a> Fields<'a> {
         self.faults.add(self.pointer_to(name), message);
     }
 
-    /// Where a field stands.
-    pub fn pointer_to(&self, name: &str) -> String {
-        format!(
-            "{}/{}",
-            self.pointer,
-            name.replace('~', "~0").replace('/', "~1")
-        )
+    /// Notes what is wrong with a part of a field.
+    pub fn inner_fault(&self, name: &str, inner: &str, message: impl Into<String>) {
+        let pointer = format!("{}/{}", self.pointer_to(name), escaped(inner));
+        self.faults.add(pointer, message);
+    }
+
+    fn pointer_to(&self, name: &str) -> String {
+        format!("{}/{}", self.pointer, escaped(name))
     }
 
     /// Whether a field is there, be it `null`.
@@ -109,6 +110,11 @@ impl<'a> Fields<'a> {
         }
         list
     }
+}
+
+/// A name as a JSON pointer has it.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// One of Messenger's words.

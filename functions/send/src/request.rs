@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
@@ -50,6 +50,19 @@ fn is_json(headers: &HeaderMap) -> bool {
         .and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next());
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The id in the path.
+pub struct PathId(pub String);
+
+impl FromRequestParts<Arc<App>> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, app).await;
+        let Path(id) = path.map_err(|_| Problem::not_found("There is nothing here."))?;
+        Ok(Self(id))
+    }
 }
 
 /// When API Gateway received the request: what it promises is measured from here, however long it waited behind that.

@@ -1,6 +1,8 @@
 //! SDK clients for our own endpoints. Local services check no signatures, so the credentials are placeholders.
 
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 /// The region that every local resource lives in.
 pub const REGION: &str = "us-east-1";
@@ -14,6 +16,7 @@ pub fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
         .credentials_provider(placeholder())
+        .http_client(without_proxy())
         .endpoint_url(endpoint)
         .build();
     aws_sdk_dynamodb::Client::from_conf(config)
@@ -25,6 +28,7 @@ pub fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
         .credentials_provider(placeholder())
+        .http_client(without_proxy())
         .endpoint_url(endpoint)
         .build();
     aws_sdk_sqs::Client::from_conf(config)
@@ -32,4 +36,33 @@ pub fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
 
 fn placeholder() -> Credentials {
     Credentials::new(PLACEHOLDER_KEY, PLACEHOLDER_KEY, None, None, "local")
+}
+
+/// The SDK's default client would send even calls to this machine to the operator's `HTTP_PROXY`.
+fn without_proxy() -> SharedHttpClient {
+    Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .build_https()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// The environment belongs to a whole process, so other tests are run in one whose proxy refuses everybody.
+    #[test]
+    fn a_proxy_is_not_asked_for_what_is_on_this_machine() {
+        for test in [
+            "resources::tables::tests::tables_have_their_keys_indexes_and_ttl",
+            "event_source::tests::a_processed_message_is_deleted",
+        ] {
+            let ended = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test])
+                .env("HTTP_PROXY", "http://127.0.0.1:9")
+                .output()
+                .unwrap();
+            let report = String::from_utf8_lossy(&ended.stdout);
+            assert!(report.contains("1 passed"), "{report}");
+        }
+    }
 }

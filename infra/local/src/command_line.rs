@@ -1,12 +1,12 @@
 //! The commands of the executable, and their exit statuses: 0 done, 1 failed, 2 not understood.
 
 use std::error::Error;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::{io, thread};
 
-use clap::{Parser, Subcommand};
-use tokio::runtime::Runtime;
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::runtime::{self, Runtime};
 
-use crate::function_process::{self, FunctionName};
 use crate::{demo, up};
 
 #[derive(Debug, Parser)]
@@ -27,6 +27,13 @@ enum Command {
     Function { name: FunctionName },
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FunctionName {
+    Send,
+    ProcessJob,
+    Scheduled,
+}
+
 /// Runs what the command line asks for. What goes wrong is one line on stderr.
 pub fn main() -> ExitCode {
     run(CommandLine::parse().command).unwrap_or_else(|error| {
@@ -37,16 +44,35 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     match command {
-        Command::Demo => Ok(Runtime::new()?.block_on(demo::run())?),
-        Command::Up(options) => {
-            Runtime::new()?.block_on(up::run(options))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Function { name } => {
-            function_process::run(name)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Demo => return Ok(Runtime::new()?.block_on(demo::run())?),
+        Command::Up(options) => Runtime::new()?.block_on(up::run(options))?,
+        Command::Function { name } => run_function(name)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Works for the Runtime API named in the environment until the parent is gone.
+fn run_function(name: FunctionName) -> Result<(), lambda_runtime::Error> {
+    thread::Builder::new()
+        .name("parent".to_owned())
+        .spawn(end_with_parent)?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match name {
+            FunctionName::Send => send::run().await,
+            FunctionName::ProcessJob => process_job::run().await,
+            FunctionName::Scheduled => scheduled::run().await,
+        }
+    })
+}
+
+/// The parent holds the other end of our stdin and never writes: its end, however it comes, is ours too.
+fn end_with_parent() {
+    // An error says the same as the end of the stream: nobody is there any more.
+    let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+    process::exit(0);
 }
 
 /// The error and its causes.

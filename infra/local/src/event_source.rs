@@ -8,7 +8,6 @@ use std::time::Duration;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use tokio::time;
 
 use crate::clients::REGION;
@@ -19,48 +18,18 @@ const WAIT_SECONDS: i32 = 20;
 /// How long to leave the queue alone after it could not be read.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// The polling of one queue for one function; dropping it ends the polling, not what is already invoked.
-#[derive(Debug)]
+/// One queue and the function that its messages are for.
+#[derive(Debug, Clone)]
 pub struct EventSource {
-    polling: JoinHandle<()>,
+    pub sqs: aws_sdk_sqs::Client,
+    pub queue_url: String,
+    pub queue_arn: String,
+    pub function: Function,
 }
 
 impl EventSource {
-    /// Starts to poll.
-    pub fn start(
-        sqs: aws_sdk_sqs::Client,
-        queue_url: String,
-        queue_arn: String,
-        function: Function,
-    ) -> EventSource {
-        let source = Source {
-            sqs,
-            queue_url,
-            queue_arn,
-            function,
-        };
-        EventSource {
-            polling: tokio::spawn(source.poll()),
-        }
-    }
-}
-
-impl Drop for EventSource {
-    fn drop(&mut self) {
-        self.polling.abort();
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Source {
-    sqs: aws_sdk_sqs::Client,
-    queue_url: String,
-    queue_arn: String,
-    function: Function,
-}
-
-impl Source {
-    async fn poll(self) {
+    /// Polls until the function is stopped. Dropping this ends the polling, not what is already invoked.
+    pub async fn poll(self) {
         // The slot comes first: a message that waits for one would use up its visibility time-out.
         while let Ok(slot) = self.function.slot().await {
             match self.receive().await {
@@ -152,7 +121,7 @@ fn sqs_event(message: &Message, queue_arn: &str) -> Value {
 }
 
 /// Whether the function reports the message as failed. Like Lambda: an empty or missing list means success,
-/// an entry without a proper id means that all failed.
+/// an entry without a proper id means that all failed, and so does an answer that cannot be read.
 fn reports_failure(answer: &[u8], message_id: &str) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -164,11 +133,14 @@ fn reports_failure(answer: &[u8], message_id: &str) -> bool {
     struct Failure {
         item_identifier: Option<String>,
     }
-    let Ok(Some(answer)) = serde_json::from_slice::<Option<Answer>>(answer) else {
+    if answer.is_empty() {
         return false;
+    }
+    let Ok(answer) = serde_json::from_slice::<Option<Answer>>(answer) else {
+        return true;
     };
     answer
-        .batch_item_failures
+        .and_then(|answer| answer.batch_item_failures)
         .unwrap_or_default()
         .iter()
         .any(|failure| match failure.item_identifier.as_deref() {
@@ -183,6 +155,8 @@ mod tests {
     use aws_sdk_sqs::types::QueueAttributeName;
 
     use super::*;
+    use tokio::task::JoinSet;
+
     use crate::queue::Queue;
     use crate::resources::{self, Names, QueueUrls};
     use crate::{clients, lambda};
@@ -191,7 +165,7 @@ mod tests {
     struct Wired {
         sqs: aws_sdk_sqs::Client,
         urls: QueueUrls,
-        _source: EventSource,
+        _polling: JoinSet<()>,
         _queue: Queue,
     }
 
@@ -206,9 +180,14 @@ mod tests {
             let arn = resources::queue_arn(&sqs, &names.jobs_queue, &urls.jobs)
                 .await
                 .unwrap();
-            let function = lambda::tests::function(Duration::from_secs(20));
+            let source = EventSource {
+                sqs: sqs.clone(),
+                queue_url: urls.jobs.clone(),
+                queue_arn: arn,
+                function: lambda::tests::function(Duration::from_secs(20)),
+            };
             Wired {
-                _source: EventSource::start(sqs.clone(), urls.jobs.clone(), arn, function),
+                _polling: JoinSet::from_iter([source.poll()]),
                 _queue: queue,
                 sqs,
                 urls,
@@ -295,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_failed_only_if_it_is_named() {
+    fn a_message_failed_if_it_is_named_or_nothing_can_be_read() {
         let named = br#"{"batchItemFailures":[{"itemIdentifier":"id-1"}]}"#;
         assert!(reports_failure(named, "id-1"));
         assert!(!reports_failure(named, "id-2"));
@@ -311,6 +290,12 @@ mod tests {
             r#"{"batchItemFailures":null}"#,
         ] {
             assert!(!reports_failure(success.as_bytes(), "id-1"), "{success}");
+        }
+        for unreadable in [r#"{"batchItemFailures":"id-1"}"#, r#""done""#, "<html>"] {
+            assert!(
+                reports_failure(unreadable.as_bytes(), "id-1"),
+                "{unreadable}"
+            );
         }
     }
 }

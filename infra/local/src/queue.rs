@@ -12,13 +12,6 @@ use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
 use crate::runtime_thread::RuntimeThread;
 use crate::server::Server;
 
-/// Why the queue service did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the queue could not listen on 127.0.0.1")]
-    Listen(#[from] io::Error),
-}
-
 /// A running queue service; its queues are gone with this value.
 #[derive(Debug)]
 pub struct Queue {
@@ -28,7 +21,7 @@ pub struct Queue {
 
 impl Queue {
     /// Starts a queue service without queues on a free port.
-    pub fn start() -> Result<Queue, Error> {
+    pub fn start() -> io::Result<Queue> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;

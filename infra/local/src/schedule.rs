@@ -4,35 +4,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use tokio::time::{self, MissedTickBehavior};
 use uuid::Uuid;
 
 use crate::clients::REGION;
 use crate::lambda::Function;
 
-/// A running schedule; it ends when dropped.
-#[derive(Debug)]
-pub struct Schedule {
-    ticking: JoinHandle<()>,
-}
-
-impl Schedule {
-    /// Invokes the function now, and then every so often.
-    pub fn start(function: Function, every: Duration) -> Schedule {
-        Schedule {
-            ticking: tokio::spawn(tick(function, every)),
-        }
-    }
-}
-
-impl Drop for Schedule {
-    fn drop(&mut self) {
-        self.ticking.abort();
-    }
-}
-
-async fn tick(function: Function, every: Duration) {
+/// Invokes the function now, and then every so often, for ever.
+pub async fn run(function: Function, every: Duration) {
     let mut ticks = time::interval(every);
     // A tick that comes while the last one still runs is left out, not made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -3,16 +3,21 @@
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use axum::Router;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
+use tokio::time;
+
+/// How long to wait after a connection could not be accepted, as when this process has too many files open.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 
 /// Binds a port of 127.0.0.1, never of an outside interface; port 0 takes any free one.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
@@ -23,7 +28,7 @@ pub async fn bind(port: u16) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    accepting: JoinHandle<()>,
+    accepting: JoinSet<()>,
 }
 
 impl Server {
@@ -43,7 +48,33 @@ impl Server {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let address = listener.local_addr()?;
-        let accepting = tokio::spawn(accept(listener, service));
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            // Owned by this task, so that the connections end with it.
+            let mut connections = JoinSet::new();
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    Some(_) = connections.join_next() => continue,
+                };
+                match accepted {
+                    Ok((stream, _)) => {
+                        // Small answers must not wait for the client's acknowledgement.
+                        let _ = stream.set_nodelay(true);
+                        let connection = http1::Builder::new()
+                            // A time-out would also cut idle connections, perhaps just when the next request comes.
+                            .header_read_timeout(None)
+                            .serve_connection(TokioIo::new(stream), service.clone());
+                        // How a connection ends concerns only its client.
+                        connections.spawn(async move { drop(connection.await) });
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %error, "could not accept a connection");
+                        time::sleep(PAUSE_AFTER_ERROR).await;
+                    }
+                }
+            }
+        });
         Ok(Server { address, accepting })
     }
 
@@ -54,44 +85,6 @@ impl Server {
 
     /// Stops and waits until the port is free again.
     pub async fn stop(mut self) {
-        self.accepting.abort();
-        // The only possible error is the cancellation just asked for.
-        let _ = (&mut self.accepting).await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-/// Owns the connections, so that they end with this task.
-async fn accept<S, B>(listener: TcpListener, service: S)
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    // Small answers must not wait for the client's acknowledgement.
-                    let _ = stream.set_nodelay(true);
-                    let connection = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .serve_connection(TokioIo::new(stream), service.clone());
-                    // How a connection ends concerns only its client.
-                    connections.spawn(async move { drop(connection.await) });
-                }
-                Err(error) => tracing::warn!(error = %error, "could not accept a connection"),
-            },
-            Some(_) = connections.join_next() => {}
-        }
+        self.accepting.shutdown().await;
     }
 }

@@ -7,8 +7,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time;
 
-use crate::duration;
-use crate::page_tokens::SANDBOX_PAGES;
+use crate::messenger::SANDBOX_PAGES;
 use crate::stack::{Error, Settings, Stack};
 
 /// A stop that takes longer is cut short: processes are killed as by a power cut, which they bear.
@@ -27,10 +26,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     page_tokens: Option<PathBuf>,
     /// How often to look for broadcasts that are due or stuck
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     schedule_every: Duration,
     /// How long one piece of sending may take
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
     process_timeout: Duration,
 }
 
@@ -96,4 +95,48 @@ fn print_addresses(stack: &Stack, own_pages: bool) {
     println!(
         "    -d '{{\"contacts\":[{{\"contact_id\":\"6001\",\"page_id\":\"{page}\",\"first_name\":\"Ana\"}}]}}'"
     );
+}
+
+const NO_DURATION: &str = "write a whole number above 0 and a unit, such as 500ms, 60s or 2m";
+
+/// Parses a duration as it is written on the command line; 0 is none, for nothing here can wait that long.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or(NO_DURATION)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number.parse().map_err(|_| NO_DURATION)?;
+    let number = u64::from(number);
+    match unit {
+        _ if number == 0 => Err(NO_DURATION),
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err(NO_DURATION),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_a_number_and_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for text in [
+            "",
+            "s",
+            "60",
+            "0s",
+            "-1s",
+            "1.5s",
+            "60 s",
+            "1h",
+            "99999999999s",
+        ] {
+            assert_eq!(duration(text), Err(NO_DURATION), "{text}");
+        }
+    }
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::requests::{Answered, RequestKey};
 use super::{
-    Error, REPORT_OUTLIVES, SCHEMA, Store, expiry, from_item, patiently, refused, to_item,
-    transact, unsettled, value,
+    Error, REPORT_OUTLIVES, SCHEMA, Store, expiry, from_item, incomplete, patiently, refused,
+    to_item, transact, unsettled, value,
 };
 use crate::ids::{BroadcastId, JobId};
 use crate::job::{Broadcast, Job, Report};
@@ -128,11 +128,8 @@ impl Store {
         let put = Put::builder()
             .table_name(&self.broadcasts)
             .set_item(Some(item));
-        let mut part = TransactWriteItem::builder();
-        if let Ok(put) = put.build() {
-            part = part.put(put);
-        }
-        Ok(part.build())
+        let put = put.build().map_err(incomplete("commit a broadcast"))?;
+        Ok(TransactWriteItem::builder().put(put).build())
     }
 
     /// What is sent, and how.

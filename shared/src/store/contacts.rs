@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Error, SCHEMA, Store, from_item, patiently, unsettled, value};
+use super::{
+    Error, SCHEMA, Store, from_item, incomplete, patiently, pauses, throttled, unsettled, value,
+};
 use crate::contact::{ATTRIBUTE_PREFIX, Contact};
-use crate::ids::ContactId;
+use crate::ids::{ContactId, PageId};
 
 /// What DynamoDB reads in one call.
 const BATCH: usize = 100;
@@ -28,15 +31,39 @@ pub struct ContactPatch {
     pub fields: BTreeMap<String, Option<Value>>,
 }
 
+/// What acceptance needs to know of a contact: of 100,000 there is no room for more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Recipient {
+    /// The Page that writes to them.
+    pub page_id: PageId,
+    /// Does not want messages.
+    #[serde(default)]
+    pub opted_out: bool,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    contact_id: ContactId,
+    #[serde(flatten)]
+    recipient: Recipient,
+}
+
 impl Store {
     /// One contact, as of now.
     pub async fn contact(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
         self.read_contact(contact_id, true).await
     }
 
-    /// One contact, as of a moment ago, for half the price: enough to see who has opted out.
-    pub async fn contact_cheaply(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
-        self.read_contact(contact_id, false).await
+    /// One contact, as of a moment ago, for half the price: enough to see who has opted out. Only who is not found is read
+    /// again as of now: they may have been imported a moment ago.
+    pub async fn contact_to_send_to(
+        &self,
+        contact_id: &ContactId,
+    ) -> Result<Option<Contact>, Error> {
+        match self.read_contact(contact_id, false).await? {
+            Some(contact) => Ok(Some(contact)),
+            None => self.read_contact(contact_id, true).await,
+        }
     }
 
     async fn read_contact(
@@ -60,12 +87,12 @@ impl Store {
             .transpose()
     }
 
-    /// The contacts that exist, by id. Those not found at first are read again, strongly consistent: an id that was
-    /// imported a moment ago is not unknown.
+    /// Which of these contacts exist, and what acceptance needs to know of them. Those not found at first are read again,
+    /// strongly consistent: an id that was imported a moment ago is not unknown.
     pub async fn find_contacts(
         &self,
         ids: &[ContactId],
-    ) -> Result<HashMap<ContactId, Contact>, Error> {
+    ) -> Result<HashMap<ContactId, Recipient>, Error> {
         let mut found = self.read_contacts(ids, false).await?;
         let missed: Vec<_> = ids
             .iter()
@@ -80,46 +107,49 @@ impl Store {
         &self,
         ids: &[ContactId],
         consistent: bool,
-    ) -> Result<HashMap<ContactId, Contact>, Error> {
+    ) -> Result<HashMap<ContactId, Recipient>, Error> {
         let batches: Vec<_> = ids
             .chunks(BATCH)
             .map(|batch| self.read_batch(batch, consistent))
             .collect();
-        let found: Vec<Vec<Contact>> = stream::iter(batches)
+        let found: Vec<_> = stream::iter(batches)
             .buffer_unordered(CALLS_AT_ONCE)
             .try_collect()
             .await?;
-        let found = found.into_iter().flatten();
-        Ok(found
-            .map(|contact| (contact.contact_id.clone(), contact))
-            .collect())
+        Ok(found.into_iter().flatten().collect())
     }
 
-    async fn read_batch(&self, ids: &[ContactId], consistent: bool) -> Result<Vec<Contact>, Error> {
+    async fn read_batch(
+        &self,
+        ids: &[ContactId],
+        consistent: bool,
+    ) -> Result<Vec<(ContactId, Recipient)>, Error> {
         const OPERATION: &str = "read contacts";
-        let mut keys = KeysAndAttributes::builder().consistent_read(consistent);
+        let mut keys = KeysAndAttributes::builder()
+            .consistent_read(consistent)
+            .projection_expression("contact_id, page_id, opted_out");
         for id in ids {
             keys = keys.keys(HashMap::from([("contact_id".to_owned(), value(id)?)]));
         }
-        let mut asked = keys
-            .build()
-            .ok()
-            .map(|keys| HashMap::from([(self.contacts.clone(), keys)]));
+        let keys = keys.build().map_err(incomplete(OPERATION))?;
+        let mut asked = HashMap::from([(self.contacts.clone(), keys)]);
         let mut contacts = Vec::with_capacity(ids.len());
-        while let Some(request) = asked.take() {
-            let call = self
-                .client
-                .batch_get_item()
-                .set_request_items(Some(request));
+        for pause in pauses() {
+            let call = self.client.batch_get_item().set_request_items(Some(asked));
             let answer = patiently(|| call.clone().send())
                 .await
                 .map_err(unsettled(OPERATION))?;
             for item in answer.responses.unwrap_or_default().into_values().flatten() {
-                contacts.push(from_item(OPERATION, item)?);
+                let found: Found = from_item(OPERATION, item)?;
+                contacts.push((found.contact_id, found.recipient));
             }
-            asked = answer.unprocessed_keys.filter(|left| !left.is_empty());
+            asked = answer.unprocessed_keys.unwrap_or_default();
+            if asked.is_empty() {
+                return Ok(contacts);
+            }
+            tokio::time::sleep(pause).await;
         }
-        Ok(contacts)
+        Err(throttled(OPERATION))
     }
 
     /// Creates or changes contacts. Each is one write; a failure leaves those before it changed, and repeating the import

@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWrite
 use jiff::Timestamp;
 
 use super::{
-    Error, Item, REPORT_OUTLIVES, SCHEMA, Store, at, conditionally, expiry, from_item, patiently,
-    refused, transact, unsettled, value,
+    Error, Item, REPORT_OUTLIVES, SCHEMA, Store, at, conditionally, expiry, from_item, incomplete,
+    patiently, refused, transact, unsettled, value,
 };
 use crate::delivery::{Delivery, State, Status};
 use crate::ids::{ContactId, JobId, PageId, token};
@@ -267,11 +267,8 @@ impl Store {
             .expression_attribute_values(":counted", value(true)?)
             .expression_attribute_values(":now", at(now)?)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let mut part = TransactWriteItem::builder();
-        if let Ok(update) = update.build() {
-            part = part.update(update);
-        }
-        Ok(part.build())
+        let update = update.build().map_err(incomplete("checkpoint a job"))?;
+        Ok(TransactWriteItem::builder().update(update).build())
     }
 
     /// The rows of a job by contact id, from after `after`; at most `limit`, of which those with another status are left

@@ -200,7 +200,6 @@ impl Store {
             (":lease_until".to_owned(), at(lease_until)?),
             (":wake_at".to_owned(), at(wake_at)?),
             (":new_checkpoint_id".to_owned(), value(&new_checkpoint_id)?),
-            (":epoch".to_owned(), value(claim.job.epoch)?),
             (":checkpoint_id".to_owned(), value(&claim.checkpoint_id)?),
         ]);
         let names = [("#cursor", "cursor"), ("#segments", "segments")];
@@ -322,7 +321,6 @@ impl Store {
             .expression_attribute_values(":status", value(status)?)
             .expression_attribute_values(":none", value(0)?)
             .expression_attribute_values(":new_checkpoint_id", value(&new_checkpoint_id)?)
-            .expression_attribute_values(":epoch", value(claim.job.epoch)?)
             .expression_attribute_values(":checkpoint_id", value(&claim.checkpoint_id)?);
         if let Some(wake_at) = wake_at {
             call = call.expression_attribute_values(":wake_at", at(wake_at)?);
@@ -375,7 +373,9 @@ impl Store {
             .job_update(job)?
             .condition_expression(IF_DUE)
             .expression_attribute_values(":now", at(now)?);
-        self.set_wake(call, now + WAKE_AFTER_HINT).await
+        // Not the same time as another's who looks at the same moment: so a lost answer can be told from a refusal.
+        let apart = Duration::from_millis(rand::random_range(0..1_000));
+        self.set_wake(call, now + WAKE_AFTER_HINT + apart).await
     }
 
     /// Has a job that nobody works on looked at again at this time, when its Page is free.
@@ -400,8 +400,13 @@ impl Store {
             .update_expression(SET_WAKE)
             .expression_attribute_values(":wake_at", at(wake_at)?)
             .return_values(ReturnValue::AllNew);
-        let item = conditionally(OPERATION, call).await?.ok();
-        item.map(|item| from_item(OPERATION, item)).transpose()
+        let item = match conditionally(OPERATION, call).await? {
+            Ok(item) => item,
+            Err(None) => return Ok(None),
+            Err(Some(item)) => item,
+        };
+        let job: Job = from_item(OPERATION, item)?;
+        Ok((job.wake_at == Some(wake_at)).then_some(job))
     }
 
     /// An update of a job that somebody could work on now.
@@ -439,8 +444,10 @@ impl Store {
     }
 }
 
-/// Nobody has claimed the job since, and nothing has been checkpointed but what this claim knows of.
-const IF_MINE: &str = "epoch = :epoch AND checkpoint_id = :checkpoint_id";
+/// Nobody has claimed the job since, and nothing has been checkpointed but what this claim knows of: every claim,
+/// checkpoint and hand-over writes an id of its own, so this one stands for epoch and cursor both. The cursor alone would
+/// not do: a checkpoint may count doubts and leave it where it is.
+const IF_MINE: &str = "checkpoint_id = :checkpoint_id";
 
 /// What a refused checkpoint is told by.
 #[derive(Deserialize)]

@@ -21,14 +21,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -111,6 +111,22 @@ fn at(time: Timestamp) -> Result<AttributeValue, Error> {
 fn expiry(time: Timestamp, later: Duration) -> i64 {
     let later = i64::try_from(later.as_secs()).unwrap_or(i64::MAX);
     time.as_second().saturating_add(later)
+}
+
+/// A call that the SDK finds incomplete before it makes it.
+fn incomplete(operation: &'static str) -> impl FnOnce(BuildError) -> Error {
+    move |error| Error::Unsettled {
+        operation,
+        source: Box::new(error),
+    }
+}
+
+/// DynamoDB left a part of a batch undone, however often it was asked.
+fn throttled(operation: &'static str) -> Error {
+    Error::Unsettled {
+        operation,
+        source: "throttled".into(),
+    }
 }
 
 fn to_item(operation: &'static str, item: impl Serialize) -> Result<Item, Error> {
@@ -227,6 +243,11 @@ fn is_contention(code: &str) -> bool {
             | "ProvisionedThroughputExceededException"
             | "RequestLimitExceeded"
     )
+}
+
+/// How long to wait before each further attempt.
+fn pauses() -> impl Iterator<Item = Duration> {
+    patience().build()
 }
 
 fn patience() -> ExponentialBuilder {

@@ -30,8 +30,10 @@ pub enum Acquired {
     Lease(PageLease),
     /// Somebody works on this very job.
     SameJob,
-    /// Somebody sends for the Page, or it pauses, until this time.
-    NotBefore(Timestamp),
+    /// Another job has the Page, until this time or until it is given back.
+    Held(Timestamp),
+    /// Nobody sends for the Page before this time.
+    Paused(Timestamp),
 }
 
 #[derive(Deserialize)]
@@ -95,9 +97,12 @@ impl Store {
         if held.is_some() && stored.job == Some(job.to_string()) {
             return Ok(Acquired::SameJob);
         }
-        Ok(Acquired::NotBefore(
-            held.max(stored.not_before).unwrap_or(now),
-        ))
+        Ok(
+            match stored.not_before.filter(|not_before| *not_before > now) {
+                Some(not_before) => Acquired::Paused(not_before),
+                None => Acquired::Held(held.unwrap_or(now)),
+            },
+        )
     }
 
     /// Extends the lease; false if somebody else has the Page meanwhile.

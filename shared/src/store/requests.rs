@@ -8,9 +8,13 @@ use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error, Item, SCHEMA, Store, at, expiry, from_item, patiently, to_item, unsettled, value,
+    Error, Item, SCHEMA, Store, at, expiry, from_item, incomplete, patiently, to_item, unsettled,
+    value,
 };
 use crate::ids::BroadcastId;
+
+/// DynamoDB must not delete a key that a request received in time may still ask for.
+const OUTLIVES_ITS_VALIDITY: Duration = Duration::from_secs(86_400);
 
 /// What a request is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +92,7 @@ impl Store {
                 pk: &partition(key),
                 sk: "request",
                 schema: SCHEMA,
-                expires_at: expiry(received, key.valid_for),
+                expires_at: expiry(received, key.valid_for + OUTLIVES_ITS_VALIDITY),
                 answered: Answered {
                     broadcast_id: broadcast_id.clone(),
                     fingerprint: key.fingerprint.clone(),
@@ -102,11 +106,8 @@ impl Store {
             .condition_expression(IF_FREE)
             .expression_attribute_values(":received", at(received)?)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let mut part = TransactWriteItem::builder();
-        if let Ok(put) = put.build() {
-            part = part.put(put);
-        }
-        Ok(part.build())
+        let put = put.build().map_err(incomplete("write a request key"))?;
+        Ok(TransactWriteItem::builder().put(put).build())
     }
 
     /// The request that stands where a commit was refused.

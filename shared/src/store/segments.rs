@@ -9,11 +9,14 @@ use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Item, SCHEMA, Store, expiry, from_item, patiently, to_item, unsettled, value};
+use super::{
+    Error, Item, SCHEMA, Store, expiry, from_item, incomplete, patiently, pauses, throttled,
+    to_item, unsettled, value,
+};
 use crate::ids::ContactId;
 use crate::line::Segment;
 
-/// A full segment has up to 128 KB, and a batch may have 16 MB: DynamoDB's 25 puts fit.
+/// A full segment has up to 300 KB, and a batch may have 16 MB: DynamoDB's 25 puts fit.
 const BATCH: usize = 25;
 /// Calls at once.
 const CALLS_AT_ONCE: usize = 4;
@@ -82,26 +85,27 @@ impl Store {
         const OPERATION: &str = "write segments";
         let mut puts = Vec::with_capacity(batch.len());
         for segment in batch {
-            let put =
-                PutRequest::builder().set_item(Some(stored(snapshot, segment, retained_until)?));
-            puts.extend(
-                put.build()
-                    .ok()
-                    .map(|put| WriteRequest::builder().put_request(put).build()),
-            );
+            let item = stored(snapshot, segment, retained_until)?;
+            let put = PutRequest::builder().set_item(Some(item)).build();
+            let put = put.map_err(incomplete(OPERATION))?;
+            puts.push(WriteRequest::builder().put_request(put).build());
         }
-        let mut asked = Some(HashMap::from([(self.broadcasts.clone(), puts)]));
-        while let Some(request) = asked.take() {
+        let mut asked = HashMap::from([(self.broadcasts.clone(), puts)]);
+        for pause in pauses() {
             let call = self
                 .client
                 .batch_write_item()
-                .set_request_items(Some(request));
+                .set_request_items(Some(asked));
             let answer = patiently(|| call.clone().send())
                 .await
                 .map_err(unsettled(OPERATION))?;
-            asked = answer.unprocessed_items.filter(|left| !left.is_empty());
+            asked = answer.unprocessed_items.unwrap_or_default();
+            if asked.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
         }
-        Ok(())
+        Err(throttled(OPERATION))
     }
 
     /// One segment, or nothing if retention took it.
@@ -138,10 +142,7 @@ impl Store {
         let put = Put::builder()
             .table_name(&self.broadcasts)
             .set_item(Some(stored(snapshot, segment, retained_until)?));
-        let mut item = TransactWriteItem::builder();
-        if let Ok(put) = put.build() {
-            item = item.put(put);
-        }
-        Ok(item.build())
+        let put = put.build().map_err(incomplete("append a segment"))?;
+        Ok(TransactWriteItem::builder().put(put).build())
     }
 }

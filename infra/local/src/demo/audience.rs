@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use crate::page_tokens::SANDBOX_PAGES;
+use crate::messenger::SANDBOX_PAGES;
 
 const CONTACTS: usize = 1_000;
 const REPEATS: usize = 250;

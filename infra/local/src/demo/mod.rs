@@ -2,19 +2,18 @@
 
 mod api;
 mod audience;
-mod progress;
 mod report;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time;
 
 use self::api::Api;
 use self::audience::Audience;
-use self::progress::Progress;
 use self::report::{Report, Tally};
 use crate::sandbox::Sandbox;
 use crate::stack::{self, Settings, Stack};
@@ -22,6 +21,9 @@ use crate::stack::{self, Settings, Stack};
 /// A broadcast that takes longer is reported as it stands.
 const COMPLETED_WITHIN: Duration = Duration::from_secs(120);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// How often the progress is told where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+const BAR: &str = "{bar:40} {pos}/{len} messages, {elapsed}";
 /// Messenger takes about this long to answer, so that a kill meets messages whose answer is still on its way.
 const ANSWER_LATENCY_MS: u64 = 200;
 /// Processes are killed when this share of the contacts, in percent, has a message.
@@ -167,4 +169,54 @@ async fn watch(
     }
     progress.finish();
     Ok(killed)
+}
+
+/// How far the demo is: a bar on a terminal, a line every few seconds elsewhere.
+enum Progress {
+    Bar(ProgressBar),
+    Lines {
+        contacts: usize,
+        last: Option<Instant>,
+    },
+}
+
+impl Progress {
+    fn new(contacts: usize) -> Progress {
+        if !io::stderr().is_terminal() {
+            return Progress::Lines {
+                contacts,
+                last: None,
+            };
+        }
+        let style =
+            ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Progress::Bar(ProgressBar::new(contacts as u64).with_style(style))
+    }
+
+    /// Shows how many messages have arrived.
+    fn show(&mut self, received: usize) {
+        match self {
+            Progress::Bar(bar) => bar.set_position(received as u64),
+            Progress::Lines { contacts, last } => {
+                if last.is_none_or(|last| last.elapsed() >= LINE_EVERY) || received == *contacts {
+                    println!("{received} of {contacts} messages");
+                    *last = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Says something without disturbing the bar.
+    fn say(&self, text: &str) {
+        match self {
+            Progress::Bar(bar) => bar.println(text),
+            Progress::Lines { .. } => println!("{text}"),
+        }
+    }
+
+    fn finish(&self) {
+        if let Progress::Bar(bar) = self {
+            bar.abandon();
+        }
+    }
 }

@@ -1,16 +1,19 @@
 //! API Gateway's HTTP API on this machine: every request becomes an invocation of one function.
 
-mod answer;
 mod event;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{self, Body};
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::time;
 
@@ -23,25 +26,12 @@ const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 /// API Gateway waits no longer for an answer; the function's own time-out is the same.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(29);
 
-/// A running gateway; dropping it closes its port.
-#[derive(Debug)]
-pub struct Gateway {
-    server: Server,
-}
-
-impl Gateway {
-    /// Serves the API on a bound port.
-    pub fn start(listener: TcpListener, function: Function) -> io::Result<Gateway> {
-        let router = Router::new().fallback(invoke).with_state(function);
-        Ok(Gateway {
-            server: Server::route(listener, router)?,
-        })
-    }
-
-    /// The base URL of the API.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.server.address())
-    }
+/// Serves the API on a bound port.
+pub fn start(listener: TcpListener, function: Function) -> io::Result<Server> {
+    Server::route(
+        listener,
+        Router::new().fallback(invoke).with_state(function),
+    )
 }
 
 async fn invoke(State(function): State<Function>, request: Request) -> Response {
@@ -53,7 +43,7 @@ async fn invoke(State(function): State<Function>, request: Request) -> Response 
     let event = event::http_event(&head, &body, received);
     let invocation = time::timeout(ANSWER_TIMEOUT, function.invoke(event.to_string()));
     let error = match invocation.await {
-        Ok(Ok(answer)) => match answer::http_response(&answer) {
+        Ok(Ok(answer)) => match http_response(&answer) {
             Some(response) => return response,
             None => InvokeError::Failed("its answer is not an HTTP answer".to_owned()),
         },
@@ -82,4 +72,84 @@ fn refusal(status: StatusCode, message: &str) -> Response {
     let body = serde_json::json!({ "message": message }).to_string();
     let headers = [(header::CONTENT_TYPE, "application/json")];
     (status, headers, Body::from(body)).into_response()
+}
+
+/// A function's answer, in format 2.0.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    status_code: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    cookies: Vec<String>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+/// The response that API Gateway makes of a function's answer; `None` if that is not one to a request.
+/// Like format 2.0, it knows no `multiValueHeaders`.
+fn http_response(answer: &[u8]) -> Option<Response> {
+    let answer: Answer = serde_json::from_slice(answer).ok()?;
+    let body = answer.body.unwrap_or_default();
+    let body = if answer.is_base64_encoded {
+        BASE64_STANDARD.decode(body).ok()?
+    } else {
+        body.into_bytes()
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(answer.status_code).ok()?;
+
+    let cookies = answer
+        .cookies
+        .into_iter()
+        .map(|cookie| (header::SET_COOKIE.to_string(), cookie));
+    for (name, value) in answer.headers.into_iter().chain(cookies) {
+        let name: HeaderName = name.parse().ok()?;
+        // The server sets the length itself, of the body as it is sent.
+        if name != header::CONTENT_LENGTH {
+            response
+                .headers_mut()
+                .append(name, HeaderValue::from_str(&value).ok()?);
+        }
+    }
+    Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_becomes_a_response() {
+        let answer = br#"{
+            "statusCode": 202,
+            "headers": {"content-type": "application/json", "idempotent-replayed": "true"},
+            "multiValueHeaders": {"content-type": ["text/plain"]},
+            "cookies": ["a=1", "b=2"],
+            "body": "e30=",
+            "isBase64Encoded": true
+        }"#;
+
+        let response = http_response(answer).unwrap();
+
+        assert_eq!(response.status(), 202);
+        assert_eq!(response.headers()["idempotent-replayed"], "true");
+        assert_eq!(response.headers().get_all("content-type").iter().count(), 1);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
+        assert_eq!(
+            body::to_bytes(response.into_body(), 100).await.unwrap(),
+            "{}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_http_answer_is_refused() {
+        for answer in ["", "null", "{}", r#"{"statusCode": 99999}"#] {
+            assert!(http_response(answer.as_bytes()).is_none(), "{answer}");
+        }
+    }
 }

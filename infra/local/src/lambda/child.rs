@@ -60,7 +60,7 @@ impl Process {
 /// A process with its Runtime API; dropping it kills the process.
 #[derive(Debug)]
 pub struct Child {
-    process: Arc<Process>,
+    pub process: Arc<Process>,
     api: RuntimeApi,
 }
 
@@ -116,14 +116,6 @@ impl Child {
         })
     }
 
-    pub fn process(&self) -> &Arc<Process> {
-        &self.process
-    }
-
-    pub fn set_busy(&self, busy: bool) {
-        self.process.busy.store(busy, Ordering::SeqCst);
-    }
-
     /// Waits until the child asks for work. Its start does not count against the time-out, as on AWS.
     pub async fn ready(&self) -> Result<(), InvokeError> {
         tokio::select! {
@@ -138,6 +130,7 @@ impl Child {
 
     /// Has the child work, and kills it when the time is up.
     pub async fn invoke(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, InvokeError> {
+        self.process.busy.store(true, Ordering::SeqCst);
         let (answer, answered) = oneshot::channel();
         let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         self.api.offer(Invocation {
@@ -145,7 +138,7 @@ impl Child {
             deadline_ms: Timestamp::now().as_millisecond().saturating_add(timeout_ms),
             answer,
         });
-        tokio::select! {
+        let answer = tokio::select! {
             // An answer that is there counts, even if the child has ended since.
             biased;
             Ok(answer) = answered => answer.map_err(InvokeError::Failed),
@@ -154,7 +147,9 @@ impl Child {
                 self.process.kill().await;
                 Err(InvokeError::TimedOut)
             }
-        }
+        };
+        self.process.busy.store(false, Ordering::SeqCst);
+        answer
     }
 }
 

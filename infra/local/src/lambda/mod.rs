@@ -67,10 +67,7 @@ struct Processes {
 }
 
 /// The right to one invocation, held from before the work is fetched until it is done.
-#[derive(Debug)]
-pub struct Slot {
-    _permit: OwnedSemaphorePermit,
-}
+pub type Slot = OwnedSemaphorePermit;
 
 /// A running process of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,11 +99,10 @@ impl Function {
     /// Waits until an invocation is possible.
     pub async fn slot(&self) -> Result<Slot, InvokeError> {
         let slots = Arc::clone(&self.shared.slots);
-        let permit = slots
+        slots
             .acquire_owned()
             .await
-            .map_err(|_| InvokeError::Stopped)?;
-        Ok(Slot { _permit: permit })
+            .map_err(|_| InvokeError::Stopped)
     }
 
     /// Invokes the function as soon as there is a slot.
@@ -136,10 +132,8 @@ impl Function {
             Some(child) => child,
             None => self.start_child().await?,
         };
-        child.set_busy(true);
         let answer = child.invoke(payload, self.shared.definition.timeout).await;
-        child.set_busy(false);
-        if !child.process().has_exited() && !self.shared.slots.is_closed() {
+        if !child.process.has_exited() && !self.shared.slots.is_closed() {
             self.processes().idle.push(child);
         }
         answer
@@ -148,14 +142,23 @@ impl Function {
     /// A waiting process, unless it ended while it waited.
     fn take_idle(&self) -> Option<Child> {
         let mut processes = self.processes();
-        std::iter::from_fn(|| processes.idle.pop()).find(|child| !child.process().has_exited())
+        processes.idle.retain(|child| !child.process.has_exited());
+        processes.idle.pop()
     }
 
     async fn start_child(&self) -> Result<Child, InvokeError> {
         let child = Child::start(&self.shared.definition)
             .await
             .map_err(InvokeError::Start)?;
-        self.processes().all.push(Arc::clone(child.process()));
+        {
+            let mut processes = self.processes();
+            processes.all.retain(|process| !process.has_exited());
+            processes.all.push(Arc::clone(&child.process));
+        }
+        // A stop kills what it finds in the list, and this child may have been too late for that.
+        if self.shared.slots.is_closed() {
+            return Err(InvokeError::Stopped);
+        }
         child.ready().await?;
         Ok(child)
     }
@@ -173,25 +176,18 @@ impl Function {
 
     /// Kills a process with SIGKILL; returns once it is gone, false if it is none of ours.
     pub async fn kill(&self, pid: u32) -> bool {
-        let process = self
-            .running()
-            .into_iter()
-            .find(|process| process.pid() == pid);
-        match process {
-            Some(process) => {
-                process.kill().await;
-                true
-            }
-            None => false,
-        }
+        let running = self.running();
+        let Some(process) = running.iter().find(|process| process.pid() == pid) else {
+            return false;
+        };
+        process.kill().await;
+        true
     }
 
     /// Kills a process in mid-invocation, if there is one, and returns its id.
     pub async fn kill_one_busy(&self) -> Option<u32> {
-        let process = self
-            .running()
-            .into_iter()
-            .find(|process| process.is_busy())?;
+        let running = self.running();
+        let process = running.iter().find(|process| process.is_busy())?;
         process.kill().await;
         Some(process.pid())
     }
@@ -202,14 +198,16 @@ impl Function {
             .shared
             .slots
             .acquire_many(self.shared.definition.max_children);
-        let drained = time::timeout(grace, all_slots).await.is_ok();
-        if !drained {
+        let drained = time::timeout(grace, all_slots).await;
+        if drained.is_err() {
             tracing::warn!(
                 function.name = self.name(),
                 "killing processes that are still at work"
             );
         }
         self.shared.slots.close();
+        // Not before: slots that come free go to whoever waits for one.
+        drop(drained);
         for process in self.running() {
             process.kill().await;
         }

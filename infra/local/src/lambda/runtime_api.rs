@@ -1,7 +1,7 @@
 //! The Lambda Runtime API for one child process: where it asks for work and leaves its answers.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -58,7 +58,8 @@ impl RuntimeApi {
                 post(error),
             )
             .route("/2018-06-01/runtime/init/error", post(init_error))
-            .layer(DefaultBodyLimit::max(MAX_ANSWER_BYTES))
+            // Refused only once it is read: a child whose upload is cut takes that for the end of the Runtime API.
+            .layer(DefaultBodyLimit::disable())
             .with_state(desk);
         let server = Server::route(server::bind(0).await?, router)?;
         Ok(RuntimeApi {
@@ -104,20 +105,18 @@ struct Taken {
 }
 
 impl Desk {
-    fn set_taken(&self, taken: Option<Taken>) -> Option<Taken> {
-        let mut place = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *place, taken)
+    fn taken(&self) -> MutexGuard<'_, Option<Taken>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, request_id: &str, answer: Result<Bytes, String>) -> StatusCode {
-        match self.set_taken(None) {
-            Some(taken) if taken.request_id == request_id => {
-                // Nobody waits any more if the time-out struck just now.
-                let _ = taken.answer.send(answer);
-                StatusCode::ACCEPTED
-            }
-            _ => StatusCode::BAD_REQUEST,
-        }
+        let taken = self.taken().take_if(|taken| taken.request_id == request_id);
+        let Some(taken) = taken else {
+            return StatusCode::BAD_REQUEST;
+        };
+        // Nobody waits any more if the time-out struck just now.
+        let _ = taken.answer.send(answer);
+        StatusCode::ACCEPTED
     }
 }
 
@@ -128,10 +127,10 @@ async fn next(State(desk): State<Arc<Desk>>) -> Response {
         return StatusCode::GONE.into_response();
     };
     let request_id = Uuid::new_v4().to_string();
-    desk.set_taken(Some(Taken {
+    *desk.taken() = Some(Taken {
         request_id: request_id.clone(),
         answer: invocation.answer,
-    }));
+    });
     let headers = [
         ("lambda-runtime-aws-request-id", request_id),
         (
@@ -148,7 +147,7 @@ async fn next(State(desk): State<Arc<Desk>>) -> Response {
         ),
         ("content-type", "application/json".to_owned()),
     ];
-    (axum::response::AppendHeaders(headers), invocation.payload).into_response()
+    (headers, invocation.payload).into_response()
 }
 
 async fn response(
@@ -156,6 +155,11 @@ async fn response(
     Path(request_id): Path<String>,
     answer: Bytes,
 ) -> StatusCode {
+    if answer.len() > MAX_ANSWER_BYTES {
+        let error = format!("its answer of {} bytes is too large", answer.len());
+        desk.answer(&request_id, Err(error));
+        return StatusCode::PAYLOAD_TOO_LARGE;
+    }
     desk.answer(&request_id, Ok(answer))
 }
 

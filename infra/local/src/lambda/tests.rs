@@ -27,6 +27,7 @@ async fn obey(event: LambdaEvent<Value>) -> Result<Value, lambda_runtime::Error>
         Some("exit") => std::process::exit(3),
         Some("fail") => Err("as asked".into()),
         Some("hang") => std::future::pending().await,
+        Some("ramble") => Ok("la".repeat(4 * 1024 * 1024).into()),
         _ => Ok(json!({ "pid": std::process::id(), "deadline": event.context.deadline })),
     }
 }
@@ -143,4 +144,37 @@ async fn a_stopped_function_has_no_processes_and_refuses_work() {
     assert_eq!(function.processes_running(), []);
     let refused = invoke(&function, json!({})).await;
     assert!(matches!(refused, Err(InvokeError::Stopped)));
+}
+
+#[tokio::test]
+async fn an_answer_too_large_fails_its_invocation_and_the_process_lives_on() {
+    let function = function(LONG);
+    let before = invoke(&function, json!({})).await.unwrap();
+
+    let error = invoke(&function, json!({ "do": "ramble" }))
+        .await
+        .unwrap_err();
+
+    assert!(matches!(error, InvokeError::Failed(message) if message.contains("too large")));
+    assert_eq!(
+        invoke(&function, json!({})).await.unwrap()["pid"],
+        before["pid"]
+    );
+}
+
+#[tokio::test]
+async fn an_invocation_that_waits_when_the_function_stops_is_refused() {
+    let function = function(LONG);
+    let slot = function.slot().await.unwrap();
+    let (stopping, waiting) = (function.clone(), function.clone());
+    let stopped = tokio::spawn(async move { stopping.stop(LONG).await });
+    tokio::task::yield_now().await;
+    let waiting = tokio::spawn(async move { invoke(&waiting, json!({})).await });
+    tokio::task::yield_now().await;
+
+    drop(slot);
+
+    stopped.await.unwrap();
+    assert!(matches!(waiting.await.unwrap(), Err(InvokeError::Stopped)));
+    assert_eq!(function.processes_running(), []);
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::ScalarAttributeType::{self, N, S};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, TimeToLiveSpecification,
+    ProjectionType, TimeToLiveSpecification,
 };
 
 use super::{Error, Names};
@@ -15,133 +16,94 @@ pub async fn create_tables(
     dynamodb: &aws_sdk_dynamodb::Client,
     names: &Names,
 ) -> Result<(), Error> {
-    Table::new(&names.contacts, &[("contact_id", Key::Text)])
-        .index(
-            "by_page",
-            &[("page_id", Key::Text), ("contact_id", Key::Text)],
-        )
-        .create(dynamodb)
-        .await?;
-    Table::new(&names.broadcasts, &[("pk", Key::Text), ("sk", Key::Text)])
-        .index(
-            "wake",
-            &[("wake_shard", Key::Text), ("wake_at", Key::Number)],
-        )
-        .index(
-            "page_jobs",
-            &[("page_id", Key::Text), ("created_at", Key::Number)],
-        )
-        .index(
-            "recent",
-            &[("listed", Key::Text), ("created_at", Key::Number)],
-        )
-        .expires_by("expires_at")
-        .create(dynamodb)
-        .await?;
-    Table::new(
-        &names.deliveries,
-        &[("job", Key::Text), ("contact_id", Key::Text)],
-    )
-    .expires_by("expires_at")
-    .create(dynamodb)
-    .await
-}
-
-/// The type of a key attribute.
-#[derive(Debug, Clone, Copy)]
-enum Key {
-    Text,
-    Number,
-}
-
-impl From<Key> for ScalarAttributeType {
-    fn from(key: Key) -> ScalarAttributeType {
-        match key {
-            Key::Text => ScalarAttributeType::S,
-            Key::Number => ScalarAttributeType::N,
-        }
+    let tables = [
+        Table {
+            name: &names.contacts,
+            key: &[("contact_id", S)],
+            indexes: &[("by_page", &[("page_id", S), ("contact_id", S)])],
+            expires_by: None,
+        },
+        Table {
+            name: &names.broadcasts,
+            key: &[("pk", S), ("sk", S)],
+            indexes: &[
+                ("wake", &[("wake_shard", S), ("wake_at", N)]),
+                ("page_jobs", &[("page_id", S), ("created_at", N)]),
+                ("recent", &[("listed", S), ("created_at", N)]),
+            ],
+            expires_by: Some("expires_at"),
+        },
+        Table {
+            name: &names.deliveries,
+            key: &[("job", S), ("contact_id", S)],
+            indexes: &[],
+            expires_by: Some("expires_at"),
+        },
+    ];
+    for table in tables {
+        table
+            .create(dynamodb)
+            .await
+            .map_err(|source| Error::Table {
+                table: table.name.to_owned(),
+                source: Box::new(source),
+            })?;
     }
+    Ok(())
 }
 
-/// A table to make. A key is a hash attribute, or a hash and a range attribute; indexes hold keys only.
+/// Attributes with their types: the hash attribute, and the range attribute if there is one.
+type Key<'a> = &'a [(&'a str, ScalarAttributeType)];
+
+/// A table to make; its indexes hold keys only.
 struct Table<'a> {
     name: &'a str,
-    key: &'a [(&'a str, Key)],
-    indexes: Vec<(&'a str, &'a [(&'a str, Key)])>,
+    key: Key<'a>,
+    indexes: &'a [(&'a str, Key<'a>)],
     expires_by: Option<&'a str>,
 }
 
-impl<'a> Table<'a> {
-    fn new(name: &'a str, key: &'a [(&'a str, Key)]) -> Table<'a> {
-        Table {
-            name,
-            key,
-            indexes: Vec::new(),
-            expires_by: None,
-        }
-    }
-
-    fn index(mut self, name: &'a str, key: &'a [(&'a str, Key)]) -> Table<'a> {
-        self.indexes.push((name, key));
-        self
-    }
-
-    fn expires_by(mut self, attribute: &'a str) -> Table<'a> {
-        self.expires_by = Some(attribute);
-        self
-    }
-
-    async fn create(self, dynamodb: &aws_sdk_dynamodb::Client) -> Result<(), Error> {
-        let incomplete = |source| Error::Definition {
-            table: self.name.to_owned(),
-            source,
-        };
-        let refused = |source| Error::Table {
-            table: self.name.to_owned(),
-            source: Box::new(source),
-        };
-
-        let attributes = self.attributes().map_err(incomplete)?;
-        let indexes = self.secondary_indexes().map_err(incomplete)?;
+impl Table<'_> {
+    async fn create(
+        &self,
+        dynamodb: &aws_sdk_dynamodb::Client,
+    ) -> Result<(), aws_sdk_dynamodb::Error> {
+        let indexes = self.secondary_indexes()?;
         dynamodb
             .create_table()
             .table_name(self.name)
             .billing_mode(BillingMode::PayPerRequest)
-            .set_attribute_definitions(Some(attributes))
-            .set_key_schema(Some(key_schema(self.key).map_err(incomplete)?))
+            .set_attribute_definitions(Some(self.attributes()?))
+            .set_key_schema(Some(key_schema(self.key)?))
             .set_global_secondary_indexes(Some(indexes).filter(|indexes| !indexes.is_empty()))
             .send()
-            .await
-            .map_err(|error| refused(error.into()))?;
-
+            .await?;
         let Some(attribute) = self.expires_by else {
             return Ok(());
         };
         let time_to_live = TimeToLiveSpecification::builder()
             .attribute_name(attribute)
             .enabled(true)
-            .build()
-            .map_err(incomplete)?;
+            .build()?;
         dynamodb
             .update_time_to_live()
             .table_name(self.name)
             .time_to_live_specification(time_to_live)
             .send()
-            .await
-            .map_err(|error| refused(error.into()))?;
+            .await?;
         Ok(())
     }
 
     /// Every key attribute once, however many keys it is part of.
     fn attributes(&self) -> Result<Vec<AttributeDefinition>, BuildError> {
         let in_indexes = self.indexes.iter().flat_map(|(_, key)| key.iter());
-        let types: HashMap<&str, Key> = self.key.iter().chain(in_indexes).copied().collect();
+        let types: HashMap<_, _> = self.key.iter().chain(in_indexes).cloned().collect();
         types
             .into_iter()
-            .map(|(name, key)| {
+            .map(|(name, attribute_type)| {
                 AttributeDefinition::builder()
                     .attribute_name(name)
-                    .attribute_type(key.into())
+                    .attribute_type(attribute_type)
                     .build()
             })
             .collect()
@@ -164,7 +126,7 @@ impl<'a> Table<'a> {
     }
 }
 
-fn key_schema(key: &[(&str, Key)]) -> Result<Vec<KeySchemaElement>, BuildError> {
+fn key_schema(key: Key<'_>) -> Result<Vec<KeySchemaElement>, BuildError> {
     key.iter()
         .zip([KeyType::Hash, KeyType::Range])
         .map(|((name, _), key_type)| {

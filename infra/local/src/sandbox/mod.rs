@@ -1,6 +1,7 @@
 //! Messenger's Send API as a sandbox: it keeps what contacts receive, and fails on request.
+//!
+//! `/sandbox/…` shows the ledger and sets the faults, for whoever works with the sandbox from outside.
 
-mod control;
 mod faults;
 mod ledger;
 mod request;
@@ -11,25 +12,22 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 
 use crate::server::{self, Server};
 
 pub use self::faults::{Answer, Fault, Faults, GraphError};
 pub use self::ledger::{Received, Summary};
-
-/// Why the sandbox does not listen.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the sandbox could not listen on 127.0.0.1")]
-    Listen(#[from] io::Error),
-}
 
 /// A running sandbox.
 #[derive(Debug)]
@@ -41,8 +39,14 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Starts on a free port. `tokens` are the Page access tokens by Page id; other Pages do not exist.
-    pub async fn start(tokens: BTreeMap<String, String>) -> Result<Sandbox, Error> {
-        let messenger = Arc::new(Messenger::new(tokens));
+    pub async fn start(tokens: BTreeMap<String, String>) -> io::Result<Sandbox> {
+        let secret = |(page_id, token)| (page_id, SecretString::from(token));
+        let messenger = Arc::new(Messenger {
+            tokens: tokens.into_iter().map(secret).collect(),
+            contents: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            peak_in_flight: AtomicUsize::new(0),
+        });
         let server = serve(server::bind(0).await?, &messenger)?;
         Ok(Sandbox {
             messenger,
@@ -118,7 +122,7 @@ impl Sandbox {
     }
 
     /// Listens again on the same port.
-    pub async fn reachable(&self) -> Result<(), Error> {
+    pub async fn reachable(&self) -> io::Result<()> {
         let mut server = self.server.lock().await;
         if server.is_none() {
             *server = Some(serve(server::bind(self.port).await?, &self.messenger)?);
@@ -130,7 +134,8 @@ impl Sandbox {
 /// What the routes share.
 #[derive(Debug)]
 struct Messenger {
-    tokens: BTreeMap<String, String>,
+    // The operator's own, if they gave us a file, so not for anybody's log.
+    tokens: BTreeMap<String, SecretString>,
     contents: Mutex<Contents>,
     in_flight: AtomicUsize,
     peak_in_flight: AtomicUsize,
@@ -143,22 +148,9 @@ struct Contents {
 }
 
 impl Messenger {
-    fn new(tokens: BTreeMap<String, String>) -> Messenger {
-        Messenger {
-            tokens,
-            contents: Mutex::default(),
-            in_flight: AtomicUsize::new(0),
-            peak_in_flight: AtomicUsize::new(0),
-        }
-    }
-
     fn contents(&self) -> MutexGuard<'_, Contents> {
         // Every change is one statement, so a panic elsewhere leaves nothing half done.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn treatment(&self, page_id: &str, contact_id: &str) -> faults::Treatment {
-        self.contents().faults.take(page_id, contact_id)
     }
 
     /// Counts a send as under way until the returned value is dropped, by an answer or by the caller's leaving.
@@ -179,8 +171,13 @@ impl Drop for InFlight<'_> {
 
 fn serve(listener: TcpListener, messenger: &Arc<Messenger>) -> io::Result<Server> {
     let router = Router::new()
-        .merge(send_api::routes())
-        .merge(control::routes())
+        .route("/v25.0/{page_id}/messages", post(send_api::send_message))
+        .route("/sandbox/messages", get(messages).delete(forget_messages))
+        .route("/sandbox/summary", get(summary))
+        .route(
+            "/sandbox/faults",
+            get(faults).put(set_faults).delete(clear_faults),
+        )
         .with_state(Arc::clone(messenger));
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -196,6 +193,36 @@ fn sendable(response: Response) -> Result<Response, Box<dyn std::error::Error + 
         Some(_) => Err("the connection is closed without an answer, as asked".into()),
         None => Ok(response),
     }
+}
+
+async fn messages(State(messenger): State<Arc<Messenger>>) -> Json<Vec<Received>> {
+    Json(messenger.contents().received.clone())
+}
+
+async fn forget_messages(State(messenger): State<Arc<Messenger>>) -> StatusCode {
+    messenger.contents().received.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn summary(State(messenger): State<Arc<Messenger>>) -> Json<Summary> {
+    Json(ledger::summarize(&messenger.contents().received))
+}
+
+async fn faults(State(messenger): State<Arc<Messenger>>) -> Json<Faults> {
+    Json(messenger.contents().faults.clone())
+}
+
+async fn set_faults(
+    State(messenger): State<Arc<Messenger>>,
+    Json(faults): Json<Faults>,
+) -> Json<Faults> {
+    messenger.contents().faults = faults.clone();
+    Json(faults)
+}
+
+async fn clear_faults(State(messenger): State<Arc<Messenger>>) -> StatusCode {
+    messenger.contents().faults = Faults::default();
+    StatusCode::NO_CONTENT
 }
 
 #[cfg(test)]

@@ -25,8 +25,7 @@ pub struct SendRequest {
     pub metadata: Option<String>,
 }
 
-/// A request's fields, and the token that came with it.
-#[derive(Debug)]
+/// A request's fields, and the token that came with it; never to be logged.
 pub struct Fields {
     pub token: Option<String>,
     body: Result<Map<String, Value>, GraphError>,

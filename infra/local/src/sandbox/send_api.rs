@@ -1,14 +1,13 @@
 //! `POST /v25.0/{page_id}/messages`, and what the sandbox does in place of a good answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
+use secrecy::ExposeSecret;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,11 +19,7 @@ use super::request::{Fields, SendRequest};
 #[derive(Debug, Clone, Copy)]
 pub struct Unanswered;
 
-pub fn routes() -> Router<Arc<Messenger>> {
-    Router::new().route("/v25.0/{page_id}/messages", post(send_message))
-}
-
-async fn send_message(
+pub async fn send_message(
     State(messenger): State<Arc<Messenger>>,
     Path(page_id): Path<String>,
     headers: HeaderMap,
@@ -33,14 +28,18 @@ async fn send_message(
 ) -> Response {
     let _in_flight = messenger.enter();
     let fields = Fields::read(&headers, &uri, &body);
-    if fields.token.is_none() || fields.token.as_ref() != messenger.tokens.get(&page_id) {
+    let token = messenger.tokens.get(&page_id);
+    if token.is_none() || token.map(ExposeSecret::expose_secret) != fields.token.as_deref() {
         return refusal(&GraphError::new(190, "Invalid OAuth access token."));
     }
     let request = match fields.into_request() {
         Ok(request) => request,
         Err(error) => return refusal(&error),
     };
-    let treatment = messenger.treatment(&page_id, &request.contact_id);
+    let treatment = messenger
+        .contents()
+        .faults
+        .take(&page_id, &request.contact_id);
     let contact_id = request.contact_id.clone();
     // Before the latency: whoever gives up waiting has sent the message all the same.
     let message_id = if treatment.accept {
@@ -48,7 +47,9 @@ async fn send_message(
     } else {
         new_message_id()
     };
-    wait(treatment.latency).await;
+    if !treatment.latency.is_zero() {
+        tokio::time::sleep(treatment.latency).await;
+    }
     match treatment.answer {
         Answer::Ok => {
             Json(json!({ "recipient_id": contact_id, "message_id": message_id })).into_response()
@@ -62,21 +63,13 @@ async fn send_message(
         Answer::Error { error, headers } => {
             let mut response = refusal(&error);
             for (name, value) in headers {
-                if let (Ok(name), Ok(value)) =
-                    (name.parse::<axum::http::HeaderName>(), value.parse())
-                {
+                if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
                     response.headers_mut().insert(name, value);
                 }
             }
             response
         }
         Answer::Raw { status, body } => (status_code(status), body).into_response(),
-    }
-}
-
-async fn wait(latency: Duration) {
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
     }
 }
 
@@ -98,7 +91,7 @@ fn status_code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-pub fn new_message_id() -> String {
+fn new_message_id() -> String {
     format!("m_{}", Uuid::new_v4().simple())
 }
 

@@ -19,8 +19,12 @@ fn message() -> Value {
     })
 }
 
+fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 async fn send(sandbox: &Sandbox) -> Result<(u16, Value), reqwest::Error> {
-    let response = reqwest::Client::new()
+    let response = http()
         .post(format!("{}/page/messages", sandbox.url()))
         .bearer_auth("token")
         .timeout(Duration::from_millis(300))
@@ -45,16 +49,20 @@ async fn an_accepted_message_is_in_the_ledger() {
 }
 
 #[tokio::test]
+async fn a_sandbox_never_shows_its_tokens() {
+    let tokens = BTreeMap::from([("page".to_owned(), "EAABsecret".to_owned())]);
+
+    let sandbox = Sandbox::start(tokens).await.unwrap();
+
+    assert!(!format!("{sandbox:?}").contains("secret"));
+}
+
+#[tokio::test]
 async fn a_token_of_no_page_is_refused() {
     let sandbox = sandbox().await;
 
     let url = format!("{}/page/messages?access_token=other", sandbox.url());
-    let response = reqwest::Client::new()
-        .post(url)
-        .json(&message())
-        .send()
-        .await
-        .unwrap();
+    let response = http().post(url).json(&message()).send().await.unwrap();
 
     assert_eq!(response.status(), 400);
     assert_eq!(
@@ -101,7 +109,7 @@ async fn an_unreachable_sandbox_refuses_connections_until_it_is_reachable() {
 #[tokio::test]
 async fn faults_are_set_and_the_ledger_is_read_from_outside() {
     let sandbox = sandbox().await;
-    let http = reqwest::Client::new();
+    let http = http();
     let faults = json!({ "faults": [{ "times": 1, "answer": { "error": { "code": 613 } } }] });
 
     let url = format!("{}/faults", sandbox.control_url());

@@ -1,4 +1,5 @@
-//! Page access tokens for a run: read from the operator's file, or made up for the sandbox.
+//! Whom the functions send to: the sandbox, or the real Messenger; and the Page access tokens for it, read from the
+//! operator's file or made up for the sandbox.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -7,13 +8,15 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 
+use crate::sandbox::Sandbox;
+
 /// Page access tokens by Page id.
-pub type PageTokens = BTreeMap<String, String>;
+type PageTokens = BTreeMap<String, String>;
 
 /// The Pages that exist in the sandbox when nobody names others.
 pub const SANDBOX_PAGES: [&str; 4] = ["page-1", "page-2", "page-3", "page-4"];
 
-/// Why there are no tokens. No message shows a token.
+/// Why there is nobody to send to. No message shows a token.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the page tokens file {} cannot be read", path.display())]
@@ -29,10 +32,58 @@ pub enum Error {
     Malformed { path: PathBuf },
     #[error("the sandbox's page tokens cannot be written")]
     Unwritable(#[source] std::io::Error),
+    #[error("--graph-url needs --page-tokens FILE, a JSON object of page id to token")]
+    NoPageTokens,
+    #[error("the sandbox cannot listen on 127.0.0.1")]
+    Sandbox(#[source] std::io::Error),
 }
 
-/// Reads an operator's file.
-pub fn read(path: &Path) -> Result<PageTokens, Error> {
+/// Who gets the messages.
+#[derive(Debug)]
+pub struct Messenger {
+    /// Base of all calls, version included.
+    pub url: String,
+    /// None: the real one.
+    pub sandbox: Option<Sandbox>,
+    /// Where functions find the Page access tokens, as `file:PATH`.
+    pub page_tokens: String,
+    /// The tokens file, if it is ours to remove.
+    pub made_up_tokens: Option<NamedTempFile>,
+}
+
+impl Messenger {
+    /// The one at `graph_url`, or else a sandbox, with the tokens of the file or else, for the sandbox only, made-up ones.
+    pub async fn choose(
+        graph_url: Option<String>,
+        tokens_file: Option<PathBuf>,
+    ) -> Result<Messenger, Error> {
+        let (tokens, path, made_up_tokens) = match tokens_file {
+            Some(path) => (read(&path)?, path, None),
+            None if graph_url.is_some() => return Err(Error::NoPageTokens),
+            None => {
+                let tokens = for_sandbox();
+                let file = write_temporary(&tokens)?;
+                (tokens, file.path().to_owned(), Some(file))
+            }
+        };
+        let (url, sandbox) = match graph_url {
+            Some(url) => (url, None),
+            None => {
+                let sandbox = Sandbox::start(tokens).await.map_err(Error::Sandbox)?;
+                (sandbox.url(), Some(sandbox))
+            }
+        };
+        Ok(Messenger {
+            url,
+            sandbox,
+            page_tokens: format!("file:{}", path.display()),
+            made_up_tokens,
+        })
+    }
+}
+
+/// Reads an operator's tokens file.
+fn read(path: &Path) -> Result<PageTokens, Error> {
     let text = std::fs::read(path).map_err(|source| Error::Unreadable {
         path: path.to_owned(),
         source,
@@ -44,7 +95,7 @@ pub fn read(path: &Path) -> Result<PageTokens, Error> {
 }
 
 /// Makes up a token for each of the sandbox's Pages.
-pub fn for_sandbox() -> PageTokens {
+fn for_sandbox() -> PageTokens {
     SANDBOX_PAGES
         .iter()
         .map(|page| ((*page).to_owned(), Uuid::new_v4().simple().to_string()))
@@ -52,7 +103,7 @@ pub fn for_sandbox() -> PageTokens {
 }
 
 /// Writes tokens to a file that only we may read, and that is removed when dropped.
-pub fn write_temporary(tokens: &PageTokens) -> Result<NamedTempFile, Error> {
+fn write_temporary(tokens: &PageTokens) -> Result<NamedTempFile, Error> {
     let write = || {
         let mut file = tempfile::Builder::new()
             .prefix("oncecast-tokens-")

@@ -1,8 +1,5 @@
 //! The whole system in one value: database, queue, functions, gateway, event source, schedule and sandbox.
 
-mod functions;
-mod messenger;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -10,28 +7,30 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
-use tokio::time;
+use tokio::task::JoinSet;
 
 use crate::clients;
 use crate::database::{self, Database};
 use crate::event_source::EventSource;
-use crate::gateway::Gateway;
-use crate::lambda::Function;
-use crate::page_tokens;
-use crate::queue::{self, Queue};
+use crate::gateway;
+use crate::lambda::{Definition, Function};
+use crate::messenger::{self, Messenger};
+use crate::queue::Queue;
 use crate::resources::{self, Names, QueueUrls};
-use crate::sandbox::{self, Sandbox};
-use crate::schedule::Schedule;
-use crate::server;
-
-use self::functions::Functions;
-use self::messenger::Messenger;
+use crate::sandbox::Sandbox;
+use crate::schedule;
+use crate::server::{self, Server};
 
 /// How long running invocations may go on when the stack stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// How long the functions may take until they answer for the first time.
+/// How long the API may take to answer for the first time.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-const READY_POLL: Duration = Duration::from_millis(50);
+/// How often it is asked: an answer waits for the function's process, so asking on and on would only repeat its error.
+const READY_ATTEMPTS: u32 = 3;
+/// How many processes a function may have, and so how many Pages are worked on at once.
+const MAX_CHILDREN: u32 = 10;
+/// The `scheduled` function has this long, on AWS too.
+const SCHEDULED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to run the system.
 #[derive(Debug, Clone)]
@@ -75,16 +74,12 @@ impl Default for Settings {
 pub enum Error {
     #[error(transparent)]
     Database(#[from] database::Error),
-    #[error(transparent)]
-    Queue(#[from] queue::Error),
+    #[error("the queue cannot listen on 127.0.0.1")]
+    Queue(#[source] io::Error),
     #[error(transparent)]
     Resources(#[from] resources::Error),
     #[error(transparent)]
-    Sandbox(#[from] sandbox::Error),
-    #[error(transparent)]
-    PageTokens(#[from] page_tokens::Error),
-    #[error("--graph-url needs --page-tokens FILE, a JSON object of page id to token")]
-    NoPageTokens,
+    Messenger(#[from] messenger::Error),
     #[error("port {port} is taken by another program; choose another with --port")]
     PortTaken { port: u16 },
     #[error("the API cannot listen on port {port}")]
@@ -95,7 +90,7 @@ pub enum Error {
     },
     #[error("the API's health cannot be asked for")]
     HealthCheck(#[source] reqwest::Error),
-    #[error("the API did not answer within {} s; see the log above", READY_WITHIN.as_secs())]
+    #[error("the API does not answer as it should; the log above says why")]
     NotReady,
 }
 
@@ -103,10 +98,11 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Stack {
     // In the order in which they are to end: first what brings work, last what it is kept in.
-    schedule: Schedule,
-    event_source: EventSource,
-    gateway: Gateway,
-    functions: Functions,
+    bringing_work: JoinSet<()>,
+    gateway: Server,
+    send: Function,
+    process_job: Function,
+    scheduled: Function,
     sandbox: Option<Sandbox>,
     names: Names,
     queue_urls: QueueUrls,
@@ -119,19 +115,19 @@ impl Stack {
     /// Starts everything, on empty tables and queues.
     pub async fn start(settings: Settings) -> Result<Stack, Error> {
         // What the operator can have got wrong comes first.
-        let messenger = Messenger::choose(&settings).await?;
+        let messenger = Messenger::choose(settings.graph_url, settings.page_tokens).await?;
         let listener = listen(settings.port).await?;
 
         let names = Names::default();
         let database = Database::start()?;
         resources::create_tables(&clients::dynamodb(database.endpoint()), &names).await?;
-        let queue = Queue::start()?;
+        let queue = Queue::start().map_err(Error::Queue)?;
         let sqs = clients::sqs(queue.endpoint());
         let visibility = settings.process_timeout + settings.visibility_margin;
         let queue_urls = resources::create_queues(&sqs, &names, visibility).await?;
         let queue_arn = resources::queue_arn(&sqs, &names.jobs_queue, &queue_urls.jobs).await?;
 
-        let variables = BTreeMap::from([
+        let variables = [
             ("AWS_ENDPOINT_URL_DYNAMODB", database.endpoint()),
             ("AWS_ENDPOINT_URL_SQS", queue.endpoint()),
             ("BROADCASTS_TABLE", &names.broadcasts),
@@ -140,24 +136,43 @@ impl Stack {
             ("JOBS_QUEUE_URL", &queue_urls.jobs),
             ("GRAPH_API_URL", &messenger.url),
             ("PAGE_TOKENS", &messenger.page_tokens),
-        ]);
-        let functions = Functions::new(&settings, &variables);
+        ];
+        let mut env =
+            BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        env.extend(settings.env);
+        let function = |name: &str, timeout| {
+            Function::new(Definition {
+                name: name.to_owned(),
+                executable: settings.executable.clone(),
+                args: vec!["function".to_owned(), name.to_owned()],
+                env: env.clone(),
+                timeout,
+                max_children: MAX_CHILDREN,
+            })
+        };
+        let send = function("send", gateway::ANSWER_TIMEOUT);
+        let process_job = function("process-job", settings.process_timeout);
+        let scheduled = function("scheduled", SCHEDULED_TIMEOUT);
 
-        let gateway =
-            Gateway::start(listener, functions.send.clone()).map_err(|source| Error::Listen {
-                port: settings.port,
-                source,
-            })?;
+        let gateway = gateway::start(listener, send.clone()).map_err(|source| Error::Listen {
+            port: settings.port,
+            source,
+        })?;
+        let event_source = EventSource {
+            sqs,
+            queue_url: queue_urls.jobs.clone(),
+            queue_arn,
+            function: process_job.clone(),
+        };
+        let mut bringing_work = JoinSet::new();
+        bringing_work.spawn(event_source.poll());
+        bringing_work.spawn(schedule::run(scheduled.clone(), settings.schedule_every));
         Ok(Stack {
-            schedule: Schedule::start(functions.scheduled.clone(), settings.schedule_every),
-            event_source: EventSource::start(
-                sqs,
-                queue_urls.jobs.clone(),
-                queue_arn,
-                functions.process_job.clone(),
-            ),
+            bringing_work,
             gateway,
-            functions,
+            send,
+            process_job,
+            scheduled,
             sandbox: messenger.sandbox,
             names,
             queue_urls,
@@ -174,27 +189,30 @@ impl Stack {
             .build()
             .map_err(Error::HealthCheck)?;
         let health = format!("{}/v1/health", self.api_url());
-        let give_up = Instant::now() + READY_WITHIN;
-        while Instant::now() < give_up {
-            let answer = http.get(&health).timeout(READY_WITHIN).send().await;
+        let ask_on = Instant::now() + READY_WITHIN;
+        for _ in 0..READY_ATTEMPTS {
+            let left = ask_on.saturating_duration_since(Instant::now());
+            let answer = http.get(&health).timeout(left).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
-            time::sleep(READY_POLL).await;
         }
         Err(Error::NotReady)
     }
 
     /// Stops bringing work, gives running invocations a few seconds, and ends everything.
-    pub async fn stop(self) {
-        drop(self.schedule);
-        drop(self.event_source);
-        self.functions.stop(STOP_GRACE).await;
+    pub async fn stop(mut self) {
+        self.bringing_work.shutdown().await;
+        tokio::join!(
+            self.send.stop(STOP_GRACE),
+            self.process_job.stop(STOP_GRACE),
+            self.scheduled.stop(STOP_GRACE)
+        );
     }
 
     /// The base URL of the HTTP API.
     pub fn api_url(&self) -> String {
-        self.gateway.url()
+        format!("http://{}", self.gateway.address())
     }
 
     /// Where DynamoDB is.
@@ -224,17 +242,17 @@ impl Stack {
 
     /// The function behind the API.
     pub fn send(&self) -> &Function {
-        &self.functions.send
+        &self.send
     }
 
     /// The function that works on jobs.
     pub fn process_job(&self) -> &Function {
-        &self.functions.process_job
+        &self.process_job
     }
 
     /// The function of the schedule.
     pub fn scheduled(&self) -> &Function {
-        &self.functions.scheduled
+        &self.scheduled
     }
 }
 
@@ -276,6 +294,24 @@ mod tests {
         .await
         .unwrap_err();
 
-        assert!(matches!(error, Error::NoPageTokens));
+        assert!(matches!(
+            error,
+            Error::Messenger(messenger::Error::NoPageTokens)
+        ));
+    }
+
+    #[tokio::test]
+    async fn functions_that_cannot_start_are_not_waited_for() {
+        let stack = Stack::start(Settings {
+            executable: "false".into(),
+            ..Settings::default()
+        });
+        let stack = stack.await.unwrap();
+        let asked = Instant::now();
+
+        let error = stack.ready().await.unwrap_err();
+
+        assert!(matches!(error, Error::NotReady));
+        assert!(asked.elapsed() < READY_WITHIN / 3, "{:?}", asked.elapsed());
     }
 }

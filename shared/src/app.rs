@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use secrecy::SecretString;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -23,6 +24,8 @@ pub struct App {
     pub queue: Queue,
     /// Page access tokens.
     pub tokens: Tokens,
+    /// The app's secret, if calls are to be proved.
+    pub app_secret: Option<SecretString>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -67,6 +70,11 @@ impl App {
             store: Store::new(dynamodb, &config),
             queue: Queue::new(sqs, &config),
             tokens: Tokens::read(&config.page_tokens)?,
+            app_secret: config
+                .app_secret
+                .as_deref()
+                .map(tokens::read_app_secret)
+                .transpose()?,
             clock,
             config,
         })

@@ -24,6 +24,8 @@ pub struct Config {
     pub graph_api_url: String,
     /// `PAGE_TOKENS`, as `file:PATH`: a JSON object of Page ids and their access tokens.
     pub page_tokens: PathBuf,
+    /// `APP_SECRET`, as `file:PATH`: with it every call carries `appsecret_proof`.
+    pub app_secret: Option<PathBuf>,
     /// `JOB_LEASE_SECONDS`: how long a worker that says nothing is taken for alive.
     pub job_lease: Duration,
     /// `PAGE_RATE_PER_SECOND`: sends a second for one Page; Messenger stops a Page above 40.
@@ -63,7 +65,10 @@ impl Config {
             contacts_table: variables.required("CONTACTS_TABLE")?,
             jobs_queue_url: variables.required("JOBS_QUEUE_URL")?,
             graph_api_url: variables.url("GRAPH_API_URL", "https://graph.facebook.com/v25.0")?,
-            page_tokens: variables.token_file("PAGE_TOKENS")?,
+            page_tokens: variables
+                .file("PAGE_TOKENS")?
+                .ok_or_else(|| missing("PAGE_TOKENS"))?,
+            app_secret: variables.file("APP_SECRET")?,
             job_lease: variables.seconds("JOB_LEASE_SECONDS", 90, 3)?,
             page_rate: variables.or(
                 "PAGE_RATE_PER_SECOND",
@@ -85,10 +90,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
     fn required(&self, variable: &'static str) -> Result<String, ConfigError> {
         (self.0)(variable)
             .filter(|value| !value.is_empty())
-            .ok_or_else(|| ConfigError {
-                variable,
-                problem: "is not set".to_owned(),
-            })
+            .ok_or_else(|| missing(variable))
     }
 
     fn or<T: FromStr<Err: Display>>(
@@ -146,15 +148,24 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         Ok(value.trim_end_matches('/').to_owned())
     }
 
-    fn token_file(&self, variable: &'static str) -> Result<PathBuf, ConfigError> {
-        let value = self.required(variable)?;
-        value
-            .strip_prefix("file:")
-            .map(PathBuf::from)
-            .ok_or_else(|| ConfigError {
+    fn file(&self, variable: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(value) = (self.0)(variable).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        match value.strip_prefix("file:") {
+            Some(path) => Ok(Some(PathBuf::from(path))),
+            None => Err(ConfigError {
                 variable,
                 problem: "must be file:PATH".to_owned(),
-            })
+            }),
+        }
+    }
+}
+
+fn missing(variable: &'static str) -> ConfigError {
+    ConfigError {
+        variable,
+        problem: "is not set".to_owned(),
     }
 }
 
@@ -187,7 +198,9 @@ mod tests {
         for (variable, value) in [
             ("BROADCASTS_TABLE", None),
             ("JOBS_QUEUE_URL", Some("")),
+            ("PAGE_TOKENS", None),
             ("PAGE_TOKENS", Some("tokens.json")),
+            ("APP_SECRET", Some("secret")),
             ("PAGE_RATE_PER_SECOND", Some("0")),
             ("GRAPH_API_URL", Some("graph.facebook.com/v25.0")),
             ("JOB_LEASE_SECONDS", Some("1")),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::debug;
 
 use crate::app::App;
@@ -33,14 +34,32 @@ pub struct Courier<'a> {
 /// What came of one contact.
 #[derive(Debug)]
 pub struct Delivered {
-    /// Where the contact stands in line, and who it is.
+    /// Who it is, and where they stand in line.
     pub entry: Entry,
+    /// What came of them.
+    pub outcome: Outcome,
+}
+
+/// What came of one contact, for them and for all others.
+#[derive(Debug)]
+pub struct Outcome {
     /// What became of the contact.
     pub end: End,
     /// What it tells about the sends to come.
     pub sign: Option<Sign>,
     /// What it means for Page and job.
     pub consequence: Option<Consequence>,
+}
+
+/// Of one that concerns nobody else.
+impl From<End> for Outcome {
+    fn from(end: End) -> Self {
+        Self {
+            end,
+            sign: None,
+            consequence: None,
+        }
+    }
 }
 
 /// What became of a contact.
@@ -75,62 +94,39 @@ pub enum Consequence {
 impl Courier<'_> {
     /// Takes one contact from its place in line to its outcome.
     pub async fn deliver(&self, entry: Entry) -> Delivered {
-        let (end, sign, consequence) = match self.attempt(&entry).await {
-            Ok(outcome) => outcome,
-            Err(error) => (End::Unsettled(error), None, None),
-        };
-        debug!(job.id = %self.job.id(), contact.id = %entry.contact_id, ?end, "contact worked on");
-        Delivered {
-            entry,
-            end,
-            sign,
-            consequence,
-        }
+        let outcome = self.attempt(&entry).await;
+        let outcome = outcome.unwrap_or_else(|error| End::Unsettled(error).into());
+        debug!(job.id = %self.job.id(), contact.id = %entry.contact_id, end = ?outcome.end, "contact worked on");
+        Delivered { entry, outcome }
     }
 
-    async fn attempt(
-        &self,
-        entry: &Entry,
-    ) -> Result<(End, Option<Sign>, Option<Consequence>), store::Error> {
-        let app = self.app;
+    async fn attempt(&self, entry: &Entry) -> Result<Outcome, store::Error> {
+        let (store, clock) = (&self.app.store, &self.app.clock);
         // Before the reservation: a contact who cannot be read is not in doubt.
         let text = self.text(entry).await?;
-        let reserved = app
-            .store
-            .reserve(self.job, &entry.contact_id, app.clock.now());
-        let reservation = match reserved.await? {
+        let reserve = store.reserve(self.job, &entry.contact_id, clock.now());
+        let reservation = match reserve.await? {
             Reserve::Granted(reservation) => reservation,
-            Reserve::Refused(row) => return Ok((self.found(row).await?, None, None)),
+            Reserve::Refused(row) => return Ok(self.found(row).await?.into()),
         };
         let text = match text {
             Ok(text) => text,
-            Err(state) => return Ok((self.record(reservation, state).await?, None, None)),
+            Err(state) => return Ok(self.record(reservation, state).await?.into()),
         };
-        if !reservation.is_younger_than(app.config.messenger_timeout, app.clock.now()) {
-            let state = State::Waiting {
-                not_before: app.clock.now(),
-                reason: "was reserved for too long".to_owned(),
-            };
-            return Ok((
-                self.record(reservation.uncharged(), state).await?,
-                None,
-                None,
-            ));
+        if !reservation.is_younger_than(self.app.config.messenger_timeout, clock.now()) {
+            let state = again(clock.now(), "was reserved for too long");
+            return Ok(self.record(reservation.uncharged(), state).await?.into());
         }
-        match self
+        let send = self
             .messenger
-            .send(&reservation, &text, &self.broadcast.envelope)
-            .await
-        {
-            Ok(message_id) => {
-                let end = self.record(reservation, State::Sent { message_id }).await?;
-                Ok((end, Some(Sign::Accepted), None))
-            }
-            Err(error) => {
-                let sign = error.sign();
-                let (end, consequence) = self.not_sent(reservation, error).await?;
-                Ok((end, Some(sign), consequence))
-            }
+            .send(&reservation, &text, &self.broadcast.envelope);
+        match send.await {
+            Ok(message_id) => Ok(Outcome {
+                end: self.record(reservation, State::Sent { message_id }).await?,
+                sign: Some(Sign::Accepted),
+                consequence: None,
+            }),
+            Err(error) => self.not_sent(reservation, &error).await,
         }
     }
 
@@ -154,62 +150,55 @@ impl Courier<'_> {
     async fn not_sent(
         &self,
         reservation: Reservation,
-        error: SendError,
-    ) -> Result<(End, Option<Consequence>), store::Error> {
-        let config = &self.app.config;
-        let now = self.app.clock.now();
+        error: &SendError,
+    ) -> Result<Outcome, store::Error> {
+        let (config, now) = (&self.app.config, self.app.clock.now());
         let reason = error.to_string();
-        match error.verdict() {
+        let (end, consequence) = match error.verdict() {
             Verdict::Later if reservation.attempt >= config.retry_attempts => {
-                let attempts = reservation.attempt;
-                let state = State::Failed {
-                    reason: format!("{reason}, {attempts} times"),
-                };
-                Ok((self.record(reservation, state).await?, None))
+                let reason = format!("{reason}, {} times", reservation.attempt);
+                (
+                    self.record(reservation, State::Failed { reason }).await?,
+                    None,
+                )
             }
             Verdict::Later => {
                 let wait = retry::backoff(config.retry_base, reservation.attempt, rand::random());
-                let not_before = retry::due_after(now, wait, config.retry_base);
-                Ok((
-                    self.record(reservation, State::Waiting { not_before, reason })
-                        .await?,
-                    None,
-                ))
+                let due = retry::due_after(now, wait, config.retry_base);
+                (self.record(reservation, again(due, &reason)).await?, None)
             }
-            Verdict::RateLimited(regain_after) => {
-                let state = State::Waiting {
-                    not_before: now,
-                    reason,
-                };
-                let end = self.record(reservation.uncharged(), state).await?;
-                Ok((end, Some(Consequence::RateLimited(regain_after))))
-            }
-            Verdict::Never => Ok((
+            Verdict::RateLimited(regain_after) => (
+                self.record(reservation.uncharged(), again(now, &reason))
+                    .await?,
+                Some(Consequence::RateLimited(regain_after)),
+            ),
+            Verdict::Never => (
                 self.record(reservation, State::Failed { reason }).await?,
                 None,
-            )),
-            Verdict::Stop => {
-                let state = State::Waiting {
-                    not_before: now,
-                    reason: reason.clone(),
-                };
-                let end = self.record(reservation.uncharged(), state).await?;
-                Ok((end, Some(Consequence::Stop(reason))))
-            }
+            ),
+            Verdict::Stop => (
+                self.record(reservation.uncharged(), again(now, &reason))
+                    .await?,
+                Some(Consequence::Stop(reason)),
+            ),
             Verdict::InDoubt => {
                 let token = reservation.into_token();
-                Ok((End::Doubt { token, reason }, None))
+                (End::Doubt { token, reason }, None)
             }
-        }
+        };
+        Ok(Outcome {
+            end,
+            sign: Some(error.sign()),
+            consequence,
+        })
     }
 
     async fn record(&self, reservation: Reservation, state: State) -> Result<End, store::Error> {
-        match self
+        let record = self
             .app
             .store
-            .record(reservation, &state, self.app.clock.now())
-            .await?
-        {
+            .record(reservation, &state, self.app.clock.now());
+        match record.await? {
             Record::Written => Ok(finish(&state).map_or(End::Stale, End::Finished)),
             Record::WrittenLate => Ok(End::Finished(Finish::Counted)),
             Record::Refused(row) => self.found(row).await,
@@ -242,6 +231,14 @@ impl Courier<'_> {
             }
             settled => Ok(finish(settled).map_or(End::Stale, End::Prevented)),
         }
+    }
+}
+
+/// Back in line, due at this time.
+fn again(not_before: Timestamp, reason: &str) -> State {
+    State::Waiting {
+        not_before,
+        reason: reason.to_owned(),
     }
 }
 

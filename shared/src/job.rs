@@ -1,6 +1,7 @@
 //! A broadcast and its jobs, as they are stored and as the API shows them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
@@ -78,6 +79,13 @@ pub enum JobStatus {
     Cancelled,
     /// Every contact is settled or listed as in doubt.
     Completed,
+}
+
+/// As the API and the log name it.
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// One job: the part of a broadcast for one Page.

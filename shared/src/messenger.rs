@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::Sha256;
 
-use crate::config::Config;
+use crate::app::App;
 use crate::ids::{ContactId, PageId};
 use crate::message::Envelope;
 use crate::store::deliveries::Reservation;
@@ -20,16 +22,14 @@ pub struct Messenger {
     client: Client,
     url: String,
     token: SecretString,
+    appsecret_proof: Option<String>,
     page_id: PageId,
 }
 
 impl Messenger {
     /// A client without connections.
-    pub fn new(
-        config: &Config,
-        page_id: &PageId,
-        token: SecretString,
-    ) -> Result<Self, reqwest::Error> {
+    pub fn new(app: &App, page_id: &PageId, token: SecretString) -> Result<Self, reqwest::Error> {
+        let config = &app.config;
         let client = Client::builder()
             .timeout(config.messenger_timeout)
             // A connection that is not made in time must fail as such: it proves that nothing was sent.
@@ -40,6 +40,10 @@ impl Messenger {
         Ok(Self {
             client,
             url: format!("{}/{page_id}/messages", config.graph_api_url),
+            appsecret_proof: app
+                .app_secret
+                .as_ref()
+                .and_then(|secret| proof(secret, &token)),
             token,
             page_id: page_id.clone(),
         })
@@ -66,12 +70,27 @@ impl Messenger {
             .client
             .post(&self.url)
             .bearer_auth(self.token.expose_secret())
+            .query(
+                &self
+                    .appsecret_proof
+                    .as_ref()
+                    .map(|proof| [("appsecret_proof", proof)]),
+            )
             .json(&call)
             .send()
             .await
             .map_err(|error| without_answer(&error))?;
         read(answer).await
     }
+}
+
+/// Proves to Meta that whoever holds the token knows the app's secret, too: hexadecimal HMAC-SHA256 of the token.
+fn proof(app_secret: &SecretString, token: &SecretString) -> Option<String> {
+    let key = app_secret.expose_secret().as_bytes();
+    let mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    let proof = mac.chain_update(token.expose_secret()).finalize();
+    let proof = proof.into_bytes();
+    Some(proof.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[derive(Serialize)]
@@ -168,6 +187,14 @@ fn regain_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The second test case of RFC 4231.
+    #[test]
+    fn the_proof_is_the_hmac_of_the_token() {
+        let proof = proof(&"Jefe".into(), &"what do ya want for nothing?".into());
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(proof.as_deref(), Some(expected));
+    }
 
     #[test]
     fn the_time_to_regain_access_is_in_minutes() {

@@ -235,18 +235,13 @@ impl<'a> Slice<'a> {
 
     /// Notes what came of one contact.
     fn take_in(&mut self, delivered: Delivered) {
-        let Delivered {
-            entry,
-            end,
-            sign,
-            consequence,
-        } = delivered;
+        let Delivered { entry, outcome } = delivered;
         self.finished += 1;
-        self.note(entry, end);
-        if let Some(sign) = sign {
+        self.note(entry, outcome.end);
+        if let Some(sign) = outcome.sign {
             self.heed(sign);
         }
-        match consequence {
+        match outcome.consequence {
             Some(Consequence::RateLimited(regain_after)) => self.pause(regain_after),
             Some(Consequence::Stop(reason)) => self.stop_for(Stop::Halt(reason)),
             None => {}
@@ -396,7 +391,7 @@ impl<'a> Slice<'a> {
     fn report_prevented(&self) {
         if self.prevented > 0 {
             let (job, ids) = (self.courier.job.id(), &self.prevented_ids);
-            warn!(layer = "reservation", count = self.prevented, job.id = %job, contact.ids = ?ids, "duplicates prevented: contacts were settled before");
+            warn!(duplicates.layer = "reservation", duplicates.prevented = self.prevented, job.id = %job, contact.ids = ?ids, "duplicates prevented: contacts were settled before");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Page access tokens: from a file, kept as secrets, never logged.
+//! Page access tokens and the app's secret: from files, kept as secrets, never logged.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use crate::ids::PageId;
 #[derive(Clone)]
 pub struct Tokens(HashMap<PageId, SecretString>);
 
-/// Why there are no tokens. Never holds one.
+/// Why there are no tokens or no secret. Never holds one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("the file of Page tokens, {path}, cannot be read: {source}")]
+    #[error("{path} cannot be read: {source}")]
     Unreadable {
         /// Its path.
         path: PathBuf,
@@ -33,16 +33,18 @@ pub enum Error {
         /// What is wrong, without what stands there.
         problem: String,
     },
+    /// The file holds no secret.
+    #[error("the file of the app's secret, {path}, must hold one line of visible ASCII characters")]
+    MalformedSecret {
+        /// Its path.
+        path: PathBuf,
+    },
 }
 
 impl Tokens {
     /// Reads a JSON object of Page ids and tokens.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text).map_err(|problem| Error::Malformed {
+        Self::parse(&read(path)?).map_err(|problem| Error::Malformed {
             path: path.to_owned(),
             problem,
         })
@@ -69,6 +71,25 @@ impl Tokens {
     pub fn of(&self, page_id: &PageId) -> Option<&SecretString> {
         self.0.get(page_id)
     }
+}
+
+/// Reads the app's secret: a line of visible ASCII characters.
+pub fn read_app_secret(path: &Path) -> Result<SecretString, Error> {
+    let secret = read(path)?;
+    let secret = secret.trim_end();
+    if secret.is_empty() || !secret.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(Error::MalformedSecret {
+            path: path.to_owned(),
+        });
+    }
+    Ok(SecretString::from(secret))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ async fn wake_job(app: &App, job_id: &JobId) -> Result<bool, store::Error> {
     let Some(wake_at) = job.wake_at else {
         return Ok(false);
     };
-    info!(job.id = %job_id, job.status = ?job.status, job.epoch = job.epoch, "job woken");
+    info!(job.id = %job_id, job.status = %job.status, job.epoch = job.epoch, "job woken");
     if let Err(error) = app.queue.hint(job_id, job.epoch, wake_at).await {
         warn!(job.id = %job_id, %error, "the job will be looked at when its next wake-up comes");
     }

@@ -98,7 +98,7 @@ async fn refused(app: &App, job: &JobId) -> Result<Worked, Error> {
         let error: &dyn std::error::Error = &error;
         warn!(job.id = %job, error, "refused claim not counted");
     }
-    warn!(layer = "claim", count = 1, job.id = %job, "duplicates prevented: another works on the job");
+    warn!(duplicates.layer = "claim", duplicates.prevented = 1, job.id = %job, "duplicates prevented: another works on the job");
     Ok(Worked::Refused)
 }
 
@@ -122,7 +122,7 @@ async fn claim_and_work(
         Claimed::Won(claim) => *claim,
         Claimed::HeldByAnother => return Ok((refused(app, job).await?, None)),
         Claimed::NotReady(status) => {
-            debug!(job.id = %job, job.status = ?status, "job not ready");
+            debug!(job.id = %job, job.status = %status, "job not ready");
             return Ok((Worked::NotReady, None));
         }
         Claimed::Unknown => {
@@ -169,8 +169,7 @@ async fn work_a_slice(
         job: &job,
         broadcast: &broadcast,
         template,
-        messenger: Messenger::new(&app.config, &job.page_id, token.clone())
-            .map_err(Error::Client)?,
+        messenger: Messenger::new(app, &job.page_id, token.clone()).map_err(Error::Client)?,
     };
     Slice::new(&courier, claim, page, ends)
         .work()
@@ -204,7 +203,7 @@ async fn hand_over(
             info!(job.id = %job, job.status = "waiting", job.due_at = %until, "job waits")
         }
         HandOver::Halted(reason) => {
-            warn!(job.id = %job, job.status = "halted", job.reason = reason, "job halted")
+            info!(job.id = %job, job.status = "halted", job.reason = reason, "job halted")
         }
         HandOver::Completed => info!(job.id = %job, job.status = "completed", "job completed"),
     }

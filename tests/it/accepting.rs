@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use send::accept::{NewBroadcast, accept};
+use send::accept::accept;
+use send::new_broadcast::NewBroadcast;
 use serde_json::{Value, json};
 
 use crate::stack::{PAGES, Stack, TEXT, request};

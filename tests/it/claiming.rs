@@ -10,7 +10,7 @@ use local::database::Database;
 use serde_json::json;
 use shared::clock::Clock;
 use shared::delivery::State;
-use shared::ids::{ContactId, JobId};
+use shared::ids::{BroadcastId, ContactId, JobId};
 use shared::line::{Line, Next};
 use shared::store::deliveries::{Record, Reservation, Reserve};
 use shared::store::jobs::{Checkpoint, Checkpointed, Claim, Claimed, Doubt, HandOver};
@@ -46,6 +46,66 @@ async fn reserve(stack: &Stack, claim: &Claim, contact: &ContactId) -> Reservati
         Reserve::Granted(reservation) => reservation,
         Reserve::Refused(row) => panic!("{row:?}"),
     }
+}
+
+/// A worker who has reserved the first contact, and another who has claimed the job since.
+struct Overtaken {
+    reservation: Reservation,
+    contact: ContactId,
+    new: Claim,
+}
+
+impl Overtaken {
+    async fn on(stack: &Stack, id: &BroadcastId, contact_id: &str) -> Self {
+        let job = stack.job(id).await.id();
+        let contact = ContactId::parse(contact_id).unwrap();
+        let old = claim(stack, &job).await;
+        let reservation = reserve(stack, &old, &contact).await;
+        stack.advance(LEASE + Duration::from_secs(1));
+        Self {
+            reservation,
+            contact,
+            new: claim(stack, &job).await,
+        }
+    }
+
+    /// What the newer worker will put in doubt.
+    async fn doubt(&self, stack: &Stack) -> Doubt {
+        let (store, now) = (&stack.app.store, stack.app.clock.now());
+        let refused = store.reserve(&self.new.job, &self.contact, now).await;
+        let Reserve::Refused(seen) = refused.unwrap() else {
+            panic!()
+        };
+        let mut line = Line::new(1, 1, 0);
+        line.load(
+            store
+                .segment(&self.new.job.snapshot, 0)
+                .await
+                .unwrap()
+                .unwrap(),
+        );
+        let Next::Contact(entry) = line.next(now) else {
+            panic!()
+        };
+        Doubt {
+            entry,
+            token: seen.token,
+            reason: "its sender was lost".to_owned(),
+        }
+    }
+}
+
+async fn checkpoint_doubt(stack: &Stack, claim: &mut Claim, doubt: Doubt) -> Checkpointed {
+    let what = Checkpoint {
+        doubts: &[doubt],
+        ..Checkpoint::default()
+    };
+    stack
+        .app
+        .store
+        .checkpoint(claim, &what, stack.app.clock.now())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -375,37 +435,9 @@ async fn a_row_that_is_counted_is_not_counted_again() {
     let stack = Stack::start().await;
     let ids = stack.contacts(2).await;
     let id = stack.broadcast(&ids).await;
-    let job = stack.job(&id).await.id();
-    let (store, contact) = (&stack.app.store, ContactId::parse(&ids[0]).unwrap());
-    let old = claim(&stack, &job).await;
-    let reservation = reserve(&stack, &old, &contact).await;
-    stack.advance(LEASE + Duration::from_secs(1));
-    let mut new = claim(&stack, &job).await;
-    let Reserve::Refused(row) = store
-        .reserve(&new.job, &contact, stack.app.clock.now())
-        .await
-        .unwrap()
-    else {
-        panic!()
-    };
-    let mut line = Line::new(1, 1, 0);
-    line.load(store.segment(&new.job.snapshot, 0).await.unwrap().unwrap());
-    let Next::Contact(entry) = line.next(stack.app.clock.now()) else {
-        panic!()
-    };
-    let doubts = [Doubt {
-        entry,
-        token: row.token,
-        reason: "its sender was lost".to_owned(),
-    }];
-    let doubt = Checkpoint {
-        doubts: &doubts,
-        ..Checkpoint::default()
-    };
-    let written = store
-        .checkpoint(&mut new, &doubt, stack.app.clock.now())
-        .await
-        .unwrap();
+    let mut overtaken = Overtaken::on(&stack, &id, &ids[0]).await;
+    let doubt = overtaken.doubt(&stack).await;
+    let written = checkpoint_doubt(&stack, &mut overtaken.new, doubt).await;
     assert!(
         matches!(written, Checkpointed::Written(None)),
         "{written:?}"
@@ -415,8 +447,10 @@ async fn a_row_that_is_counted_is_not_counted_again() {
     let sent = State::Sent {
         message_id: stack.deliver_by_hand(&id, &ids[0]).await,
     };
-    let late = store
-        .record(reservation, &sent, stack.app.clock.now())
+    let late = stack
+        .app
+        .store
+        .record(overtaken.reservation, &sent, stack.app.clock.now())
         .await
         .unwrap();
     assert!(matches!(late, Record::WrittenLate), "{late:?}");
@@ -436,45 +470,19 @@ async fn a_row_that_was_settled_meanwhile_is_not_put_in_doubt() {
     let stack = Stack::start().await;
     let ids = stack.contacts(1).await;
     let id = stack.broadcast(&ids).await;
-    let job = stack.job(&id).await.id();
-    let (store, contact) = (&stack.app.store, ContactId::parse(&ids[0]).unwrap());
-    let old = claim(&stack, &job).await;
-    let reservation = reserve(&stack, &old, &contact).await;
-    stack.advance(LEASE + Duration::from_secs(1));
-    let mut new = claim(&stack, &job).await;
-    let Reserve::Refused(seen) = store
-        .reserve(&new.job, &contact, stack.app.clock.now())
-        .await
-        .unwrap()
-    else {
-        panic!()
-    };
+    let mut overtaken = Overtaken::on(&stack, &id, &ids[0]).await;
+    let doubt = overtaken.doubt(&stack).await;
     let sent = State::Sent {
         message_id: stack.deliver_by_hand(&id, &ids[0]).await,
     };
-    store
-        .record(reservation, &sent, stack.app.clock.now())
+    stack
+        .app
+        .store
+        .record(overtaken.reservation, &sent, stack.app.clock.now())
         .await
         .unwrap();
 
-    let mut line = Line::new(1, 1, 0);
-    line.load(store.segment(&new.job.snapshot, 0).await.unwrap().unwrap());
-    let Next::Contact(entry) = line.next(stack.app.clock.now()) else {
-        panic!()
-    };
-    let doubts = [Doubt {
-        entry,
-        token: seen.token,
-        reason: "its sender was lost".to_owned(),
-    }];
-    let doubt = Checkpoint {
-        doubts: &doubts,
-        ..Checkpoint::default()
-    };
-    let changed = store
-        .checkpoint(&mut new, &doubt, stack.app.clock.now())
-        .await
-        .unwrap();
+    let changed = checkpoint_doubt(&stack, &mut overtaken.new, doubt).await;
 
     let Checkpointed::Changed(rows) = changed else {
         panic!("{changed:?}")

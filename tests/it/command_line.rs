@@ -128,7 +128,11 @@ async fn a_broadcast_by_hand_leaves_no_token_and_no_text_in_any_log() {
     let log = log.join().unwrap();
 
     assert!(ended.success(), "{ended}");
-    for expected in ["job completed", "\"layer\":\"replay\"", "contact worked on"] {
+    for expected in [
+        "job completed",
+        "\"duplicates.layer\":\"replay\"",
+        "contact worked on",
+    ] {
         assert!(
             log.contains(expected),
             "{expected} is not in the log: it would prove nothing"

@@ -1,9 +1,10 @@
 //! How a send ends, and what that means for the contact, the Page and the job.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::Duration;
 
-use local::sandbox::{Answer, Fault, GraphError};
+use local::sandbox::{Answer, Fault, GraphError, MessagingType, NotificationType};
 use serde_json::{Value, json};
 
 use crate::stack::{PAGE_WITHOUT_TOKEN, PAGES, Stack, request};
@@ -393,8 +394,11 @@ async fn who_moved_is_sent_to_by_the_page_that_accepted_them() {
 }
 
 #[tokio::test]
-async fn messenger_gets_what_was_asked_for() {
-    let stack = Stack::start().await;
+async fn messenger_gets_what_was_asked_for_and_proof_of_who_asks() {
+    let mut secret = tempfile::NamedTempFile::new().unwrap();
+    writeln!(secret, "the-apps-secret").unwrap();
+    let secret = format!("file:{}", secret.path().display());
+    let stack = Stack::with(&[("APP_SECRET", &secret)]).await;
     let ids = stack.contacts(1).await;
     let mut body = request(&ids);
     body["messaging_type"] = json!("MESSAGE_TAG");
@@ -404,11 +408,13 @@ async fn messenger_gets_what_was_asked_for() {
     let id = stack.post(&body).await.broadcast_id();
     stack.finish(&id).await;
 
-    let metadata = stack.sandbox.received()[0].metadata.clone().unwrap();
-    assert_eq!(
-        metadata,
-        format!("oncecast/1 {id} {} 1 {}", PAGES[0], ids[0])
-    );
+    let message = stack.sandbox.received().remove(0);
+    assert_eq!(message.messaging_type, MessagingType::MessageTag);
+    assert_eq!(message.tag.as_deref(), Some("HUMAN_AGENT"));
+    assert_eq!(message.notification_type, Some(NotificationType::NoPush));
+    assert_eq!(message.appsecret_proof.map(|proof| proof.len()), Some(64));
+    let metadata = format!("oncecast/1 {id} {} 1 {}", PAGES[0], ids[0]);
+    assert_eq!(message.metadata, Some(metadata));
 }
 
 #[tokio::test]

@@ -1,51 +1,30 @@
-//! Accepting a broadcast: what is asked for is read whole, known requests are recognised, and what is new is committed in
-//! one transaction. Every step may be repeated; nothing is sent from here.
+//! Accepting a broadcast: known requests are recognised, and what is new is committed in one transaction. Every step may be
+//! repeated; nothing is sent from here.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashSet};
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use jiff::Timestamp;
 use shared::app::App;
 use shared::breakers::Breakers;
 use shared::ids::{BroadcastId, ContactId, PageId, token};
 use shared::job::{Broadcast, ContactCounts, Job, JobStatus, Outcomes, Report};
 use shared::line::{Segment, cut};
-use shared::message::{Envelope, Message, MessagingType, NotificationType, Template};
 use shared::store::broadcasts::Committed;
 use shared::store::jobs::WAKE_AFTER_HINT;
 use shared::store::requests::{Answered, RequestKey};
 use tracing::{info, warn};
 
-use crate::fields::{Faults, Fields, moment, word};
+use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
 
-/// Ids in one request.
-const MAX_CONTACT_IDS: usize = 100_000;
 /// Pages in one request: each is a job, and a transaction takes 100 items.
 const MAX_PAGES: usize = 90;
 /// Unknown ids that an answer lists.
 const MAX_UNKNOWN_IDS: usize = 100;
 /// Ids in a log line.
 const IDS_IN_LOG: usize = 10;
-/// How far ahead a broadcast may be scheduled.
-const FARTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
-/// How long a request is recognised by its `Idempotency-Key` …
-const KEY_VALID_FOR: Duration = Duration::from_secs(30 * 86_400);
-/// … and how long by its body, which is for a double click.
-const BODY_VALID_FOR: Duration = Duration::from_secs(300);
-
-/// What `POST /v1/broadcasts` asks for; whatever can be checked without a table or a clock has been.
-#[derive(Debug)]
-pub struct NewBroadcast {
-    contact_ids: Vec<ContactId>,
-    message: Message,
-    envelope: Envelope,
-    scheduled_at: Option<Timestamp>,
-}
 
 /// The answer to a request that was accepted, now or before.
 #[derive(Debug)]
@@ -54,147 +33,6 @@ pub struct Accepted {
     pub report: Report,
     /// The request was a repetition.
     pub replayed: bool,
-}
-
-impl NewBroadcast {
-    /// Reads a request, or says everything that is wrong with it.
-    pub fn parse(body: &Value) -> Result<Self, Problem> {
-        let faults = Faults::default();
-        let read = Self::read(body, &faults);
-        faults.or(read)
-    }
-
-    fn read(body: &Value, faults: &Faults) -> Option<Self> {
-        const KNOWN: [&str; 7] = [
-            "contact_ids",
-            "audience",
-            "message",
-            "messaging_type",
-            "tag",
-            "notification_type",
-            "scheduled_at",
-        ];
-        let fields = Fields::of(body, "", &KNOWN, faults)?;
-        if fields.optional("audience").is_some() {
-            fields.fault(
-                "audience",
-                "is not supported yet; name the contacts in contact_ids",
-            );
-        }
-        let contact_ids = contact_ids(&fields, faults);
-        let message = message(&fields, faults);
-        let envelope = envelope(&fields);
-        let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), moment);
-        Some(Self {
-            contact_ids: contact_ids?,
-            message: message?,
-            envelope: envelope?,
-            scheduled_at,
-        })
-    }
-
-    /// A request is known by its key if it has one, else by what it asks for: the ids as a set, the rest as it is.
-    fn key(&self, idempotency_key: Option<&str>) -> RequestKey {
-        let ids: BTreeSet<_> = self.contact_ids.iter().collect();
-        let asks_for = json!([ids, self.message, self.envelope, self.scheduled_at]);
-        let fingerprint = digest("body", &asks_for.to_string());
-        match idempotency_key {
-            Some(key) => RequestKey {
-                digest: digest("key", key),
-                fingerprint,
-                valid_for: KEY_VALID_FOR,
-            },
-            None => RequestKey {
-                digest: fingerprint.clone(),
-                fingerprint,
-                valid_for: BODY_VALID_FOR,
-            },
-        }
-    }
-
-    fn check_time(&self, received: Timestamp) -> Result<(), Problem> {
-        match self.scheduled_at {
-            Some(at) if at <= received => Err(Problem::fault("/scheduled_at", "is in the past")),
-            Some(at) if at > received + FARTHEST => {
-                Err(Problem::fault("/scheduled_at", "is over a year ahead"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
-    let ids = fields.list("contact_ids", fields.required("contact_ids"))?;
-    if !(1..=MAX_CONTACT_IDS).contains(&ids.len()) {
-        fields.fault(
-            "contact_ids",
-            format!(
-                "must have 1 to {MAX_CONTACT_IDS} ids, and has {}",
-                ids.len()
-            ),
-        );
-        return None;
-    }
-    let parsed = ids.iter().enumerate().filter_map(|(n, id)| {
-        let id = id
-            .as_str()
-            .ok_or("must be a string")
-            .and_then(ContactId::parse);
-        id.map_err(|message| faults.add(format!("/contact_ids/{n}"), message))
-            .ok()
-    });
-    Some(parsed.collect())
-}
-
-fn message(fields: &Fields<'_>, faults: &Faults) -> Option<Message> {
-    let message = Fields::of(fields.required("message")?, "/message", &["text"], faults)?;
-    let text = message.parsed("text", message.required("text"), |text| {
-        Template::parse(text)
-            .map(|_| text.to_owned())
-            .map_err(|error| error.to_string())
-    });
-    Some(Message { text: text? })
-}
-
-fn envelope(fields: &Fields<'_>) -> Option<Envelope> {
-    let messaging_type = match fields.optional("messaging_type") {
-        None => Some(MessagingType::Update),
-        given => fields.parsed("messaging_type", given, |text| {
-            word(text, "RESPONSE, UPDATE and MESSAGE_TAG")
-        }),
-    };
-    let notification_type = match fields.optional("notification_type") {
-        None => Some(NotificationType::Regular),
-        given => fields.parsed("notification_type", given, |text| {
-            word(text, "REGULAR, SILENT_PUSH and NO_PUSH")
-        }),
-    };
-    let tag = fields.parsed("tag", fields.optional("tag"), |text| {
-        word(text, "HUMAN_AGENT")
-    });
-    match (messaging_type, fields.optional("tag")) {
-        (Some(MessagingType::MessageTag), None) => {
-            fields.fault("tag", "is required with MESSAGE_TAG")
-        }
-        (Some(MessagingType::Response | MessagingType::Update), Some(_)) => {
-            fields.fault("tag", "goes with messaging_type MESSAGE_TAG only");
-        }
-        _ => {}
-    }
-    Some(Envelope {
-        messaging_type: messaging_type?,
-        tag,
-        notification_type: notification_type?,
-    })
-}
-
-fn digest(kind: &str, of: &str) -> String {
-    let digest = Sha256::new()
-        .chain_update(kind)
-        .chain_update([0])
-        .chain_update(of)
-        .finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Accepts a broadcast once, however often it is asked for.
@@ -224,7 +62,7 @@ pub async fn accept(
     }
     asked.log(&broadcast.broadcast_id);
     for job in &jobs {
-        info!(job.id = %job.id(), job.status = ?job.status, job.contacts = job.contacts, "job accepted");
+        info!(job.id = %job.id(), job.status = %job.status, job.contacts = job.contacts, "job accepted");
     }
     join_all(jobs.iter().map(|job| hint(app, job))).await;
     Ok(Accepted {
@@ -248,7 +86,7 @@ async fn replay(app: &App, key: &RequestKey, answered: &Answered) -> Result<Acce
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let broadcast_id = &answered.broadcast_id;
-    warn!(layer = "replay", count = 1, broadcast.id = %broadcast_id, "duplicates prevented: request repeated");
+    warn!(duplicates.layer = "replay", duplicates.prevented = 1, broadcast.id = %broadcast_id, "duplicates prevented: request repeated");
     if let Err(error) = app.store.count_replay(broadcast_id).await {
         let error: &dyn std::error::Error = &error;
         warn!(broadcast.id = %broadcast_id, error, "repetition not counted");
@@ -273,7 +111,7 @@ impl Asked {
     fn log(&self, broadcast_id: &BroadcastId) {
         if self.counts.duplicates_removed > 0 {
             let (count, ids) = (self.counts.duplicates_removed, &self.repeated);
-            warn!(layer = "request", count, broadcast.id = %broadcast_id, contact.ids = ?ids, "duplicates prevented: ids repeated in the request");
+            warn!(duplicates.layer = "request", duplicates.prevented = count, broadcast.id = %broadcast_id, contact.ids = ?ids, "duplicates prevented: ids repeated in the request");
         }
     }
 }

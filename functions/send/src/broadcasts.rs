@@ -15,8 +15,9 @@ use shared::delivery::{Delivery, Status};
 use shared::ids::{BroadcastId, ContactId, JobId, PageId};
 use shared::job::Report;
 
-use crate::accept::{Accepted, NewBroadcast, accept};
+use crate::accept::{Accepted, accept};
 use crate::fields::word;
+use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
 use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
 

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod broadcasts;
 pub mod contacts;
 pub mod fields;
+pub mod new_broadcast;
 pub mod problem;
 pub mod request;
 

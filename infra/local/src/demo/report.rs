@@ -132,22 +132,11 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn received(contact_id: &str) -> Received {
-        Received {
-            page_id: "page".to_owned(),
-            contact_id: contact_id.to_owned(),
-            text: None,
-            metadata: None,
-            message_id: "m".to_owned(),
-            at: 0,
-        }
-    }
-
     #[test]
     fn a_contact_in_doubt_is_not_missed_but_may_not_get_two() {
         let asked_for = BTreeSet::from(["ana", "ben", "carla"]);
         let in_doubt = BTreeSet::from(["ana".to_owned(), "ben".to_owned()]);
-        let ledger = [received("ana"), received("ana"), received("zoe")];
+        let ledger = ["ana", "ana", "zoe"].map(Received::to);
 
         let tally = Tally::count(&asked_for, &ledger, &in_doubt);
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::request::{MessagingType, NotificationType};
+
 /// How many contacts a summary names.
 const NAMED_CONTACTS: usize = 100;
 
@@ -14,14 +16,41 @@ pub struct Received {
     pub page_id: String,
     /// Who got it.
     pub contact_id: String,
+    /// Why it was sent.
+    pub messaging_type: MessagingType,
+    /// What allowed it outside of the 24 hours.
+    pub tag: Option<String>,
+    /// Whether a telephone rang.
+    pub notification_type: Option<NotificationType>,
     /// None for a message that is not a text.
     pub text: Option<String>,
     /// What the sender attached for its own use.
     pub metadata: Option<String>,
+    /// What proved that the sender knew the app's secret.
+    pub appsecret_proof: Option<String>,
     /// The id that Messenger gave it.
     pub message_id: String,
     /// When it arrived, in milliseconds since 1970.
     pub at: i64,
+}
+
+#[cfg(test)]
+impl Received {
+    /// A message to this contact.
+    pub fn to(contact_id: &str) -> Received {
+        Received {
+            page_id: "page".to_owned(),
+            contact_id: contact_id.to_owned(),
+            messaging_type: MessagingType::Update,
+            tag: None,
+            notification_type: None,
+            text: None,
+            metadata: None,
+            appsecret_proof: None,
+            message_id: "m".to_owned(),
+            at: 0,
+        }
+    }
 }
 
 /// The ledger in numbers.
@@ -87,15 +116,7 @@ mod tests {
 
     #[test]
     fn a_contact_with_two_messages_is_named() {
-        let message = |contact_id: &str| Received {
-            page_id: "page".to_owned(),
-            contact_id: contact_id.to_owned(),
-            text: None,
-            metadata: None,
-            message_id: "m".to_owned(),
-            at: 0,
-        };
-
+        let message = Received::to;
         let summary = summarize(&[message("ana"), message("ben"), message("ana")]);
 
         assert_eq!(summary.received, 3);

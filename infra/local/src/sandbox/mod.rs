@@ -28,6 +28,7 @@ use crate::server::{self, Server};
 
 pub use self::faults::{Answer, Fault, Faults, GraphError};
 pub use self::ledger::{Received, Summary};
+pub use self::request::{MessagingType, NotificationType};
 
 /// A running sandbox.
 #[derive(Debug)]

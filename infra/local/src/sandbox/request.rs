@@ -1,7 +1,7 @@
 //! A Send API request as Messenger reads it: the token from any of its places, and the documented limits.
 
 use axum::http::{HeaderMap, Uri, header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::faults::GraphError;
@@ -21,13 +21,18 @@ const DEAD_TAGS: [&str; 3] = [
 #[derive(Debug, PartialEq, Eq)]
 pub struct SendRequest {
     pub contact_id: String,
+    pub messaging_type: MessagingType,
+    pub tag: Option<String>,
+    pub notification_type: Option<NotificationType>,
     pub text: Option<String>,
     pub metadata: Option<String>,
+    pub appsecret_proof: Option<String>,
 }
 
 /// A request's fields, and the token that came with it; never to be logged.
 pub struct Fields {
     pub token: Option<String>,
+    appsecret_proof: Option<String>,
     body: Result<Map<String, Value>, GraphError>,
 }
 
@@ -44,17 +49,16 @@ impl Fields {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
             .map(str::to_owned);
-        let in_query = || {
-            form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-                .find(|(name, _)| name == "access_token")
-                .map(|(_, token)| token.into_owned())
-        };
-        let in_body = || {
-            let token = body.as_ref().ok()?.get("access_token")?.as_str()?;
-            Some(token.to_owned())
+        let parameter = |wanted: &str| {
+            let in_query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.into_owned());
+            let in_body = || body.as_ref().ok()?.get(wanted)?.as_str().map(str::to_owned);
+            in_query.or_else(in_body)
         };
         Fields {
-            token: in_header.or_else(in_query).or_else(in_body),
+            token: in_header.or_else(|| parameter("access_token")),
+            appsecret_proof: parameter("appsecret_proof"),
             body,
         }
     }
@@ -66,8 +70,12 @@ impl Fields {
         body.check()?;
         Ok(SendRequest {
             contact_id: body.recipient.id,
+            messaging_type: body.messaging_type,
+            tag: body.tag,
+            notification_type: body.notification_type,
             text: body.message.text,
             metadata: body.message.metadata,
+            appsecret_proof: self.appsecret_proof,
         })
     }
 }
@@ -77,8 +85,7 @@ struct Body {
     recipient: Recipient,
     messaging_type: MessagingType,
     tag: Option<String>,
-    #[serde(rename = "notification_type")]
-    _notification_type: Option<NotificationType>,
+    notification_type: Option<NotificationType>,
     message: Message,
 }
 
@@ -95,18 +102,20 @@ struct Message {
     metadata: Option<String>,
 }
 
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+/// Why a message is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum MessagingType {
+pub enum MessagingType {
     Response,
     Update,
     MessageTag,
     Utility,
 }
 
-#[derive(Debug, Deserialize)]
+/// Whether a telephone rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum NotificationType {
+pub enum NotificationType {
     Regular,
     SilentPush,
     NoPush,

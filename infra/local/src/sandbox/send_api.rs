@@ -102,8 +102,12 @@ impl Messenger {
         self.contents().received.push(super::Received {
             page_id,
             contact_id: request.contact_id,
+            messaging_type: request.messaging_type,
+            tag: request.tag,
+            notification_type: request.notification_type,
             text: request.text,
             metadata: request.metadata,
+            appsecret_proof: request.appsecret_proof,
             message_id: message_id.clone(),
             at: jiff::Timestamp::now().as_millisecond(),
         });

@@ -121,6 +121,12 @@ impl fmt::Display for BroadcastId {
     }
 }
 
+/// Ids for a log line: the first ten, apart by spaces, which no id has.
+pub fn first_ten(ids: &[ContactId]) -> String {
+    let ids: Vec<_> = ids.iter().take(10).map(ContactId::as_str).collect();
+    ids.join(" ")
+}
+
 /// A random value that a conditional write carries, so that its lost answer can be told from a refusal.
 pub fn token() -> String {
     Uuid::new_v4().simple().to_string()

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::breakers::{Breakers, Sign, Trip};
 use crate::deliver::{Consequence, Courier, Delivered, End};
-use crate::ids::ContactId;
+use crate::ids::{ContactId, first_ten};
 use crate::line::{Entry, Finish, Line, Next};
 use crate::pace::Pace;
 use crate::retry;
@@ -28,8 +28,6 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 const CHECKPOINT_AFTER: usize = 200;
 /// What an invocation needs after its last send has ended: checkpoints and the hand-over, with their retries.
 const WIND_UP: Duration = Duration::from_secs(15);
-/// Ids in a log line.
-const IDS_IN_LOG: usize = 10;
 
 /// How a slice ended.
 #[derive(Debug)]
@@ -90,10 +88,10 @@ pub struct Slice<'a> {
     /// Finished since the last checkpoint.
     finished: usize,
     doubts: Vec<Doubt>,
-    /// Met settled since the last checkpoint.
-    prevented_since: u64,
-    prevented: u64,
-    prevented_ids: Vec<ContactId>,
+    /// Met settled.
+    prevented: Vec<ContactId>,
+    /// How many of those are written.
+    prevented_written: u64,
 }
 
 impl<'a> Slice<'a> {
@@ -126,9 +124,8 @@ impl<'a> Slice<'a> {
             arrived: Vec::new(),
             finished: 0,
             doubts: Vec::new(),
-            prevented_since: 0,
-            prevented: 0,
-            prevented_ids: Vec::new(),
+            prevented: Vec::new(),
+            prevented_written: 0,
             courier,
             claim,
             page,
@@ -253,11 +250,7 @@ impl<'a> Slice<'a> {
             End::Finished(finish) => self.line.finish(entry.place, finish),
             End::Prevented(finish) => {
                 self.line.finish(entry.place, finish);
-                self.prevented_since += 1;
-                self.prevented += 1;
-                if self.prevented_ids.len() < IDS_IN_LOG {
-                    self.prevented_ids.push(entry.contact_id);
-                }
+                self.prevented.push(entry.contact_id);
             }
             End::Doubt { token, reason } => self.doubts.push(Doubt {
                 entry,
@@ -338,7 +331,7 @@ impl<'a> Slice<'a> {
         let what = Checkpoint {
             progress: self.line.progress(),
             doubts: &doubts,
-            prevented: self.prevented_since,
+            prevented: self.prevented.len() as u64 - self.prevented_written,
             breakers: self.breakers.clone(),
         };
         let written = app
@@ -353,7 +346,7 @@ impl<'a> Slice<'a> {
                 for doubt in self.doubts.drain(..doubts.len()) {
                     self.line.finish(doubt.entry.place, Finish::Counted);
                 }
-                self.prevented_since -= what.prevented;
+                self.prevented_written += what.prevented;
                 self.finished = 0;
             }
             Ok(Checkpointed::Changed(rows)) => {
@@ -389,9 +382,9 @@ impl<'a> Slice<'a> {
     }
 
     fn report_prevented(&self) {
-        if self.prevented > 0 {
-            let (job, ids) = (self.courier.job.id(), &self.prevented_ids);
-            warn!(duplicates.layer = "reservation", duplicates.prevented = self.prevented, job.id = %job, contact.ids = ?ids, "duplicates prevented: contacts were settled before");
+        if !self.prevented.is_empty() {
+            let (job, ids) = (self.courier.job.id(), first_ten(&self.prevented));
+            warn!(duplicates.layer = "reservation", duplicates.prevented = self.prevented.len(), job.id = %job, contact.ids = ids, "duplicates prevented: contacts were settled before");
         }
     }
 }

@@ -2,13 +2,29 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use local::database::Database;
-use local::sandbox::{Answer, Fault};
+use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::json;
 
 use crate::proxy::{self, Fate};
 use crate::stack::Stack;
+
+/// A stack whose database loses its answer to the first call that holds this text, and whether it has.
+async fn losing_once(write: &'static str) -> (Stack, Arc<AtomicBool>) {
+    let database = Database::start().unwrap();
+    let lost = Arc::new(AtomicBool::new(false));
+    let endpoint = proxy::start(&database, {
+        let lost = Arc::clone(&lost);
+        move |call| match call.contains(write) && !lost.swap(true, Ordering::SeqCst) {
+            true => Fate::IsLost,
+            false => Fate::Arrives,
+        }
+    })
+    .await;
+    (Stack::over(database, &endpoint, &[]).await, lost)
+}
 
 #[tokio::test]
 async fn a_lost_answer_is_not_a_refusal() {
@@ -20,26 +36,15 @@ async fn a_lost_answer_is_not_a_refusal() {
         "message_id = :message_id",
         "not_before = :not_before, attempts",
         "SET #status = :in_doubt",
-        "SET #cursor = :cursor",
         "due_at = :wake_at",
         "SET wake_at = :wake_at",
         "SET #status = :status, stalls = :none, checkpoint_id",
         "REMOVE holder",
     ] {
-        let database = Database::start().unwrap();
-        let lost = Arc::new(AtomicBool::new(false));
-        let endpoint = proxy::start(&database, {
-            let lost = Arc::clone(&lost);
-            move |call| match call.contains(write) && !lost.swap(true, Ordering::SeqCst) {
-                true => Fate::IsLost,
-                false => Fate::Arrives,
-            }
-        })
-        .await;
-        let stack = Stack::over(database, &endpoint, &[]).await;
+        let (stack, lost) = losing_once(write).await;
         let ids = stack.contacts(6).await;
         // One is refused for a while, and one is never answered: so that every kind of write is made.
-        let busy = local::sandbox::GraphError::new(613, "too fast");
+        let busy = GraphError::new(613, "too fast");
         stack
             .sandbox
             .add_fault(Fault::answering(busy).to_contacts([&ids[2]]).times(1));
@@ -53,11 +58,48 @@ async fn a_lost_answer_is_not_a_refusal() {
         assert!(lost.load(Ordering::SeqCst), "no call holds {write:?}");
         let counters = json!({"pending": 0, "waiting": 0, "sent": 5, "failed": 0, "skipped": 0, "in_doubt": 1});
         assert_eq!(report["counters"], counters, "{write}");
-        assert_eq!(report["duplicates_prevented"]["replay"], 0, "{write}");
-        assert_eq!(stack.received(&id).len(), 5, "{write}");
-        // Claimed for the first slice and after the pause: no worker took its own write for another's.
+        // Nobody took their own write for another's.
+        let prevented = json!({"request": 0, "replay": 0, "claim": 0, "reservation": 0});
+        assert_eq!(report["duplicates_prevented"], prevented, "{write}");
         assert_eq!(stack.job(&id).await.epoch, 2, "{write}");
+        assert_eq!(stack.received(&id).len(), 5, "{write}");
     }
+}
+
+/// Without doubts and retries it is one update, which no request token protects.
+#[tokio::test]
+async fn a_lost_answer_to_a_checkpoint_does_not_end_the_slice() {
+    let (stack, lost) = losing_once("SET #cursor = :cursor").await;
+    let ids = stack.contacts(300).await;
+
+    let id = stack.broadcast(&ids).await;
+    let hint = stack.receive().await.unwrap();
+    stack.process_job(&hint).await;
+
+    assert!(lost.load(Ordering::SeqCst));
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(300))
+    );
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_hand_over_does_not_lose_the_next_slices_hint() {
+    let (stack, lost) = losing_once("stalls = :none, wake_at = :wake_at, checkpoint_id").await;
+    let ids = stack.contacts(1_500).await;
+    let id = stack.broadcast(&ids).await;
+    let hint = stack.receive().await.unwrap();
+
+    stack.process_job_for(&hint, Duration::from_secs(1)).await;
+    stack.delete(&hint).await;
+
+    assert!(lost.load(Ordering::SeqCst));
+    assert_eq!(stack.report(&id).await["status"], "queued");
+    assert!(
+        stack.receive().await.is_some(),
+        "nobody will look at the job for three minutes"
+    );
 }
 
 /// What cannot be known is left to the next claim, which finds it in the rows.
@@ -65,13 +107,15 @@ async fn a_lost_answer_is_not_a_refusal() {
 async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
     for (write, in_doubt) in [
         ("SET #status = :processing", 0),
+        // A contact who is read to be sent to.
+        ("\"ConsistentRead\":false", 0),
         ("SET #cursor = :cursor", 0),
         ("SET #status = :reserved", 20),
         ("message_id = :message_id", 0),
         ("SET #status = :status, stalls = :none", 0),
     ] {
         let database = Database::start().unwrap();
-        let answers = Arc::new(AtomicBool::new(false));
+        let answers = Arc::new(AtomicBool::new(true));
         let endpoint = proxy::start(&database, {
             let answers = Arc::clone(&answers);
             move |call| match call.contains(write) && !answers.load(Ordering::SeqCst) {
@@ -85,6 +129,7 @@ async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
         let id = stack.broadcast(&ids).await;
 
         let hint = stack.receive().await.unwrap();
+        answers.store(false, Ordering::SeqCst);
         let answer = stack.process_job(&hint).await;
         stack.delete(&hint).await;
         answers.store(true, Ordering::SeqCst);

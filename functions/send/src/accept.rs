@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use shared::app::App;
 use shared::breakers::Breakers;
-use shared::ids::{BroadcastId, ContactId, PageId, token};
+use shared::ids::{BroadcastId, ContactId, PageId, first_ten, token};
 use shared::job::{Broadcast, ContactCounts, Job, JobStatus, Outcomes, Report};
 use shared::line::{Segment, cut};
 use shared::store::broadcasts::Committed;
@@ -23,8 +23,6 @@ use crate::problem::Problem;
 const MAX_PAGES: usize = 90;
 /// Unknown ids that an answer lists.
 const MAX_UNKNOWN_IDS: usize = 100;
-/// Ids in a log line.
-const IDS_IN_LOG: usize = 10;
 
 /// The answer to a request that was accepted, now or before.
 #[derive(Debug)]
@@ -110,8 +108,8 @@ struct Asked {
 impl Asked {
     fn log(&self, broadcast_id: &BroadcastId) {
         if self.counts.duplicates_removed > 0 {
-            let (count, ids) = (self.counts.duplicates_removed, &self.repeated);
-            warn!(duplicates.layer = "request", duplicates.prevented = count, broadcast.id = %broadcast_id, contact.ids = ?ids, "duplicates prevented: ids repeated in the request");
+            let (count, ids) = (self.counts.duplicates_removed, first_ten(&self.repeated));
+            warn!(duplicates.layer = "request", duplicates.prevented = count, broadcast.id = %broadcast_id, contact.ids = ids, "duplicates prevented: ids repeated in the request");
         }
     }
 }
@@ -154,7 +152,6 @@ async fn sort_out(app: &App, ids: &[ContactId]) -> Result<Asked, Problem> {
         let message = format!("are on {} Pages, more than {MAX_PAGES}", by_page.len());
         return Err(Problem::fault("/contact_ids", message));
     }
-    let repeated = repeated.into_iter().take(IDS_IN_LOG).collect();
     Ok(Asked {
         counts,
         by_page,

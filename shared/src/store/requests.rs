@@ -39,13 +39,29 @@ pub struct Answered {
 }
 
 #[derive(Serialize)]
-struct Stored<'a> {
-    pk: &'a str,
-    sk: &'a str,
+struct Stored {
+    pk: String,
+    sk: &'static str,
     schema: u32,
     expires_at: i64,
     #[serde(flatten)]
     answered: Answered,
+}
+
+impl Stored {
+    fn new(key: &RequestKey, broadcast_id: &BroadcastId, received: Timestamp) -> Self {
+        Self {
+            pk: partition(key),
+            sk: "request",
+            schema: SCHEMA,
+            expires_at: expiry(received, key.valid_for + OUTLIVES_ITS_VALIDITY),
+            answered: Answered {
+                broadcast_id: broadcast_id.clone(),
+                fingerprint: key.fingerprint.clone(),
+                valid_until: received + key.valid_for,
+            },
+        }
+    }
 }
 
 fn partition(key: &RequestKey) -> String {
@@ -86,20 +102,8 @@ impl Store {
         received: Timestamp,
     ) -> Result<TransactWriteItem, Error> {
         const IF_FREE: &str = "attribute_not_exists(pk) OR valid_until <= :received";
-        let item = to_item(
-            "write a request key",
-            Stored {
-                pk: &partition(key),
-                sk: "request",
-                schema: SCHEMA,
-                expires_at: expiry(received, key.valid_for + OUTLIVES_ITS_VALIDITY),
-                answered: Answered {
-                    broadcast_id: broadcast_id.clone(),
-                    fingerprint: key.fingerprint.clone(),
-                    valid_until: received + key.valid_for,
-                },
-            },
-        )?;
+        let stored = Stored::new(key, broadcast_id, received);
+        let item = to_item("write a request key", stored)?;
         let put = Put::builder()
             .table_name(&self.broadcasts)
             .set_item(Some(item))
@@ -113,5 +117,25 @@ impl Store {
     /// The request that stands where a commit was refused.
     pub(super) fn answered_from(item: Item) -> Result<Answered, Error> {
         from_item("commit a broadcast", item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deleted at the end of its validity, it would not be found by a request that was received before.
+    #[test]
+    fn a_key_outlives_its_validity() {
+        let key = RequestKey {
+            digest: String::new(),
+            fingerprint: String::new(),
+            valid_for: Duration::from_secs(300),
+        };
+
+        let stored = Stored::new(&key, &BroadcastId::random(), Timestamp::UNIX_EPOCH);
+
+        assert_eq!(stored.answered.valid_until.as_second(), 300);
+        assert!(stored.expires_at > 300 + 3_600);
     }
 }

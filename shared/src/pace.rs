@@ -40,3 +40,17 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_seconds_worth_may_be_in_flight_within_bounds() {
+        let in_flight = [1, 30, 1_000].map(|rate| {
+            let rate = NonZeroU32::new(rate).unwrap();
+            Pace::new(rate).max_in_flight()
+        });
+        assert_eq!(in_flight, [8, 60, 256]);
+    }
+}

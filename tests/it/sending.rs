@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use local::sandbox::{Answer, Fault, GraphError, MessagingType, NotificationType};
 use serde_json::{Value, json};
@@ -224,8 +224,8 @@ async fn attempts_run_out() {
 
 #[tokio::test]
 async fn a_rate_limit_pauses_the_page_until_messenger_says_and_costs_no_attempt() {
-    let stack = Stack::with(&[("RETRY_ATTEMPTS", "1")]).await;
-    let ids = stack.contacts(20).await;
+    let stack = Stack::with(&[("RETRY_ATTEMPTS", "1"), ("PAGE_RATE_PER_SECOND", "40")]).await;
+    let ids = stack.contacts(60).await;
     let usage = json!({"1": [{"type": "messenger", "call_count": 100, "estimated_time_to_regain_access": 19}]});
     let limit = Answer::Error {
         error: refusal(80_006, None),
@@ -248,6 +248,16 @@ async fn a_rate_limit_pauses_the_page_until_messenger_says_and_costs_no_attempt(
     let received = stack.sandbox.received_count();
     stack.work_off().await;
     assert_eq!(stack.sandbox.received_count(), received);
+
+    // Then it begins at half the rate.
+    let left = 60 - received;
+    stack.advance(Duration::from_secs(1_200));
+    let hint = stack.hint_for(&id).await;
+    let begun = Instant::now();
+    stack.process_job(&hint).await;
+    assert_eq!(stack.sandbox.received_count(), 60);
+    let least = Duration::from_millis(1_000 / 20 * (left as u64 - 5));
+    assert!(begun.elapsed() > least, "{left} in {:?}", begun.elapsed());
 
     for id in [id, other] {
         let report = stack.finish(&id).await;

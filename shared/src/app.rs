@@ -6,9 +6,11 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use secrecy::SecretString;
+use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
+use crate::ids::PageId;
 use crate::queue::Queue;
 use crate::store::Store;
 use crate::tokens::{self, Tokens};
@@ -22,8 +24,8 @@ pub struct App {
     pub store: Store,
     /// The queue of hints.
     pub queue: Queue,
-    /// Page access tokens.
-    pub tokens: Tokens,
+    /// Page access tokens, as they were at start.
+    tokens: Tokens,
     /// The app's secret, if calls are to be proved.
     pub app_secret: Option<SecretString>,
     /// What time it is.
@@ -78,6 +80,18 @@ impl App {
             clock,
             config,
         })
+    }
+
+    /// The token of a Page, as it is now: the operator may have given a new one.
+    pub fn token(&self, page_id: &PageId) -> Option<SecretString> {
+        match Tokens::read(&self.config.page_tokens) {
+            Ok(tokens) => tokens.of(page_id).cloned(),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                warn!(error, "Page tokens as they were at start");
+                self.tokens.of(page_id).cloned()
+            }
+        }
     }
 
     /// What is left of an invocation that Lambda ends at this time, in milliseconds of the epoch.

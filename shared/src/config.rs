@@ -30,6 +30,8 @@ pub struct Config {
     pub job_lease: Duration,
     /// `PAGE_RATE_PER_SECOND`: sends a second for one Page; Messenger stops a Page above 40.
     pub page_rate: NonZeroU32,
+    /// `INLINE_LIMIT`: broadcasts to so many contacts are worked off in the request itself; 0 switches that off.
+    pub inline_limit: u64,
     /// `MESSENGER_TIMEOUT_SECONDS`: for a whole request.
     pub messenger_timeout: Duration,
     /// `RETRY_BASE_SECONDS`: the first back-off; each further one is twice as long.
@@ -74,6 +76,7 @@ impl Config {
                 "PAGE_RATE_PER_SECOND",
                 const { NonZeroU32::new(30).unwrap() },
             )?,
+            inline_limit: variables.number("INLINE_LIMIT", 25, 0..=1_000)?.into(),
             messenger_timeout: variables.seconds("MESSENGER_TIMEOUT_SECONDS", 10, 1)?,
             retry_base: variables.seconds("RETRY_BASE_SECONDS", 30, 1)?,
             retry_attempts: variables

@@ -38,6 +38,9 @@ pub struct Broadcast {
     /// Requests that were answered with this broadcast instead of making another.
     #[serde(default)]
     pub replays: u64,
+    /// The request itself worked it off, and was answered with 200.
+    #[serde(default)]
+    pub done_inline: bool,
 }
 
 /// What became of the ids in a request.
@@ -267,6 +270,9 @@ pub struct Report {
     pub duplicates_prevented: DuplicatesPrevented,
     /// Its jobs by Page.
     pub jobs: Vec<JobReport>,
+    /// The request itself worked it off, and was answered with 200.
+    #[serde(skip)]
+    pub done_inline: bool,
 }
 
 /// A job as the API shows it.
@@ -311,6 +317,7 @@ impl Report {
                     counters: job.counters(),
                 })
                 .collect(),
+            done_inline: broadcast.done_inline,
             broadcast_id: broadcast.broadcast_id,
             created_at: broadcast.created_at,
             scheduled_at: broadcast.scheduled_at,

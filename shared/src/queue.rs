@@ -6,6 +6,7 @@
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use jiff::Timestamp;
+use tracing::warn;
 
 use crate::config::Config;
 use crate::ids::JobId;
@@ -17,11 +18,6 @@ pub struct Queue {
     url: String,
 }
 
-/// The hint was perhaps not sent; the job's `wake_at` brings it back.
-#[derive(Debug, thiserror::Error)]
-#[error("the hint was perhaps not sent: {0}")]
-pub struct Error(String);
-
 impl Queue {
     /// The queue that the configuration names.
     pub fn new(client: Client, config: &Config) -> Self {
@@ -32,17 +28,21 @@ impl Queue {
     }
 
     /// Has somebody look at a job. Hints for one Page are worked off one after the other.
-    pub async fn hint(&self, job: &JobId, epoch: u64, wake_at: Timestamp) -> Result<(), Error> {
-        let body = serde_json::to_string(job).map_err(|error| Error(error.to_string()))?;
-        self.client
+    ///
+    /// A failure is logged and no more: the job's `wake_at` brings it back.
+    pub async fn hint(&self, job: &JobId, epoch: u64, wake_at: Timestamp) {
+        let sent = self
+            .client
             .send_message()
             .queue_url(&self.url)
-            .message_body(body)
+            .message_body(serde_json::json!(job).to_string())
             .message_group_id(job.page_id.to_string())
             .message_deduplication_id(format!("{job}/{epoch}/{}", wake_at.as_millisecond()))
             .send()
-            .await
-            .map_err(|error| Error(DisplayErrorContext(&error).to_string()))?;
-        Ok(())
+            .await;
+        if let Err(error) = sent {
+            let error = DisplayErrorContext(&error);
+            warn!(job.id = %job, %error, "hint perhaps not sent; the job comes back at its wake-up");
+        }
     }
 }

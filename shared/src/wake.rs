@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::app::App;
 use crate::ids::JobId;
@@ -56,8 +56,6 @@ async fn wake_job(app: &App, job_id: &JobId) -> Result<bool, store::Error> {
         return Ok(false);
     };
     info!(job.id = %job_id, job.status = %job.status, job.epoch = job.epoch, "job woken");
-    if let Err(error) = app.queue.hint(job_id, job.epoch, wake_at).await {
-        warn!(job.id = %job_id, %error, "the job will be looked at when its next wake-up comes");
-    }
+    app.queue.hint(job_id, job.epoch, wake_at).await;
     Ok(true)
 }

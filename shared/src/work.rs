@@ -50,27 +50,49 @@ pub enum Worked {
 
 /// Looks at a job, as a hint asks, until `ends` at the latest.
 pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Error> {
-    let mut page = match acquire_page(app, job, ends).await? {
-        Acquired::Lease(page) => page,
-        Acquired::SameJob => return refused(app, job).await,
+    match acquire_page(app, job, ends).await? {
+        Acquired::Lease(page) => work_for_page(app, job, page, ends).await,
+        Acquired::SameJob => Ok(refused(app, job).await),
         Acquired::Held(until) | Acquired::Paused(until) => {
             app.store
                 .wake_when_page_is_free(job, until, app.clock.now())
                 .await?;
             debug!(job.id = %job, page.free_at = %until, "Page not free");
-            return Ok(Worked::PageNotFree);
+            Ok(Worked::PageNotFree)
         }
-    };
+    }
+}
+
+/// Works a job off within the request that made it, until `ends` at the latest. If its Page is not free at once, the queue
+/// has it, and what is left at the end has the queue in any case.
+pub async fn work_inline(app: &App, job: &Job, ends: Instant) -> Result<Worked, Error> {
+    let (id, lease) = (job.id(), app.config.job_lease);
+    match app.store.acquire_page(&id, lease, app.clock.now()).await? {
+        Acquired::Lease(page) => work_for_page(app, &id, page, ends).await,
+        Acquired::SameJob | Acquired::Held(_) | Acquired::Paused(_) => {
+            if let Some(wake_at) = job.wake_at {
+                app.queue.hint(&id, job.epoch, wake_at).await;
+            }
+            Ok(Worked::PageNotFree)
+        }
+    }
+}
+
+async fn work_for_page(
+    app: &App,
+    job: &JobId,
+    mut page: PageLease,
+    ends: Instant,
+) -> Result<Worked, Error> {
     let worked = claim_and_work(app, job, &mut page, ends).await;
     // Before the hint: whom it sets off must find the Page free.
     if let Err(error) = app.store.release_page(&page).await {
-        warn!(page.id = %job.page_id, error = &error as &dyn std::error::Error, "Page not released; its lease will end");
+        let error: &dyn std::error::Error = &error;
+        warn!(page.id = %job.page_id, error, "Page not released; its lease will end");
     }
     let (worked, next) = worked?;
-    if let Some(next) = next
-        && let Err(error) = app.queue.hint(job, next.epoch, next.wake_at).await
-    {
-        warn!(job.id = %job, %error, "the job will be looked at when its wake-up comes");
+    if let Some(next) = next {
+        app.queue.hint(job, next.epoch, next.wake_at).await;
     }
     Ok(worked)
 }
@@ -93,13 +115,13 @@ async fn acquire_page(app: &App, job: &JobId, ends: Instant) -> Result<Acquired,
     }
 }
 
-async fn refused(app: &App, job: &JobId) -> Result<Worked, Error> {
+async fn refused(app: &App, job: &JobId) -> Worked {
     if let Err(error) = app.store.count_refused_claim(job).await {
         let error: &dyn std::error::Error = &error;
         warn!(job.id = %job, error, "refused claim not counted");
     }
     warn!(duplicates.layer = "claim", duplicates.prevented = 1, job.id = %job, "duplicates prevented: another works on the job");
-    Ok(Worked::Refused)
+    Worked::Refused
 }
 
 /// The hint that a hand-over asks for.
@@ -120,7 +142,7 @@ async fn claim_and_work(
         .await?
     {
         Claimed::Won(claim) => *claim,
-        Claimed::HeldByAnother => return Ok((refused(app, job).await?, None)),
+        Claimed::HeldByAnother => return Ok((refused(app, job).await, None)),
         Claimed::NotReady(status) => {
             debug!(job.id = %job, job.status = %status, "job not ready");
             return Ok((Worked::NotReady, None));
@@ -151,11 +173,9 @@ async fn work_a_slice(
         return halted(claim, reason);
     }
     let job = claim.job.clone();
-    let Some(token) = app.tokens.of(&job.page_id) else {
-        return halted(
-            claim,
-            "no access token for this Page; add it to PAGE_TOKENS".to_owned(),
-        );
+    let Some(token) = app.token(&job.page_id) else {
+        let reason = "no access token for this Page: add it to PAGE_TOKENS, and resume";
+        return halted(claim, reason.to_owned());
     };
     let Some(broadcast) = app.store.broadcast(&job.broadcast_id).await? else {
         return halted(claim, "expired: its message is gone".to_owned());
@@ -169,7 +189,7 @@ async fn work_a_slice(
         job: &job,
         broadcast: &broadcast,
         template,
-        messenger: Messenger::new(app, &job.page_id, token.clone()).map_err(Error::Client)?,
+        messenger: Messenger::new(app, &job.page_id, token).map_err(Error::Client)?,
     };
     Slice::new(&courier, claim, page, ends)
         .work()

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::json;
 use shared::store::jobs::Claimed;
 
-use crate::stack::{Stack, TEXT};
+use crate::stack::{PAGE_WITHOUT_TOKEN, Stack, TEXT};
 
 #[tokio::test]
 async fn a_scheduled_broadcast_fired_by_two_ticks_is_sent_once_and_in_time() {
@@ -161,4 +162,47 @@ async fn a_job_is_not_worked_on_when_its_retention_is_over() {
             .starts_with("expired")
     );
     assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+/// A halted job goes on where it stood, by the operator's word, and with what the operator has mended.
+#[tokio::test]
+async fn a_halted_job_is_resumed_with_a_new_token() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(3).await;
+    stack
+        .import(PAGE_WITHOUT_TOKEN, &["lonely".to_owned()])
+        .await;
+    let all = [&ids[..], &["lonely".to_owned()]].concat();
+    let id = stack.broadcast(&all).await;
+    let resume = format!("/v1/broadcasts/{id}/resume");
+    stack.work_off().await;
+    assert_eq!(stack.report(&id).await["status"], "halted");
+
+    let too_soon = stack.call("POST", &resume, None, None).await;
+    stack.work_off().await;
+    assert_eq!(
+        (too_soon.status, &too_soon.body["status"]),
+        (StatusCode::ACCEPTED, &json!("queued"))
+    );
+    assert_eq!(stack.report(&id).await["status"], "halted");
+
+    stack.give_token(PAGE_WITHOUT_TOKEN);
+    let (a, b) = tokio::join!(
+        stack.call("POST", &resume, None, None),
+        stack.call("POST", &resume, None, None)
+    );
+    stack.work_off().await;
+
+    assert_eq!(
+        (a.status, b.status),
+        (StatusCode::ACCEPTED, StatusCode::ACCEPTED)
+    );
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(4))
+    );
+    let completed = stack.call("POST", &resume, None, None).await;
+    assert_eq!(completed.status, StatusCode::CONFLICT);
+    assert_eq!(stack.received(&id).len(), 4);
 }

@@ -10,6 +10,7 @@ mod accepting;
 mod claiming;
 mod coming_back;
 mod command_line;
+mod inline;
 mod lost_answers;
 mod pacing;
 mod processes;

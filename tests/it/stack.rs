@@ -90,14 +90,12 @@ impl Stack {
             .await
             .unwrap();
 
-        let tokens: BTreeMap<_, _> = PAGES
-            .map(|page| (page.to_owned(), format!("EAAB-{page}")))
-            .into();
+        let tokens = tokens(&PAGES);
         let mut token_file = NamedTempFile::new().unwrap();
         token_file
             .write_all(json!(tokens).to_string().as_bytes())
             .unwrap();
-        let sandbox = Sandbox::start(tokens).await.unwrap();
+        let sandbox = Sandbox::start(tokens_of_sandbox()).await.unwrap();
 
         let mut environment = BTreeMap::from([
             ("BROADCASTS_TABLE", names.broadcasts),
@@ -111,6 +109,7 @@ impl Stack {
             ),
             ("PAGE_RATE_PER_SECOND", "1000".to_owned()),
             ("MESSENGER_TIMEOUT_SECONDS", "1".to_owned()),
+            ("INLINE_LIMIT", "0".to_owned()),
         ]);
         environment.extend(
             variables
@@ -137,6 +136,16 @@ impl Stack {
         self.app
             .clock
             .advance(SignedDuration::try_from(by).unwrap());
+    }
+
+    /// Gives a Page its token, in the operator's file.
+    pub fn give_token(&self, page: &str) {
+        let pages = [&PAGES[..], &[page]].concat();
+        std::fs::write(
+            &self.app.config.page_tokens,
+            json!(tokens(&pages)).to_string(),
+        )
+        .unwrap();
     }
 
     // What a caller does.
@@ -174,7 +183,7 @@ impl Stack {
             replayed,
             body: serde_json::from_slice(&body).unwrap(),
         };
-        if status == StatusCode::ACCEPTED {
+        if method == "POST" && status.is_success() {
             self.broadcasts
                 .lock()
                 .unwrap()
@@ -393,6 +402,16 @@ impl Hint {
         let record = json!({"messageId": self.0.message_id, "body": self.0.body});
         serde_json::from_value(json!({"Records": [record]})).unwrap()
     }
+}
+
+fn tokens(pages: &[&str]) -> BTreeMap<String, String> {
+    let token = |page: &&str| ((*page).to_owned(), format!("EAAB-{page}"));
+    pages.iter().map(token).collect()
+}
+
+/// Messenger knows a token for each Page, also for the one that has none with us.
+fn tokens_of_sandbox() -> BTreeMap<String, String> {
+    tokens(&[&PAGES[..], &[PAGE_WITHOUT_TOKEN]].concat())
 }
 
 /// A request for a broadcast with the usual text.

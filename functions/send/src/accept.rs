@@ -2,6 +2,7 @@
 //! repeated; nothing is sent from here.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
@@ -14,7 +15,9 @@ use shared::line::{Segment, cut};
 use shared::store::broadcasts::Committed;
 use shared::store::jobs::WAKE_AFTER_HINT;
 use shared::store::requests::{Answered, RequestKey};
-use tracing::{info, warn};
+use shared::work::work_inline;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
 use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
@@ -23,6 +26,9 @@ use crate::problem::Problem;
 const MAX_PAGES: usize = 90;
 /// Unknown ids that an answer lists.
 const MAX_UNKNOWN_IDS: usize = 100;
+
+/// How long a request may be worked off inline; API Gateway waits 29 s.
+const INLINE_TIME: Duration = Duration::from_secs(20);
 
 /// The answer to a request that was accepted, now or before.
 #[derive(Debug)]
@@ -62,7 +68,14 @@ pub async fn accept(
     for job in &jobs {
         info!(job.id = %job.id(), job.status = %job.status, job.contacts = job.contacts, "job accepted");
     }
-    join_all(jobs.iter().map(|job| hint(app, job))).await;
+    let queued: Vec<_> = jobs
+        .iter()
+        .filter(|job| job.status == JobStatus::Queued)
+        .collect();
+    if broadcast.contacts.accepted <= app.config.inline_limit && !queued.is_empty() {
+        return work_off(app, broadcast, &jobs).await;
+    }
+    join_all(queued.into_iter().map(|job| hint(app, job))).await;
     Ok(Accepted {
         report: Report::new(broadcast, &jobs),
         replayed: false,
@@ -70,12 +83,34 @@ pub async fn accept(
 }
 
 async fn hint(app: &App, job: &Job) {
-    let (JobStatus::Queued, Some(wake_at)) = (job.status, job.wake_at) else {
-        return;
-    };
-    if let Err(error) = app.queue.hint(&job.id(), job.epoch, wake_at).await {
-        warn!(job.id = %job.id(), %error, "the job will be looked at when its wake-up comes");
+    if let Some(wake_at) = job.wake_at {
+        app.queue.hint(&job.id(), job.epoch, wake_at).await;
     }
+}
+
+/// Works a small broadcast off at once, under the same claims and reservations as everybody. Whatever goes wrong from here
+/// on, it is accepted, and its jobs come back by themselves.
+async fn work_off(app: &App, broadcast: Broadcast, jobs: &[Job]) -> Result<Accepted, Problem> {
+    let ends = Instant::now() + INLINE_TIME;
+    for worked in join_all(jobs.iter().map(|job| work_inline(app, job, ends))).await {
+        if let Err(error) = worked {
+            let error: &dyn std::error::Error = &error;
+            error!(broadcast.id = %broadcast.broadcast_id, error, "job not worked off inline");
+        }
+    }
+    let found = app.store.report(&broadcast.broadcast_id).await;
+    let mut report = match found {
+        Ok(Some(report)) => report,
+        _ => Report::new(broadcast, jobs),
+    };
+    if report.status == JobStatus::Completed {
+        let noted = app.store.note_done_inline(&report.broadcast_id).await;
+        report.done_inline = noted.is_ok();
+    }
+    Ok(Accepted {
+        report,
+        replayed: false,
+    })
 }
 
 async fn replay(app: &App, key: &RequestKey, answered: &Answered) -> Result<Accepted, Problem> {
@@ -174,6 +209,7 @@ fn plan(
         scheduled_at: new.scheduled_at,
         contacts: asked.counts.clone(),
         replays: 0,
+        done_inline: false,
     };
     let due = new.scheduled_at.unwrap_or(received);
     let (status, wake_at) = match new.scheduled_at {

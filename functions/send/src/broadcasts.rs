@@ -13,7 +13,8 @@ use serde::Serialize;
 use shared::app::App;
 use shared::delivery::{Delivery, Status};
 use shared::ids::{BroadcastId, ContactId, JobId, PageId};
-use shared::job::Report;
+use shared::job::{JobStatus, Report};
+use tracing::info;
 
 use crate::accept::{Accepted, accept};
 use crate::fields::word;
@@ -37,7 +38,11 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let new = NewBroadcast::parse(&body)?;
     let Accepted { report, replayed } = accept(&app, new, key.as_deref(), received).await?;
-    let mut answer = (StatusCode::ACCEPTED, Json(report)).into_response();
+    let status = match report.done_inline {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    let mut answer = (status, Json(report)).into_response();
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
         answer
@@ -53,6 +58,36 @@ pub async fn show(
     PathId(id): PathId,
 ) -> Result<Json<Report>, Problem> {
     Ok(Json(report(&app, &id).await?))
+}
+
+/// `POST /v1/broadcasts/{id}/resume`: halted jobs are queued again; those that go on by themselves are left alone.
+pub async fn resume(
+    State(app): State<Arc<App>>,
+    PathId(id): PathId,
+) -> Result<(StatusCode, Json<Report>), Problem> {
+    let found = report(&app, &id).await?;
+    if [JobStatus::Completed, JobStatus::Cancelled].contains(&found.status) {
+        let detail = format!(
+            "The broadcast is {}; nothing is left to resume.",
+            found.status
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
+    for job in found
+        .jobs
+        .iter()
+        .filter(|job| job.status == JobStatus::Halted)
+    {
+        let job = JobId {
+            broadcast_id: found.broadcast_id.clone(),
+            page_id: job.page_id.clone(),
+        };
+        if let Some((epoch, wake_at)) = app.store.resume(&job, app.clock.now()).await? {
+            info!(job.id = %job, job.status = "queued", "job resumed");
+            app.queue.hint(&job, epoch, wake_at).await;
+        }
+    }
+    Ok((StatusCode::ACCEPTED, Json(report(&app, &id).await?)))
 }
 
 async fn report(app: &App, id: &str) -> Result<Report, Problem> {

@@ -37,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/contacts/{contact_id}", get(contacts::show))
         .route("/v1/broadcasts", post(broadcasts::create))
         .route("/v1/broadcasts/{id}", get(broadcasts::show))
+        .route("/v1/broadcasts/{id}/resume", post(broadcasts::resume))
         .route(
             "/v1/broadcasts/{id}/deliveries",
             get(broadcasts::deliveries),

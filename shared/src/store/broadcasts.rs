@@ -185,27 +185,31 @@ impl Store {
         Ok(broadcast.map(|broadcast| (broadcast, jobs)))
     }
 
+    /// Notes that the request itself worked the broadcast off: its repetition is answered with 200, too.
+    pub async fn note_done_inline(&self, broadcast_id: &BroadcastId) -> Result<(), Error> {
+        let key = (partition(broadcast_id), BROADCAST_SORT_KEY.to_owned());
+        self.change(key, "SET done_inline = :value", true).await
+    }
+
     /// Counts a request that was answered with this broadcast.
     pub async fn count_replay(&self, broadcast_id: &BroadcastId) -> Result<(), Error> {
-        self.count(
-            partition(broadcast_id),
-            BROADCAST_SORT_KEY.to_owned(),
-            "ADD replays :one",
-        )
-        .await
+        let key = (partition(broadcast_id), BROADCAST_SORT_KEY.to_owned());
+        self.change(key, "ADD replays :value", 1).await
     }
 
     /// Counts a worker that a live lease refused.
     pub async fn count_refused_claim(&self, job: &JobId) -> Result<(), Error> {
-        self.count(
-            partition(&job.broadcast_id),
-            job_sort_key(job),
-            "ADD prevented_claim :one",
-        )
-        .await
+        let key = (partition(&job.broadcast_id), job_sort_key(job));
+        self.change(key, "ADD prevented_claim :value", 1).await
     }
 
-    async fn count(&self, pk: String, sk: String, update: &str) -> Result<(), Error> {
+    /// Changes a broadcast or a job, if it is still kept, in what no protocol hangs on.
+    async fn change(
+        &self,
+        (pk, sk): (String, String),
+        update: &str,
+        new: impl Serialize,
+    ) -> Result<(), Error> {
         let call = self
             .client
             .update_item()
@@ -214,10 +218,10 @@ impl Store {
             .key("sk", AttributeValue::S(sk))
             .update_expression(update)
             .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":one", value(1)?);
+            .expression_attribute_values(":value", value(new)?);
         patiently(|| call.clone().send())
             .await
-            .map_err(unsettled("count a prevented duplicate"))?;
+            .map_err(unsettled("note something about a broadcast"))?;
         Ok(())
     }
 }

@@ -338,6 +338,40 @@ impl Store {
         Ok(handed_over.then_some(wake_at.unwrap_or(now)))
     }
 
+    /// Queues a halted job again, with nothing held against it; its epoch and wake-up, for the hint. Nothing if it is not
+    /// halted any more. Who resumes it twice hints it twice, which is harmless.
+    pub async fn resume(
+        &self,
+        job: &JobId,
+        now: Timestamp,
+    ) -> Result<Option<(u64, Timestamp)>, Error> {
+        const RESUME: &str = "SET #status = :queued, stalls = :none, breakers = :breakers, wake_at = :wake_at, \
+                              wake_shard = :wake_shard REMOVE reason";
+        const IF_HALTED: &str = "#status = :halted";
+        const OPERATION: &str = "resume a job";
+        let call = self
+            .job_update(job)?
+            .update_expression(RESUME)
+            .condition_expression(IF_HALTED)
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":queued", value(JobStatus::Queued)?)
+            .expression_attribute_values(":halted", value(JobStatus::Halted)?)
+            .expression_attribute_values(":none", value(0)?)
+            .expression_attribute_values(":breakers", value(Breakers::default())?)
+            .expression_attribute_values(":wake_at", at(now + WAKE_AFTER_HINT)?)
+            .expression_attribute_values(":wake_shard", value(wake_shard(job))?)
+            .return_values(ReturnValue::AllNew);
+        let job: Job = match conditionally(OPERATION, call).await? {
+            Ok(item) | Err(Some(item)) => from_item(OPERATION, item)?,
+            Err(None) => return Ok(None),
+        };
+        let queued = job.status == JobStatus::Queued;
+        Ok(job
+            .wake_at
+            .filter(|_| queued)
+            .map(|wake_at| (job.epoch, wake_at)))
+    }
+
     /// Jobs whose time to be looked at has come, in one partition of the index, from the longest overdue. The index lags:
     /// [`Store::postpone_wake`] asks the job itself.
     pub async fn jobs_to_wake(&self, shard: u64, now: Timestamp) -> Result<Vec<JobId>, Error> {

@@ -7,6 +7,7 @@
 )]
 
 mod accepting;
+mod bad_input;
 mod claiming;
 mod coming_back;
 mod command_line;

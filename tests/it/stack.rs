@@ -60,6 +60,14 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// What the API answered, whatever it is.
+#[derive(Debug)]
+pub struct RawAnswer {
+    pub status: StatusCode,
+    pub content_type: String,
+    pub body: axum::body::Bytes,
+}
+
 impl Answer {
     pub fn broadcast_id(&self) -> BroadcastId {
         let id = self.body["broadcast_id"].as_str();
@@ -190,6 +198,20 @@ impl Stack {
                 .insert(answer.broadcast_id());
         }
         answer
+    }
+
+    /// A request as it stands, and its answer.
+    pub async fn raw(&self, request: Request<Body>) -> RawAnswer {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let content_type = answer.headers().get("content-type");
+        let content_type = content_type.map(|value| value.to_str().unwrap().to_owned());
+        RawAnswer {
+            status: answer.status(),
+            content_type: content_type.unwrap_or_default(),
+            body: axum::body::to_bytes(answer.into_body(), usize::MAX)
+                .await
+                .unwrap(),
+        }
     }
 
     /// Imports contacts of a Page by their ids.

@@ -25,8 +25,8 @@ pub struct Courier<'a> {
     pub job: &'a Job,
     /// What is sent, and how.
     pub broadcast: &'a Broadcast,
-    /// Its text.
-    pub template: Template<'a>,
+    /// Its text, if it has one.
+    pub template: Option<Template<'a>>,
     /// The Page's way to Messenger.
     pub messenger: Messenger,
 }
@@ -119,7 +119,7 @@ impl Courier<'_> {
         }
         let send = self
             .messenger
-            .send(&reservation, &text, &self.broadcast.envelope);
+            .send(&reservation, text.as_deref(), self.broadcast);
         match send.await {
             Ok(message_id) => Ok(Outcome {
                 end: self.record(reservation, State::Sent { message_id }).await?,
@@ -130,8 +130,8 @@ impl Courier<'_> {
         }
     }
 
-    /// The contact's text, or the state of a contact who gets none.
-    async fn text(&self, entry: &Entry) -> Result<Result<String, State>, store::Error> {
+    /// The contact's text, if the message has one, or the state of a contact who gets no message.
+    async fn text(&self, entry: &Entry) -> Result<Result<Option<String>, State>, store::Error> {
         let skipped = |reason: &str| State::Skipped {
             reason: reason.to_owned(),
         };
@@ -141,8 +141,11 @@ impl Courier<'_> {
         if contact.opted_out {
             return Ok(Err(skipped("opted_out")));
         }
-        let text = self.template.render(&contact);
-        Ok(text.map_err(|error| State::Failed {
+        let text = self
+            .template
+            .as_ref()
+            .map(|template| template.render(&contact));
+        Ok(text.transpose().map_err(|error| State::Failed {
             reason: error.to_string(),
         }))
     }

@@ -1,5 +1,6 @@
 //! What is sent: Messenger's own message object, whose text is a template, and how it is to be treated.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
@@ -22,12 +23,35 @@ const MAX_TEMPLATE_BYTES: usize = 20_000;
 /// The names that a text may use, besides `attributes.*`.
 const VARIABLES: [&str; 4] = ["contact_id", "first_name", "last_name", "tags"];
 
-/// Messenger's message object, before its text is rendered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Messenger's message object: a text, an attachment or a template. Only the text is rendered for each contact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// A minijinja template.
-    pub text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// A file, picture, sound or film, by URL or by id; or one of Messenger's own templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<serde_json::Value>,
+    /// A template that Meta has approved, for `UTILITY` messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<serde_json::Value>,
+    /// Answers to tap on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quick_replies: Vec<serde_json::Value>,
 }
+
+impl Message {
+    /// Messenger takes less of sound and film than of everything else: so many a second for one Page.
+    pub fn most_per_second(&self) -> Option<NonZeroU32> {
+        let kind = self.attachment.as_ref()?.get("type")?.as_str()?;
+        ["audio", "video"]
+            .contains(&kind)
+            .then_some(MEDIA_PER_SECOND)
+    }
+}
+
+/// Messenger's limit for audio and video; see its documentation on rate limiting.
+const MEDIA_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
 /// What goes with the message in every call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +75,8 @@ pub enum MessagingType {
     Update,
     /// Outside of the 24 hours, as the tag allows.
     MessageTag,
+    /// An approved template, at any time.
+    Utility,
 }
 
 /// Messenger's `tag`; the others died on 27 April 2026.

@@ -12,6 +12,7 @@ use sha2::Sha256;
 
 use crate::app::App;
 use crate::ids::{ContactId, PageId};
+use crate::job::Broadcast;
 use crate::message::Envelope;
 use crate::store::deliveries::Reservation;
 use crate::verdict::{Refusal, SendError};
@@ -49,22 +50,27 @@ impl Messenger {
         })
     }
 
-    /// Sends the text to the contact whom the reservation is for; Messenger's id of the message is the proof.
+    /// Sends the message, with the contact's text, to the contact whom the reservation is for; Messenger's id of the message
+    /// is the proof.
     pub async fn send(
         &self,
         reservation: &Reservation,
-        text: &str,
-        envelope: &Envelope,
+        text: Option<&str>,
+        broadcast: &Broadcast,
     ) -> Result<String, SendError> {
+        let message = &broadcast.message;
         let call = Call {
             recipient: Recipient {
                 id: &reservation.contact_id,
             },
             message: Content {
                 text,
+                attachment: message.attachment.as_ref(),
+                template: message.template.as_ref(),
+                quick_replies: &message.quick_replies,
                 metadata: reservation.metadata(&self.page_id),
             },
-            envelope,
+            envelope: &broadcast.envelope,
         };
         let answer = self
             .client
@@ -108,7 +114,14 @@ struct Recipient<'a> {
 
 #[derive(Serialize)]
 struct Content<'a> {
-    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachment: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<&'a Value>,
+    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
+    quick_replies: &'a [Value],
     metadata: String,
 }
 

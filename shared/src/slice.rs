@@ -103,15 +103,13 @@ impl<'a> Slice<'a> {
         ends: Instant,
     ) -> Self {
         let (job, config) = (&claim.job, &courier.app.config);
+        let most = courier.broadcast.message.most_per_second();
+        let rate = most.map_or(config.page_rate, |most| most.min(config.page_rate));
         let begins = Instant::now();
         let whole = ends.saturating_duration_since(begins);
         Self {
             line: Line::new(job.first_segments, job.segments, job.cursor),
-            pace: Pace::new(if page.backoffs > 0 {
-                half(config.page_rate)
-            } else {
-                config.page_rate
-            }),
+            pace: Pace::new(if page.backoffs > 0 { half(rate) } else { rate }),
             breakers: job.breakers.clone(),
             probing: page.backoffs > 0,
             last_start: begins

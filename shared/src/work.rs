@@ -180,7 +180,8 @@ async fn work_a_slice(
     let Some(broadcast) = app.store.broadcast(&job.broadcast_id).await? else {
         return halted(claim, "expired: its message is gone".to_owned());
     };
-    let template = match Template::compile(&broadcast.message.text) {
+    let template = broadcast.message.text.as_deref().map(Template::compile);
+    let template = match template.transpose() {
         Ok(template) => template,
         Err(error) => return halted(claim, error.to_string()),
     };

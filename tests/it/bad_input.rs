@@ -86,7 +86,40 @@ fn cases() -> Vec<Case> {
         wrong(id("a\u{7}"), &["/contact_ids/1"]),
         wrong(id("a b"), &["/contact_ids/1"]),
         wrong(json!({"message": "hello"}), &["/message"]),
-        wrong(json!({"message": {}}), &["/message/text"]),
+        wrong(json!({"message": {}}), &["/message"]),
+        wrong(
+            json!({"message": {"text": "a", "attachment": {}}}),
+            &["/message"],
+        ),
+        wrong(
+            json!({"message": {"attachment": {"type": "song", "payload": {}}}}),
+            &["/message/attachment/type"],
+        ),
+        wrong(
+            json!({"message": {"attachment": {"type": "image", "payload": {}}}}),
+            &["/message/attachment/payload"],
+        ),
+        wrong(
+            json!({"message": {"attachment": {"type": "image", "payload": {"url": "ftp://x"}}}}),
+            &["/message/attachment/payload/url"],
+        ),
+        wrong(
+            json!({"message": {"text": "a", "quick_replies": [{"content_type": "text", "title": "x".repeat(21), "payload": "p"}]}}),
+            &["/message/quick_replies/0/title"],
+        ),
+        wrong(
+            json!({"message": {"text": "a", "quick_replies": vec![json!({"content_type": "user_email"}); 14]}}),
+            &["/message/quick_replies"],
+        ),
+        wrong(
+            json!({"message": {"template": {"name": "t", "language": {"code": "en"}}}}),
+            &["/messaging_type"],
+        ),
+        wrong(json!({"messaging_type": "UTILITY"}), &["/messaging_type"]),
+        wrong(
+            json!({"messaging_type": "UTILITY", "message": {"template": {"language": {}}}}),
+            &["/message/template/name", "/message/template/language/code"],
+        ),
         wrong(text(""), &["/message/text"]),
         wrong(text(" \n"), &["/message/text"]),
         wrong(text(&"x".repeat(2_000)), &["/message/text"]),

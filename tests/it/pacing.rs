@@ -18,11 +18,11 @@ async fn sends_are_pipelined_and_keep_the_rate() {
 
     assert_eq!(stack.report(&id).await["counters"]["sent"], 600);
     assert!(
-        (19..24).contains(&took.as_secs()),
+        (19..27).contains(&took.as_secs()),
         "600 contacts at 30/s took {took:?}"
     );
     let peak = stack.sandbox.summary().peak_per_second;
-    assert!(peak <= 35, "{peak} in a second");
+    assert!(peak <= 40, "{peak} in a second");
     assert!(stack.sandbox.peak_in_flight() <= 60);
     assert!(took > Duration::from_secs(19));
 }

@@ -5,6 +5,7 @@ pub mod broadcasts;
 pub mod contacts;
 pub mod fields;
 pub mod new_broadcast;
+pub mod new_message;
 pub mod problem;
 pub mod request;
 

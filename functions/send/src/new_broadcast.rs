@@ -7,10 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::ids::ContactId;
-use shared::message::{Envelope, Message, MessagingType, NotificationType, Template};
+use shared::message::{Envelope, Message, MessagingType, NotificationType, Tag};
 use shared::store::requests::RequestKey;
 
 use crate::fields::{Faults, Fields, moment, word};
+use crate::new_message;
 use crate::problem::Problem;
 
 /// Ids in one request.
@@ -61,8 +62,10 @@ impl NewBroadcast {
             );
         }
         let contact_ids = contact_ids(&fields, faults);
-        let message = message(&fields, faults);
-        let envelope = envelope(&fields);
+        let message = fields
+            .required("message")
+            .and_then(|message| new_message::read(message, faults));
+        let envelope = envelope(&fields, fields.optional("message"));
         let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), moment);
         Some(Self {
             contact_ids: contact_ids?,
@@ -126,21 +129,11 @@ fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
     Some(parsed.collect())
 }
 
-fn message(fields: &Fields<'_>, faults: &Faults) -> Option<Message> {
-    let message = Fields::of(fields.required("message")?, "/message", &["text"], faults)?;
-    let text = message.parsed("text", message.required("text"), |text| {
-        Template::parse(text)
-            .map(|_| text.to_owned())
-            .map_err(|error| error.to_string())
-    });
-    Some(Message { text: text? })
-}
-
-fn envelope(fields: &Fields<'_>) -> Option<Envelope> {
+fn envelope(fields: &Fields<'_>, message: Option<&Value>) -> Option<Envelope> {
     let messaging_type = match fields.optional("messaging_type") {
         None => Some(MessagingType::Update),
         given => fields.parsed("messaging_type", given, |text| {
-            word(text, "RESPONSE, UPDATE and MESSAGE_TAG")
+            word(text, "RESPONSE, UPDATE, MESSAGE_TAG and UTILITY")
         }),
     };
     let notification_type = match fields.optional("notification_type") {
@@ -149,23 +142,45 @@ fn envelope(fields: &Fields<'_>) -> Option<Envelope> {
             word(text, "REGULAR, SILENT_PUSH and NO_PUSH")
         }),
     };
-    let tag = fields.parsed("tag", fields.optional("tag"), |text| {
-        word(text, "HUMAN_AGENT")
-    });
+    let tag = fields.parsed("tag", fields.optional("tag"), tag);
     match (messaging_type, fields.optional("tag")) {
         (Some(MessagingType::MessageTag), None) => {
             fields.fault("tag", "is required with MESSAGE_TAG")
         }
-        (Some(MessagingType::Response | MessagingType::Update), Some(_)) => {
+        (Some(kind), Some(_)) if kind != MessagingType::MessageTag => {
             fields.fault("tag", "goes with messaging_type MESSAGE_TAG only");
         }
         _ => {}
+    }
+    let has_template = message
+        .and_then(|message| message.get("template"))
+        .is_some_and(|template| !template.is_null());
+    if messaging_type.is_some_and(|kind| (kind == MessagingType::Utility) != has_template) {
+        fields.fault(
+            "messaging_type",
+            "must be UTILITY with a template, and with nothing else",
+        );
     }
     Some(Envelope {
         messaging_type: messaging_type?,
         tag,
         notification_type: notification_type?,
     })
+}
+
+fn tag(text: &str) -> Result<Tag, String> {
+    const DEAD: [&str; 3] = [
+        "ACCOUNT_UPDATE",
+        "CONFIRMED_EVENT_UPDATE",
+        "POST_PURCHASE_UPDATE",
+    ];
+    if DEAD.contains(&text) {
+        let instead = "send an approved template with messaging_type UTILITY instead";
+        return Err(format!(
+            "is refused by Messenger since 27 April 2026; {instead}"
+        ));
+    }
+    word(text, "HUMAN_AGENT")
 }
 
 fn digest(kind: &str, of: &str) -> String {

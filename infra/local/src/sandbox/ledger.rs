@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::request::{MessagingType, NotificationType};
 
@@ -24,6 +25,12 @@ pub struct Received {
     pub notification_type: Option<NotificationType>,
     /// None for a message that is not a text.
     pub text: Option<String>,
+    /// None for a message without one.
+    pub attachment: Option<Value>,
+    /// None for a message that is not made from an approved template.
+    pub template: Option<Value>,
+    /// Answers to tap on.
+    pub quick_replies: Option<Value>,
     /// What the sender attached for its own use.
     pub metadata: Option<String>,
     /// What proved that the sender knew the app's secret.
@@ -45,6 +52,9 @@ impl Received {
             tag: None,
             notification_type: None,
             text: None,
+            attachment: None,
+            template: None,
+            quick_replies: None,
             metadata: None,
             appsecret_proof: None,
             message_id: "m".to_owned(),

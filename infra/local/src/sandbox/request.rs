@@ -25,6 +25,9 @@ pub struct SendRequest {
     pub tag: Option<String>,
     pub notification_type: Option<NotificationType>,
     pub text: Option<String>,
+    pub attachment: Option<Value>,
+    pub template: Option<Value>,
+    pub quick_replies: Option<Value>,
     pub metadata: Option<String>,
     pub appsecret_proof: Option<String>,
 }
@@ -74,6 +77,9 @@ impl Fields {
             tag: body.tag,
             notification_type: body.notification_type,
             text: body.message.text,
+            attachment: body.message.attachment,
+            template: body.message.template,
+            quick_replies: body.message.quick_replies,
             metadata: body.message.metadata,
             appsecret_proof: self.appsecret_proof,
         })
@@ -99,6 +105,7 @@ struct Message {
     text: Option<String>,
     attachment: Option<Value>,
     template: Option<Value>,
+    quick_replies: Option<Value>,
     metadata: Option<String>,
 }
 

@@ -18,4 +18,5 @@ mod processes;
 mod proxy;
 mod reporting;
 mod sending;
+mod size;
 mod stack;

@@ -250,48 +250,6 @@ async fn what_is_wrong_is_said_completely_and_nothing_is_stored() {
     assert_eq!(stack.sandbox.received_count(), 0);
 }
 
-#[tokio::test]
-async fn contacts_are_imported_all_or_none_and_merge() {
-    let stack = Stack::start().await;
-    let put = |contacts: Value| {
-        let stack = &stack;
-        async move {
-            stack
-                .call(
-                    "PUT",
-                    "/v1/contacts",
-                    None,
-                    Some(&json!({"contacts": contacts})),
-                )
-                .await
-        }
-    };
-    let ana = json!({"contact_id": "ana", "page_id": "p", "first_name": "Ana", "tags": ["vip"], "attributes": {"city": "Porto", "age": 40}});
-    assert_eq!(put(json!([ana])).await.body, json!({"upserted": 1}));
-
-    let bad = put(json!([{"contact_id": "ben", "page_id": "p"}, {"contact_id": "eve", "page_id": "p q", "nick": 1}])).await;
-    let fields: Vec<_> = bad.body["errors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|error| error["field"].clone())
-        .collect();
-    assert_eq!(fields, ["/contacts/1/nick", "/contacts/1/page_id"]);
-    let ben = stack.call("GET", "/v1/contacts/ben", None, None).await;
-    assert_eq!(ben.status, StatusCode::NOT_FOUND);
-
-    put(json!([{"contact_id": "ana", "page_id": "p", "last_name": "Sá", "tags": null, "attributes": {"city": null}}])).await;
-    let ana = stack.call("GET", "/v1/contacts/ana", None, None).await.body;
-    assert_eq!(
-        (&ana["first_name"], &ana["last_name"]),
-        (&json!("Ana"), &json!("Sá"))
-    );
-    assert_eq!(
-        (&ana["tags"], &ana["attributes"]),
-        (&json!([]), &json!({"age": 40}))
-    );
-}
-
 /// CHECKED 10: received while the key was valid, looked up when it no longer is.
 #[tokio::test]
 async fn a_request_that_waited_at_the_door_while_its_key_expired_is_a_repetition() {
@@ -306,41 +264,4 @@ async fn a_request_that_waited_at_the_door_while_its_key_expired_is_a_repetition
 
     assert!(second.replayed);
     assert_eq!(second.report.broadcast_id, first.broadcast_id());
-}
-
-#[tokio::test]
-async fn a_contact_that_the_table_would_not_take_is_refused_whole() {
-    let stack = Stack::start().await;
-    let ben = json!({"contact_id": "ben", "page_id": "p"});
-    for attributes in [
-        json!({"n": 1e300}),
-        json!({"n": 1e-200}),
-        json!({"9": 1}),
-        json!({"a b": 1}),
-        json!({"list": []}),
-    ] {
-        let ana = json!({"contact_id": "ana", "page_id": "p", "attributes": attributes});
-        let answer = stack
-            .call(
-                "PUT",
-                "/v1/contacts",
-                None,
-                Some(&json!({"contacts": [ben, ana]})),
-            )
-            .await;
-
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{attributes}");
-        let field = answer.body["errors"][0]["field"].as_str().unwrap();
-        assert!(field.starts_with("/contacts/1/attributes/"), "{field}");
-    }
-    let tags: Vec<_> = (0..100).map(|_| "🙂".repeat(1_000)).collect();
-    let large = json!({"contacts": [ben, {"contact_id": "ana", "page_id": "p", "tags": tags}]});
-    let answer = stack.call("PUT", "/v1/contacts", None, Some(&large)).await;
-    assert_eq!(
-        (answer.status, &answer.body["errors"][0]["field"]),
-        (StatusCode::BAD_REQUEST, &json!("/contacts/1"))
-    );
-
-    let ben = stack.call("GET", "/v1/contacts/ben", None, None).await;
-    assert_eq!(ben.status, StatusCode::NOT_FOUND);
 }

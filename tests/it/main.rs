@@ -11,6 +11,7 @@ mod bad_input;
 mod claiming;
 mod coming_back;
 mod command_line;
+mod contacts;
 mod inline;
 mod lost_answers;
 mod pacing;

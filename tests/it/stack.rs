@@ -173,12 +173,18 @@ impl Stack {
             request = request.header("idempotency-key", key);
         }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let answer = self
-            .router
-            .clone()
-            .oneshot(request.body(body).unwrap())
-            .await
-            .unwrap();
+        self.answer(request.body(body).unwrap()).await
+    }
+
+    /// Imports contacts as a body of this type.
+    pub async fn import_as(&self, content_type: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::put("/v1/contacts").header("content-type", content_type);
+        self.answer(request.body(body.into()).unwrap()).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Answer {
+        let is_post = request.method() == "POST";
+        let answer = self.router.clone().oneshot(request).await.unwrap();
         let (status, replayed) = (
             answer.status(),
             answer.headers().contains_key("idempotent-replayed"),
@@ -189,9 +195,13 @@ impl Stack {
         let answer = Answer {
             status,
             replayed,
-            body: serde_json::from_slice(&body).unwrap(),
+            body: if body.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_slice(&body).unwrap()
+            },
         };
-        if method == "POST" && status.is_success() {
+        if is_post && status.is_success() {
             self.broadcasts
                 .lock()
                 .unwrap()

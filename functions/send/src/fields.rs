@@ -1,6 +1,7 @@
-//! Reads a JSON body field by field, and collects everything that is wrong with it: the one way in which input is checked.
+//! Reads a body field by field, and collects everything that is wrong with it: the one way in which input is checked.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -13,8 +14,8 @@ pub struct Faults(RefCell<Vec<Fault>>);
 
 impl Faults {
     /// Notes one.
-    pub fn add(&self, pointer: impl Into<String>, message: impl Into<String>) {
-        let (field, message) = (pointer.into(), message.into());
+    pub fn add(&self, field: impl Into<String>, message: impl Into<String>) {
+        let (field, message) = (field.into(), message.into());
         self.0.borrow_mut().push(Fault { field, message });
     }
 
@@ -27,23 +28,72 @@ impl Faults {
     }
 }
 
-/// A JSON object, and where in the body it stands. `null` counts as absent where nothing else is said.
+/// Where an object stands in the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// By a JSON pointer.
+    Pointer(String),
+    /// In a line of CSV, counted from 1; its fields are columns.
+    Line(usize),
+}
+
+impl Place {
+    /// Where a field of the object stands.
+    pub fn field(&self, name: &str) -> String {
+        match self {
+            Self::Pointer(pointer) => format!("{pointer}/{}", escaped(name)),
+            Self::Line(line) => format!("line {line}, column {name}"),
+        }
+    }
+
+    /// Where a part of a field stands.
+    fn inner(&self, name: &str, inner: &str) -> String {
+        let field = self.field(name);
+        match self {
+            Self::Pointer(_) => format!("{field}/{}", escaped(inner)),
+            Self::Line(_) => format!("{field}.{inner}"),
+        }
+    }
+}
+
+impl From<&str> for Place {
+    fn from(pointer: &str) -> Self {
+        Self::Pointer(pointer.to_owned())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pointer(pointer) => f.write_str(pointer),
+            Self::Line(line) => write!(f, "line {line}"),
+        }
+    }
+}
+
+/// An object, and where in the body it stands. `null` counts as absent where nothing else is said.
 pub struct Fields<'a> {
     object: &'a Map<String, Value>,
-    pointer: String,
+    place: Place,
     faults: &'a Faults,
 }
 
 impl<'a> Fields<'a> {
     /// The fields of an object that has these and no others.
-    pub fn of(value: &'a Value, pointer: &str, known: &[&str], faults: &'a Faults) -> Option<Self> {
+    pub fn of(
+        value: &'a Value,
+        place: impl Into<Place>,
+        known: &[&str],
+        faults: &'a Faults,
+    ) -> Option<Self> {
+        let place = place.into();
         let Some(object) = value.as_object() else {
-            faults.add(pointer, "must be an object");
+            faults.add(place.to_string(), "must be an object");
             return None;
         };
         let fields = Self {
             object,
-            pointer: pointer.to_owned(),
+            place,
             faults,
         };
         for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
@@ -54,17 +104,12 @@ impl<'a> Fields<'a> {
 
     /// Notes what is wrong with a field.
     pub fn fault(&self, name: &str, message: impl Into<String>) {
-        self.faults.add(self.pointer_to(name), message);
+        self.faults.add(self.place.field(name), message);
     }
 
     /// Notes what is wrong with a part of a field.
     pub fn inner_fault(&self, name: &str, inner: &str, message: impl Into<String>) {
-        let pointer = format!("{}/{}", self.pointer_to(name), escaped(inner));
-        self.faults.add(pointer, message);
-    }
-
-    fn pointer_to(&self, name: &str) -> String {
-        format!("{}/{}", self.pointer, escaped(name))
+        self.faults.add(self.place.inner(name, inner), message);
     }
 
     /// Whether a field is there, be it `null`.

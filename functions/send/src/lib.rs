@@ -4,10 +4,12 @@ pub mod accept;
 pub mod broadcasts;
 pub mod contacts;
 pub mod fields;
+pub mod import;
 pub mod new_broadcast;
 pub mod new_message;
 pub mod problem;
 pub mod request;
+pub mod rows;
 
 use std::sync::Arc;
 
@@ -35,7 +37,10 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/health", get(health))
         .route("/v1/contacts", put(contacts::upsert))
-        .route("/v1/contacts/{contact_id}", get(contacts::show))
+        .route(
+            "/v1/contacts/{contact_id}",
+            get(contacts::show).delete(contacts::delete),
+        )
         .route("/v1/broadcasts", post(broadcasts::create))
         .route("/v1/broadcasts/{id}", get(broadcasts::show))
         .route("/v1/broadcasts/{id}/resume", post(broadcasts::resume))

@@ -87,7 +87,7 @@ fn attachment(value: &Value, faults: &Faults) {
         Some("template") => faults.add(pointer, "must be an object with a template_type"),
         Some(_) => {
             let known = ["url", "attachment_id", "is_reusable"];
-            let Some(payload) = Fields::of(payload, &pointer, &known, faults) else {
+            let Some(payload) = Fields::of(payload, pointer.as_str(), &known, faults) else {
                 return;
             };
             match (payload.optional("url"), payload.optional("attachment_id")) {
@@ -116,7 +116,7 @@ fn template(value: &Value, faults: &Faults) {
     let pointer = format!("{POINTER}/language");
     let language = fields.required("language");
     if let Some(language) =
-        language.and_then(|value| Fields::of(value, &pointer, &["code"], faults))
+        language.and_then(|value| Fields::of(value, pointer.as_str(), &["code"], faults))
     {
         short(&language, "code", 20);
     }

@@ -21,7 +21,7 @@ pub struct Problem {
 /// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// Where: a JSON pointer into the body, or the name of a parameter or header.
+    /// Where: a JSON pointer into the body, a line and column of CSV, or the name of a parameter or header.
     pub field: String,
     /// What is wrong there.
     pub message: String,

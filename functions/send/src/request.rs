@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,6 +16,9 @@ use crate::problem::Problem;
 /// Bytes in one body.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
+const JSON: &str = "application/json";
+const CSV: &str = "text/csv";
+
 /// A body of JSON, whatever it holds.
 pub struct JsonBody(pub Value);
 
@@ -22,34 +26,68 @@ impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _app: &Arc<App>) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            let detail = "The body must be application/json.";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        if !is(JSON, request.headers()) {
+            return Err(unsupported("The body must be application/json."));
         }
-        let body = axum::body::to_bytes(request.into_body(), MAX_BODY)
-            .await
-            .map_err(|_| {
-                let detail = format!("The body must have at most {MAX_BODY} bytes.");
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-            })?;
-        let value = serde_json::from_slice(&body).map_err(|error| {
-            let message = format!(
-                "must be JSON; it is not at line {}, column {}",
-                error.line(),
-                error.column()
-            );
-            Problem::fault("", message)
-        })?;
-        Ok(Self(value))
+        Ok(Self(json(&whole(request).await?)?))
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// A body of JSON or of CSV, whatever it holds.
+pub enum JsonOrCsv {
+    /// As JSON.
+    Json(Value),
+    /// As CSV, not read yet.
+    Csv(Bytes),
+}
+
+impl FromRequest<Arc<App>> for JsonOrCsv {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _app: &Arc<App>) -> Result<Self, Problem> {
+        if is(JSON, request.headers()) {
+            Ok(Self::Json(json(&whole(request).await?)?))
+        } else if is(CSV, request.headers()) {
+            Ok(Self::Csv(whole(request).await?))
+        } else {
+            Err(unsupported(
+                "The body must be application/json or text/csv.",
+            ))
+        }
+    }
+}
+
+/// Whether the body is said to be of this type, whatever its parameters.
+fn is(media_type: &str, headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(media_type))
+}
+
+fn unsupported(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+}
+
+async fn whole(request: Request) -> Result<Bytes, Problem> {
+    axum::body::to_bytes(request.into_body(), MAX_BODY)
+        .await
+        .map_err(|_| {
+            let detail = format!("The body must have at most {MAX_BODY} bytes.");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        })
+}
+
+fn json(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!(
+            "must be JSON; it is not at line {}, column {}",
+            error.line(),
+            error.column()
+        );
+        Problem::fault("", message)
+    })
 }
 
 /// The id in the path.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aws_sdk_dynamodb::types::KeysAndAttributes;
+use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValue};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::Value;
@@ -204,5 +204,19 @@ impl Store {
             .await
             .map_err(unsettled("write a contact"))?;
         Ok(())
+    }
+
+    /// Forgets a contact; whether there was one.
+    pub async fn delete_contact(&self, contact_id: &ContactId) -> Result<bool, Error> {
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.contacts)
+            .key("contact_id", value(contact_id)?)
+            .return_values(ReturnValue::AllOld);
+        let deleted = patiently(|| call.clone().send())
+            .await
+            .map_err(unsettled("delete a contact"))?;
+        Ok(deleted.attributes.is_some())
     }
 }

@@ -1,5 +1,7 @@
 //! The row of one contact in one job: the per-contact idempotency key and its outcome.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
@@ -84,6 +86,13 @@ pub enum Status {
     Waiting,
     /// See [`State::InDoubt`].
     InDoubt,
+}
+
+/// As stored and shown.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 impl State {

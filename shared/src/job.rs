@@ -251,9 +251,22 @@ pub struct DuplicatesPrevented {
     pub reservation: u64,
 }
 
-/// A broadcast as `POST` and `GET /v1/broadcasts` answer it.
+/// A broadcast as `POST /v1/broadcasts` and `GET /v1/broadcasts/{id}` answer it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The whole of it.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// Its jobs by Page.
+    pub jobs: Vec<JobReport>,
+    /// The request itself worked it off, and was answered with 200.
+    #[serde(skip)]
+    pub done_inline: bool,
+}
+
+/// A broadcast as `GET /v1/broadcasts` lists it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
     /// Its identity.
     pub broadcast_id: BroadcastId,
     /// The first of [`JobStatus`] that one of its jobs has.
@@ -268,11 +281,6 @@ pub struct Report {
     pub counters: Counters,
     /// The sum over its layers and jobs.
     pub duplicates_prevented: DuplicatesPrevented,
-    /// Its jobs by Page.
-    pub jobs: Vec<JobReport>,
-    /// The request itself worked it off, and was answered with 200.
-    #[serde(skip)]
-    pub done_inline: bool,
 }
 
 /// A job as the API shows it.
@@ -294,7 +302,8 @@ impl Report {
     /// The report on a broadcast and all of its jobs.
     pub fn new(broadcast: Broadcast, jobs: &[Job]) -> Self {
         let by_page: BTreeMap<_, _> = jobs.iter().map(|job| (&job.page_id, job)).collect();
-        Self {
+        let done_inline = broadcast.done_inline;
+        let summary = Summary {
             status: jobs
                 .iter()
                 .map(|job| job.status)
@@ -307,21 +316,22 @@ impl Report {
                 claim: jobs.iter().map(|job| job.prevented_claim).sum(),
                 reservation: jobs.iter().map(|job| job.prevented_reservation).sum(),
             },
-            jobs: by_page
-                .into_values()
-                .map(|job| JobReport {
-                    page_id: job.page_id.clone(),
-                    status: job.status,
-                    reason: job.reason.clone(),
-                    contacts: job.contacts,
-                    counters: job.counters(),
-                })
-                .collect(),
-            done_inline: broadcast.done_inline,
             broadcast_id: broadcast.broadcast_id,
             created_at: broadcast.created_at,
             scheduled_at: broadcast.scheduled_at,
             contacts: broadcast.contacts,
+        };
+        let jobs = by_page.into_values().map(|job| JobReport {
+            page_id: job.page_id.clone(),
+            status: job.status,
+            reason: job.reason.clone(),
+            contacts: job.contacts,
+            counters: job.counters(),
+        });
+        Self {
+            summary,
+            jobs: jobs.collect(),
+            done_inline,
         }
     }
 }

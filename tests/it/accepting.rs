@@ -263,5 +263,5 @@ async fn a_request_that_waited_at_the_door_while_its_key_expired_is_a_repetition
     let second = accept(&stack.app, new, None, received).await.unwrap();
 
     assert!(second.replayed);
-    assert_eq!(second.report.broadcast_id, first.broadcast_id());
+    assert_eq!(second.report.summary.broadcast_id, first.broadcast_id());
 }

@@ -1,10 +1,288 @@
 //! What became of whom: the report, the list of deliveries, the log.
 
-use axum::http::StatusCode;
-use local::sandbox::{Answer, Fault};
-use serde_json::json;
+use std::collections::BTreeSet;
+use std::slice;
 
-use crate::stack::{PAGES, Stack};
+use axum::body::Bytes;
+use axum::http::{Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use local::sandbox::{Answer, Fault};
+use serde_json::{Value, json};
+use shared::ids::BroadcastId;
+
+use crate::stack::{PAGES, Stack, request};
+
+const COLUMNS: [&str; 7] = [
+    "contact_id",
+    "page_id",
+    "status",
+    "message_id",
+    "reason",
+    "attempts",
+    "updated_at",
+];
+
+/// The rows of one answer of CSV.
+fn rows(answer: &Response<Bytes>) -> Vec<Vec<String>> {
+    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+    assert_eq!(answer.headers()["content-type"], "text/csv; charset=utf-8");
+    let mut reader = csv::Reader::from_reader(&answer.body()[..]);
+    assert_eq!(reader.headers().unwrap(), &COLUMNS[..]);
+    let rows = reader.records();
+    rows.map(|row| row.unwrap().iter().map(str::to_owned).collect())
+        .collect()
+}
+
+/// All deliveries of a broadcast as CSV, answer by answer.
+async fn export(stack: &Stack, id: &BroadcastId, limit: usize) -> Vec<Vec<String>> {
+    let (mut exported, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/broadcasts/{id}/deliveries?limit={limit}{cursor}");
+        let answer = stack.csv(&path).await;
+        let rows = rows(&answer);
+        assert!(rows.len() <= limit);
+        exported.extend(rows);
+        let Some(next) = answer.headers().get("x-next-cursor") else {
+            return exported;
+        };
+        cursor = format!("&cursor={}", next.to_str().unwrap());
+    }
+}
+
+/// All broadcasts as the API lists them, so many an answer.
+async fn list(stack: &Stack, limit: usize) -> Vec<Value> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/broadcasts?limit={limit}{cursor}");
+        let mut answer = stack.call("GET", &path, None, None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        let part = answer.body["items"].as_array_mut().unwrap();
+        assert!(part.len() <= limit);
+        items.append(part);
+        let Some(next) = answer.body["next_cursor"].as_str() else {
+            return items;
+        };
+        cursor = format!("&cursor={next}");
+    }
+}
+
+#[tokio::test]
+async fn broadcasts_of_one_millisecond_are_listed_newest_first_without_gap_or_repeat() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let first = stack.app.clock.now();
+    let mut expected = Vec::new();
+    for n in 0..3 {
+        let received = first + SignedDuration::from_millis(n / 2);
+        let post = async |m: i64| {
+            let mut body = request(&ids);
+            body["message"]["text"] = json!(format!("Nr {n} {m}"));
+            stack.post_at(received, &body).await.broadcast_id()
+        };
+        let ids = tokio::join!(post(0), post(1), post(2), post(3));
+        expected.extend([ids.0, ids.1, ids.2, ids.3]);
+    }
+
+    let listed = list(&stack, 100).await;
+
+    assert_eq!(listed.len(), expected.len());
+    for id in &expected {
+        let mut report = stack.report(id).await;
+        report.as_object_mut().unwrap().remove("jobs").unwrap();
+        assert_eq!(listed.iter().filter(|item| **item == report).count(), 1);
+    }
+    let times = listed.iter().map(|item| item["created_at"].as_str());
+    let times: Vec<Timestamp> = times.map(|time| time.unwrap().parse().unwrap()).collect();
+    assert!(times.is_sorted_by(|earlier, later| earlier >= later));
+    assert_eq!(times.iter().filter(|time| **time == first).count(), 8);
+    for limit in 1..=expected.len() + 1 {
+        assert_eq!(list(&stack, limit).await, listed, "limit {limit}");
+    }
+    let by_default = stack.call("GET", "/v1/broadcasts", None, None).await;
+    assert_eq!(by_default.body["items"], json!(listed));
+}
+
+#[tokio::test]
+async fn broadcasts_that_come_while_the_list_is_read_repeat_nothing() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(3).await;
+    let mut before = Vec::new();
+    for contact_id in &ids {
+        before.push(
+            stack
+                .broadcast(slice::from_ref(contact_id))
+                .await
+                .to_string(),
+        );
+    }
+
+    let path = "/v1/broadcasts?limit=1";
+    let newest = stack.call("GET", path, None, None).await.body;
+    stack.broadcast(&ids).await;
+    let cursor = newest["next_cursor"].as_str().unwrap();
+    let path = format!("/v1/broadcasts?cursor={cursor}");
+    let rest = stack.call("GET", &path, None, None).await.body;
+
+    assert_eq!(newest["items"][0]["broadcast_id"], before[2]);
+    assert_eq!(rest["items"][0]["broadcast_id"], before[1]);
+    assert_eq!(rest["items"][1]["broadcast_id"], before[0]);
+    assert_eq!(rest["items"].as_array().unwrap().len(), 2);
+    assert_eq!(rest["next_cursor"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_wrong_parameter_of_a_list_is_400_and_named() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let deliveries = format!("/v1/broadcasts/{id}/deliveries");
+    let cursor_of_deliveries = "cGFnZS0xIA";
+
+    for (path, parameter, value) in [
+        ("/v1/broadcasts", "limit", "0"),
+        ("/v1/broadcasts", "limit", "101"),
+        ("/v1/broadcasts", "limit", "-1"),
+        ("/v1/broadcasts", "limit", ""),
+        ("/v1/broadcasts", "cursor", ""),
+        ("/v1/broadcasts", "cursor", "x"),
+        ("/v1/broadcasts", "cursor", cursor_of_deliveries),
+        ("/v1/broadcasts", "status", "sent"),
+        (&deliveries, "limit", "0"),
+        (&deliveries, "limit", "10001"),
+        (&deliveries, "limit", "many"),
+        (&deliveries, "cursor", "x"),
+        (&deliveries, "status", "lost"),
+        (&deliveries, "page", "1"),
+    ] {
+        let path = format!("{path}?{parameter}={value}");
+        let answers = [
+            stack.call("GET", &path, None, None).await.body,
+            serde_json::from_slice(stack.csv(&path).await.body()).unwrap(),
+        ];
+        for answer in answers {
+            assert_eq!(answer["status"], 400, "{path}: {answer}");
+            assert_eq!(answer["errors"][0]["field"], parameter, "{path}: {answer}");
+        }
+    }
+    let path = format!("{deliveries}?limit=10000&cursor={cursor_of_deliveries}");
+    assert_eq!(stack.csv(&path).await.status(), StatusCode::OK);
+    let as_json = stack.call("GET", &path, None, None).await;
+    assert_eq!(as_json.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn deliveries_as_csv_are_those_of_json_and_safe_in_a_spreadsheet() {
+    let stack = Stack::start().await;
+    let ids = ["=1+1", "+2", "-3", "@sum(A1)", "plain", "a,\"b\"", "é"].map(str::to_owned);
+    let of_page_2 = ["=2", "6001"].map(str::to_owned);
+    stack.import(PAGES[0], &ids).await;
+    stack.import(PAGES[1], &of_page_2).await;
+    stack
+        .sandbox
+        .add_fault(Fault::answering(Answer::Reset).to_contacts([&ids[0]]));
+    let id = stack.broadcast(&[&ids[..], &of_page_2].concat()).await;
+    let nobody_yet = export(&stack, &id, 10_000).await;
+    stack.finish(&id).await;
+
+    let items = stack.deliveries(&id, "").await;
+    let expected: Vec<_> = items
+        .iter()
+        .map(|item| {
+            let cell = |column| match &item[column] {
+                Value::Null => String::new(),
+                Value::String(text) if text.starts_with(['=', '+', '-', '@']) => format!("'{text}"),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            COLUMNS.map(cell).to_vec()
+        })
+        .collect();
+
+    assert_eq!(nobody_yet, Vec::<Vec<String>>::new());
+    for limit in [1, 2, 9, 10_000] {
+        assert_eq!(export(&stack, &id, limit).await, expected, "limit {limit}");
+    }
+    let contacts: BTreeSet<_> = expected.iter().map(|row| row[0].as_str()).collect();
+    let defused = [
+        "'=1+1",
+        "'=2",
+        "'+2",
+        "'-3",
+        "'@sum(A1)",
+        "plain",
+        "a,\"b\"",
+        "é",
+        "6001",
+    ];
+    assert_eq!(contacts, BTreeSet::from(defused));
+    let in_doubt = format!("/v1/broadcasts/{id}/deliveries?status=in_doubt");
+    assert_eq!(rows(&stack.csv(&in_doubt).await)[0][0], "'=1+1");
+}
+
+#[tokio::test]
+async fn an_export_of_a_running_broadcast_has_whatever_was_settled_before_once() {
+    let stack = Stack::with(&[("PAGE_RATE_PER_SECOND", "100")]).await;
+    let mut ids = stack.contacts(300).await;
+    ids.reverse();
+    let id = stack.broadcast(&ids).await;
+
+    let exporting = async {
+        let mut sizes = Vec::new();
+        loop {
+            let completed = stack.report(&id).await["status"] == "completed";
+            let settled = stack.deliveries(&id, "&status=sent").await;
+            let exported = export(&stack, &id, 23).await;
+            let contacts = exported.iter().map(|row| row[0].clone());
+            let contacts: BTreeSet<_> = contacts.collect();
+            assert_eq!(contacts.len(), exported.len(), "somebody is there twice");
+            for item in settled {
+                let contact_id = item["contact_id"].as_str().unwrap();
+                assert!(contacts.contains(contact_id), "{contact_id} is missing");
+            }
+            sizes.push(exported.len());
+            if completed {
+                return sizes;
+            }
+        }
+    };
+    let (_, sizes) = tokio::join!(stack.finish(&id), exporting);
+
+    assert!(
+        sizes.iter().any(|size| (1..300).contains(size)),
+        "{sizes:?}"
+    );
+    assert_eq!(sizes.last(), Some(&300));
+}
+
+#[tokio::test]
+async fn an_answer_of_csv_ends_before_lambda_would_refuse_it() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    let written: Vec<_> = (0..40).map(|n| format!("large-{n:02}")).collect();
+    for contact_id in &written {
+        let reason = "\"x".repeat(50_000);
+        stack.write_skipped_by_hand(&job, contact_id, &reason).await;
+    }
+
+    let (mut exported, mut answers, mut cursor) = (Vec::new(), 0, String::new());
+    loop {
+        let path = format!("/v1/broadcasts/{id}/deliveries?{cursor}");
+        let answer = stack.csv(&path).await;
+        let body = std::str::from_utf8(answer.body()).unwrap();
+        assert!(json!(body).to_string().len() < 6_000_000);
+        exported.extend(rows(&answer).into_iter().map(|row| row[0].clone()));
+        answers += 1;
+        let Some(next) = answer.headers().get("x-next-cursor") else {
+            break;
+        };
+        cursor = format!("cursor={}", next.to_str().unwrap());
+    }
+
+    assert_eq!(exported, written);
+    assert!(answers > 1);
+}
 
 #[tokio::test]
 async fn deliveries_are_listed_by_page_and_contact_without_gap_or_repeat() {
@@ -63,7 +341,7 @@ async fn what_is_not_there_is_404_and_what_cannot_be_asked_is_400() {
     let stack = Stack::start().await;
     let ids = stack.contacts(1).await;
     let id = stack.broadcast(&ids).await;
-    let unknown = shared::ids::BroadcastId::random();
+    let unknown = BroadcastId::random();
     for (method, path, status) in [
         (
             "GET",

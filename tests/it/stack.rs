@@ -12,9 +12,11 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::Message;
 use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
-use jiff::SignedDuration;
+use axum::body::{Body, Bytes};
+use axum::http::{Request, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
+use lambda_http::request::RequestContext;
 use local::clients;
 use local::database::Database;
 use local::queue::Queue;
@@ -58,14 +60,6 @@ pub struct Answer {
     pub status: StatusCode,
     pub replayed: bool,
     pub body: Value,
-}
-
-/// What the API answered, whatever it is.
-#[derive(Debug)]
-pub struct RawAnswer {
-    pub status: StatusCode,
-    pub content_type: String,
-    pub body: axum::body::Bytes,
 }
 
 impl Answer {
@@ -173,35 +167,27 @@ impl Stack {
             request = request.header("idempotency-key", key);
         }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        self.answer(request.body(body).unwrap()).await
+        self.json(request.body(body).unwrap()).await
     }
 
     /// Imports contacts as a body of this type.
     pub async fn import_as(&self, content_type: &str, body: impl Into<Body>) -> Answer {
         let request = Request::put("/v1/contacts").header("content-type", content_type);
-        self.answer(request.body(body.into()).unwrap()).await
+        self.json(request.body(body.into()).unwrap()).await
     }
 
-    async fn answer(&self, request: Request<Body>) -> Answer {
+    async fn json(&self, request: Request<Body>) -> Answer {
         let is_post = request.method() == "POST";
-        let answer = self.router.clone().oneshot(request).await.unwrap();
-        let (status, replayed) = (
-            answer.status(),
-            answer.headers().contains_key("idempotent-replayed"),
-        );
-        let body = axum::body::to_bytes(answer.into_body(), usize::MAX)
-            .await
-            .unwrap();
+        let answer = self.raw(request).await;
         let answer = Answer {
-            status,
-            replayed,
-            body: if body.is_empty() {
-                Value::Null
-            } else {
-                serde_json::from_slice(&body).unwrap()
+            status: answer.status(),
+            replayed: answer.headers().contains_key("idempotent-replayed"),
+            body: match answer.body() {
+                body if body.is_empty() => Value::Null,
+                body => serde_json::from_slice(body).unwrap(),
             },
         };
-        if is_post && status.is_success() {
+        if is_post && answer.status.is_success() {
             self.broadcasts
                 .lock()
                 .unwrap()
@@ -211,17 +197,17 @@ impl Stack {
     }
 
     /// A request as it stands, and its answer.
-    pub async fn raw(&self, request: Request<Body>) -> RawAnswer {
+    pub async fn raw(&self, request: Request<Body>) -> Response<Bytes> {
         let answer = self.router.clone().oneshot(request).await.unwrap();
-        let content_type = answer.headers().get("content-type");
-        let content_type = content_type.map(|value| value.to_str().unwrap().to_owned());
-        RawAnswer {
-            status: answer.status(),
-            content_type: content_type.unwrap_or_default(),
-            body: axum::body::to_bytes(answer.into_body(), usize::MAX)
-                .await
-                .unwrap(),
-        }
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        Response::from_parts(head, body)
+    }
+
+    /// Asks for CSV, as a caller who takes other things too.
+    pub async fn csv(&self, path: &str) -> Response<Bytes> {
+        let request = Request::get(path).header("accept", "text/html, Text/CSV;q=0.9");
+        self.raw(request.body(Body::empty()).unwrap()).await
     }
 
     /// Imports contacts of a Page by their ids.
@@ -256,6 +242,17 @@ impl Stack {
 
     pub async fn post_with_key(&self, key: &str, body: &Value) -> Answer {
         self.call("POST", "/v1/broadcasts", Some(key), Some(body))
+            .await
+    }
+
+    /// Asks for a broadcast in a request that API Gateway received at this time.
+    pub async fn post_at(&self, received: Timestamp, body: &Value) -> Answer {
+        let mut context = ApiGatewayV2httpRequestContext::default();
+        context.time_epoch = received.as_millisecond();
+        let request = Request::post("/v1/broadcasts")
+            .header("content-type", "application/json")
+            .extension(RequestContext::ApiGatewayV2(context));
+        self.json(request.body(Body::from(body.to_string())).unwrap())
             .await
     }
 
@@ -327,7 +324,7 @@ impl Stack {
 
     pub async fn process_job_for(&self, hint: &Hint, time: Duration) -> SqsBatchResponse {
         let mut context = lambda_runtime::Context::default();
-        context.deadline = u64::try_from((jiff::Timestamp::now() + time).as_millisecond()).unwrap();
+        context.deadline = u64::try_from((Timestamp::now() + time).as_millisecond()).unwrap();
         process_job::handle(&self.app, hint.event(), &context).await
     }
 
@@ -396,6 +393,26 @@ impl Stack {
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":waiting", text("waiting"))
             .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Writes the row of a contact that was skipped for this reason.
+    pub async fn write_skipped_by_hand(&self, job: &JobId, contact_id: &str, reason: &str) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let number = |number: u32| AttributeValue::N(number.to_string());
+        let call = clients::dynamodb(self.database.endpoint()).put_item();
+        call.table_name(&self.app.config.deliveries_table)
+            .item("job", text(&job.to_string()))
+            .item("contact_id", text(contact_id))
+            .item("status", text("skipped"))
+            .item("reason", text(reason))
+            .item("token", text("by hand"))
+            .item("epoch", number(1))
+            .item("attempts", number(1))
+            .item("reserved_at", number(0))
+            .item("updated_at", number(0))
             .send()
             .await
             .unwrap();

@@ -103,8 +103,11 @@ async fn work_off(app: &App, broadcast: Broadcast, jobs: &[Job]) -> Result<Accep
         Ok(Some(report)) => report,
         _ => Report::new(broadcast, jobs),
     };
-    if report.status == JobStatus::Completed {
-        let noted = app.store.note_done_inline(&report.broadcast_id).await;
+    if report.summary.status == JobStatus::Completed {
+        let noted = app
+            .store
+            .note_done_inline(&report.summary.broadcast_id)
+            .await;
         report.done_inline = noted.is_ok();
     }
     Ok(Accepted {

@@ -3,8 +3,10 @@
 pub mod accept;
 pub mod broadcasts;
 pub mod contacts;
+pub mod deliveries;
 pub mod fields;
 pub mod import;
+pub mod list;
 pub mod new_broadcast;
 pub mod new_message;
 pub mod problem;
@@ -41,13 +43,13 @@ pub fn router(app: Arc<App>) -> Router {
             "/v1/contacts/{contact_id}",
             get(contacts::show).delete(contacts::delete),
         )
-        .route("/v1/broadcasts", post(broadcasts::create))
-        .route("/v1/broadcasts/{id}", get(broadcasts::show))
         .route("/v1/broadcasts/{id}/resume", post(broadcasts::resume))
         .route(
-            "/v1/broadcasts/{id}/deliveries",
-            get(broadcasts::deliveries),
+            "/v1/broadcasts",
+            post(broadcasts::create).get(broadcasts::list),
         )
+        .route("/v1/broadcasts/{id}", get(broadcasts::show))
+        .route("/v1/broadcasts/{id}/deliveries", get(deliveries::list))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)

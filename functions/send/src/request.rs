@@ -1,5 +1,6 @@
 //! What every handler asks of a request before it looks at its fields.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -62,8 +63,7 @@ fn is(media_type: &str, headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(media_type))
+    content_type.is_some_and(|value| is_type(value, media_type))
 }
 
 fn unsupported(detail: &str) -> Problem {
@@ -88,6 +88,27 @@ fn json(body: &[u8]) -> Result<Value, Problem> {
         );
         Problem::fault("", message)
     })
+}
+
+/// Whether a media type is this one, whatever its parameters.
+fn is_type(value: &str, essence: &str) -> bool {
+    let found = value.split(';').next().unwrap_or_default();
+    found.trim().eq_ignore_ascii_case(essence)
+}
+
+/// Whether the caller names CSV among what they take; others get JSON.
+pub struct AcceptsCsv(pub bool);
+
+impl FromRequestParts<Arc<App>> for AcceptsCsv {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Infallible> {
+        let accepted = parts.headers.get_all(header::ACCEPT).into_iter();
+        let mut accepted = accepted
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        Ok(Self(accepted.any(|value| is_type(value, CSV))))
+    }
 }
 
 /// The id in the path.

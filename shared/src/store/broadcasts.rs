@@ -4,11 +4,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use jiff::Timestamp;
-use serde::Serialize;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::requests::{Answered, RequestKey};
 use super::{
-    Error, REPORT_OUTLIVES, SCHEMA, Store, expiry, from_item, incomplete, patiently, refused,
+    Error, REPORT_OUTLIVES, SCHEMA, Store, at, expiry, from_item, incomplete, patiently, refused,
     to_item, transact, unsettled, value,
 };
 use crate::ids::{BroadcastId, JobId};
@@ -54,8 +56,28 @@ struct StoredJob<'a> {
     job: &'a Job,
 }
 
+/// Where a broadcast stands among all. Of one millisecond there may be several, so the time alone is no place to go on from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Listed {
+    /// When its request was received.
+    #[serde(with = "millisecond::required")]
+    pub created_at: Timestamp,
+    /// Its identity.
+    #[serde(rename = "pk", deserialize_with = "from_partition")]
+    pub broadcast_id: BroadcastId,
+}
+
+const PARTITION_PREFIX: &str = "broadcast#";
+
 pub(super) fn partition(broadcast_id: &BroadcastId) -> String {
-    format!("broadcast#{broadcast_id}")
+    format!("{PARTITION_PREFIX}{broadcast_id}")
+}
+
+fn from_partition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BroadcastId, D::Error> {
+    let partition = String::deserialize(deserializer)?;
+    let id = partition.strip_prefix(PARTITION_PREFIX);
+    id.and_then(BroadcastId::parse)
+        .ok_or_else(|| D::Error::custom("is no broadcast's partition"))
 }
 
 pub(super) fn job_sort_key(job: &JobId) -> String {
@@ -189,6 +211,43 @@ impl Store {
     pub async fn note_done_inline(&self, broadcast_id: &BroadcastId) -> Result<(), Error> {
         let key = (partition(broadcast_id), BROADCAST_SORT_KEY.to_owned());
         self.change(key, "SET done_inline = :value", true).await
+    }
+
+    /// Broadcasts from the newest, from after `after`; at most `limit`. Where to go on, unless that was all.
+    ///
+    /// The index lags: it may miss a new broadcast for a moment, and name one that is gone.
+    pub async fn list_broadcasts(
+        &self,
+        after: Option<&Listed>,
+        limit: i32,
+    ) -> Result<(Vec<Listed>, Option<Listed>), Error> {
+        const OPERATION: &str = "list broadcasts";
+        let mut call = self
+            .client
+            .query()
+            .table_name(&self.broadcasts)
+            .index_name("recent")
+            .key_condition_expression("listed = :listed")
+            .expression_attribute_values(":listed", value(BROADCAST_SORT_KEY)?)
+            .scan_index_forward(false)
+            .limit(limit);
+        if let Some(after) = after {
+            call = call
+                .exclusive_start_key("listed", value(BROADCAST_SORT_KEY)?)
+                .exclusive_start_key("created_at", at(after.created_at)?)
+                .exclusive_start_key("pk", value(partition(&after.broadcast_id))?)
+                .exclusive_start_key("sk", value(BROADCAST_SORT_KEY)?);
+        }
+        let found = patiently(|| call.clone().send())
+            .await
+            .map_err(unsettled(OPERATION))?;
+        let listed = found.items.unwrap_or_default().into_iter();
+        let listed = listed
+            .map(|key| from_item(OPERATION, key))
+            .collect::<Result<_, _>>()?;
+        let last = found.last_evaluated_key;
+        let last = last.map(|key| from_item(OPERATION, key)).transpose()?;
+        Ok((listed, last))
     }
 
     /// Counts a request that was answered with this broadcast.

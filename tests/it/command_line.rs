@@ -1,79 +1,16 @@
 //! The local stack as its user starts it: by its commands, with what they print, log and exit with.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-const EXECUTABLE: &str = env!("CARGO_BIN_EXE_oncecast-local");
+use crate::up::{EXECUTABLE, Up};
+
 const TOKEN: &str = "EAAB-a-token-that-nobody-may-see";
 const TEXT: &str = "a-text-that-nobody-may-see";
-
-/// A running `up`, ended with the test.
-struct Up {
-    child: Child,
-    url: String,
-}
-
-impl Up {
-    fn start(token_file: &str) -> Self {
-        let mut child = Command::new(EXECUTABLE)
-            .args([
-                "up",
-                "--port",
-                "0",
-                "--schedule-every",
-                "1s",
-                "--page-tokens",
-                token_file,
-            ])
-            .env("RUST_LOG", "trace")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut lines = lines.map_while(Result::ok);
-        let api = lines.find(|line| line.trim_start().starts_with("API "));
-        let url = api.and_then(|line| line.split_whitespace().last().map(str::to_owned));
-        // What it prints further on must find a reader.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            child,
-            url: url.unwrap(),
-        }
-    }
-
-    /// Everything that it and its functions log until it is told to end.
-    fn log(&mut self) -> std::thread::JoinHandle<String> {
-        let mut stderr = self.child.stderr.take().unwrap();
-        std::thread::spawn(move || {
-            let mut log = Vec::new();
-            stderr.read_to_end(&mut log).unwrap();
-            String::from_utf8_lossy(&log).into_owned()
-        })
-    }
-
-    fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn file_of(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
@@ -84,17 +21,9 @@ fn file_of(text: &str) -> NamedTempFile {
 #[tokio::test]
 async fn a_broadcast_by_hand_leaves_no_token_and_no_text_in_any_log() {
     let tokens = file_of(&json!({"page-1": TOKEN}).to_string());
-    let mut up = Up::start(tokens.path().to_str().unwrap());
-    let log = up.log();
-    let http = reqwest::Client::new();
-    let call = async |method: &str, path: &str, body: Value| -> Value {
-        let call = http.request(method.parse().unwrap(), format!("{}{path}", up.url));
-        let call = call
-            .header("content-type", "application/json")
-            .body(body.to_string());
-        let answer = call.send().await.unwrap().bytes().await.unwrap();
-        serde_json::from_slice(&answer).unwrap()
-    };
+    let page_tokens = ["--page-tokens", tokens.path().to_str().unwrap()];
+    let up = Up::start(&page_tokens, &[("RUST_LOG", "trace")]);
+    let call = async |method: &str, path: &str, body: Value| up.call(method, path, &body).await;
 
     let contacts = json!([{"contact_id": "ana", "page_id": "page-1"}, {"contact_id": "ben", "page_id": "page-1"}]);
     call("PUT", "/v1/contacts", json!({"contacts": contacts})).await;
@@ -123,9 +52,7 @@ async fn a_broadcast_by_hand_leaves_no_token_and_no_text_in_any_log() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    up.terminate();
-    let ended = up.child.wait().unwrap();
-    let log = log.join().unwrap();
+    let (ended, log) = up.terminate();
 
     assert!(ended.success(), "{ended}");
     for expected in [

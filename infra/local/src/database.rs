@@ -1,7 +1,11 @@
-//! DynamoDB on this machine: dynoxide, in memory, as an HTTP endpoint for the real SDK.
+//! DynamoDB on this machine: dynoxide, in memory or in a file, as an HTTP endpoint for the real SDK.
+//!
+//! A file is SQLite's, with a write-ahead log that is synced at every commit (`journal_mode=WAL`, `synchronous=FULL`:
+//! dynoxide sets the one and leaves the other at its default). What was answered has therefore reached the disk.
 
 use std::io;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dynoxide::server;
@@ -17,11 +21,13 @@ const TTL_SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub enum Error {
     #[error("the database could not be opened")]
     Open(#[source] dynoxide::DynoxideError),
+    #[error("the database's path must be UTF-8: {}", path.display())]
+    Path { path: PathBuf },
     #[error("the database could not listen on 127.0.0.1")]
     Listen(#[from] io::Error),
 }
 
-/// A running database; it is gone with this value.
+/// A running database; it is closed with this value, and gone unless it has a file.
 #[derive(Debug)]
 pub struct Database {
     endpoint: String,
@@ -29,9 +35,20 @@ pub struct Database {
 }
 
 impl Database {
-    /// Starts an empty database on a free port.
+    /// Starts an empty database in memory, on a free port.
     pub fn start() -> Result<Database, Error> {
-        let database = dynoxide::Database::memory().map_err(Error::Open)?;
+        Database::serve(dynoxide::Database::memory().map_err(Error::Open)?)
+    }
+
+    /// Starts the database in this file, on a free port; it is made if there is none.
+    pub fn open(file: &Path) -> Result<Database, Error> {
+        let path = file.to_str().ok_or_else(|| Error::Path {
+            path: file.to_owned(),
+        })?;
+        Database::serve(dynoxide::Database::new(path).map_err(Error::Open)?)
+    }
+
+    fn serve(database: dynoxide::Database) -> Result<Database, Error> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);

@@ -4,6 +4,7 @@
 //!
 //! - [`stack`]: the system as one value, made of the parts below
 //! - [`database`], [`queue`], [`resources`]: DynamoDB and SQS over HTTP, and what the functions need in them
+//! - [`data_dir`], `recovery`: what is kept from one start to the next, and how it goes on
 //! - [`lambda`]: the functions as child processes that speak the Runtime API
 //! - `gateway`, `event_source`, `schedule`: what invokes the functions
 //! - [`sandbox`]: Messenger, with a ledger and with faults on request; `messenger`: it, or the real one
@@ -11,6 +12,7 @@
 
 pub mod clients;
 mod command_line;
+pub mod data_dir;
 pub mod database;
 mod demo;
 mod event_source;
@@ -18,6 +20,7 @@ mod gateway;
 pub mod lambda;
 mod messenger;
 pub mod queue;
+mod recovery;
 pub mod resources;
 mod runtime_thread;
 pub mod sandbox;

@@ -5,17 +5,21 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use shared::config::{Config, ConfigError};
+use shared::store::{self, Store};
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::clients;
+use crate::data_dir::{self, DataDir};
 use crate::database::{self, Database};
 use crate::event_source::EventSource;
 use crate::gateway;
 use crate::lambda::{Definition, Function};
 use crate::messenger::{self, Messenger};
 use crate::queue::Queue;
+use crate::recovery;
 use crate::resources::{self, Names, QueueUrls};
 use crate::sandbox::Sandbox;
 use crate::schedule;
@@ -41,6 +45,8 @@ pub struct Settings {
     pub graph_url: Option<String>,
     /// A JSON file of Page access tokens; may be absent only with the sandbox.
     pub page_tokens: Option<PathBuf>,
+    /// The directory that keeps everything from one start to the next; none: it is kept in memory.
+    pub data: Option<PathBuf>,
     /// How often `scheduled` is invoked.
     pub schedule_every: Duration,
     /// How long one invocation of `process-job` may take.
@@ -60,6 +66,7 @@ impl Default for Settings {
             port: 0,
             graph_url: None,
             page_tokens: None,
+            data: None,
             schedule_every: Duration::from_secs(60),
             process_timeout: Duration::from_secs(120),
             visibility_margin: Duration::from_secs(30),
@@ -73,11 +80,17 @@ impl Default for Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
+    Data(#[from] data_dir::Error),
+    #[error(transparent)]
     Database(#[from] database::Error),
     #[error("the queue cannot listen on 127.0.0.1")]
     Queue(#[source] io::Error),
     #[error(transparent)]
     Resources(#[from] resources::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the unfinished jobs cannot be found")]
+    Unfinished(#[source] store::Error),
     #[error(transparent)]
     Messenger(#[from] messenger::Error),
     #[error("port {port} is taken by another program; choose another with --port")]
@@ -108,19 +121,27 @@ pub struct Stack {
     queue_urls: QueueUrls,
     queue: Queue,
     database: Database,
+    _data: Option<DataDir>,
     _made_up_tokens: Option<NamedTempFile>,
 }
 
 impl Stack {
-    /// Starts everything, on empty tables and queues.
+    /// Starts everything: on what the data directory holds, or on empty tables; on empty queues in any case.
     pub async fn start(settings: Settings) -> Result<Stack, Error> {
         // What the operator can have got wrong comes first.
         let messenger = Messenger::choose(settings.graph_url, settings.page_tokens).await?;
+        let data = settings.data.as_deref().map(DataDir::take).transpose()?;
         let listener = listen(settings.port).await?;
 
         let names = Names::default();
-        let database = Database::start()?;
-        resources::create_tables(&clients::dynamodb(database.endpoint()), &names).await?;
+        let database = match &data {
+            Some(data) => data.start_database(&names).await?,
+            None => {
+                let database = Database::start()?;
+                resources::create_tables(&clients::dynamodb(database.endpoint()), &names).await?;
+                database
+            }
+        };
         let queue = Queue::start().map_err(Error::Queue)?;
         let sqs = clients::sqs(queue.endpoint());
         let visibility = settings.process_timeout + settings.visibility_margin;
@@ -165,6 +186,19 @@ impl Stack {
             function: process_job.clone(),
         };
         let mut bringing_work = JoinSet::new();
+        if data.is_some() {
+            let config = Config::from_variables(|name| {
+                let own = env.get(name).cloned();
+                own.or_else(|| std::env::var(name).ok())
+            })?;
+            let store = Store::new(clients::dynamodb(database.endpoint()), &config);
+            // Before anybody works, so that what is found is what an earlier stack left.
+            let jobs = recovery::unfinished(&store)
+                .await
+                .map_err(Error::Unfinished)?;
+            let queue = shared::queue::Queue::new(event_source.sqs.clone(), &config);
+            bringing_work.spawn(recovery::hint(queue, jobs));
+        }
         bringing_work.spawn(event_source.poll());
         bringing_work.spawn(schedule::run(scheduled.clone(), settings.schedule_every));
         Ok(Stack {
@@ -178,6 +212,7 @@ impl Stack {
             queue_urls,
             queue,
             database,
+            _data: data,
             _made_up_tokens: messenger.made_up_tokens,
         })
     }

@@ -1,6 +1,6 @@
 //! `local up`: runs the system until it is told to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -25,6 +25,9 @@ pub struct Options {
     /// JSON file of Page access tokens: {"PAGE ID": "TOKEN"}
     #[arg(long, value_name = "FILE")]
     page_tokens: Option<PathBuf>,
+    /// Keep everything in this directory, and go on from what it holds; it is made if there is none
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// How often to look for broadcasts that are due or stuck
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     schedule_every: Duration,
@@ -37,10 +40,12 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<(), Error> {
     shared::telemetry::init();
     let page_tokens = options.page_tokens.clone();
+    let data = options.data.clone();
     let stack = Stack::start(Settings {
         port: options.port,
         graph_url: options.graph_url,
         page_tokens: options.page_tokens,
+        data: options.data,
         schedule_every: options.schedule_every,
         process_timeout: options.process_timeout,
         ..Settings::default()
@@ -49,7 +54,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let stopped = tokio::select! {
         ready = stack.ready() => {
             ready?;
-            print_addresses(&stack, page_tokens.is_some());
+            print_addresses(&stack, page_tokens.is_some(), data.as_deref());
             stop_signal().await
         }
         stopped = stop_signal() => stopped,
@@ -72,7 +77,7 @@ async fn stop_signal() -> std::io::Result<()> {
     }
 }
 
-fn print_addresses(stack: &Stack, own_pages: bool) {
+fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>) {
     let api = stack.api_url();
     println!("Oncecast is ready.");
     println!("  API       {api}");
@@ -82,6 +87,10 @@ fn print_addresses(stack: &Stack, own_pages: bool) {
     }
     println!("  DynamoDB  {}", stack.database_endpoint());
     println!("  SQS       {}", stack.queue_endpoint());
+    match data {
+        Some(data) => println!("  Data      {}", data.display()),
+        None => println!("  Data      in memory: it ends with this process; --data DIR keeps it"),
+    }
     let page = if own_pages {
         "PAGE_ID"
     } else {

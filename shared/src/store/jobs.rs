@@ -394,6 +394,36 @@ impl Store {
             .collect()
     }
 
+    /// Every job that somebody must look at some time, whenever that is: for a start that finds no hints. The index lags.
+    pub async fn unfinished_jobs(&self) -> Result<Vec<JobId>, Error> {
+        const OPERATION: &str = "look for unfinished jobs";
+        let mut unfinished = Vec::new();
+        for shard in Self::wake_shards() {
+            let call = self
+                .client
+                .query()
+                .table_name(&self.broadcasts)
+                .index_name("wake")
+                .key_condition_expression("wake_shard = :shard")
+                .expression_attribute_values(":shard", value(shard.to_string())?);
+            let mut after = None;
+            loop {
+                let call = call.clone().set_exclusive_start_key(after);
+                let found = patiently(|| call.clone().send())
+                    .await
+                    .map_err(unsettled(OPERATION))?;
+                for item in found.items.unwrap_or_default() {
+                    unfinished.extend(from_item::<Key>(OPERATION, item)?.into_job());
+                }
+                after = found.last_evaluated_key;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(unfinished)
+    }
+
     /// The partitions of the index that [`Store::jobs_to_wake`] looks into.
     pub fn wake_shards() -> std::ops::Range<u64> {
         0..WAKE_SHARDS

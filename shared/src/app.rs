@@ -1,5 +1,6 @@
 //! What every function is made of: its configuration and its clients, made once per process.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -26,8 +27,10 @@ pub struct App {
     pub queue: Queue,
     /// Page access tokens, as they were at start.
     tokens: Tokens,
-    /// The app's secret, if calls are to be proved.
+    /// The app's secret, if calls are to be proved and webhooks are to be verified.
     pub app_secret: Option<SecretString>,
+    /// What Meta must know to subscribe to webhooks for us.
+    pub webhook_verify_token: Option<SecretString>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -68,15 +71,13 @@ impl App {
         sqs: aws_sdk_sqs::Client,
         clock: Clock,
     ) -> Result<Self, StartError> {
+        let secret = |path: &Option<PathBuf>| path.as_deref().map(tokens::read_secret).transpose();
         Ok(Self {
             store: Store::new(dynamodb, &config),
             queue: Queue::new(sqs, &config),
             tokens: Tokens::read(&config.page_tokens)?,
-            app_secret: config
-                .app_secret
-                .as_deref()
-                .map(tokens::read_app_secret)
-                .transpose()?,
+            app_secret: secret(&config.app_secret)?,
+            webhook_verify_token: secret(&config.webhook_verify_token)?,
             clock,
             config,
         })

@@ -24,8 +24,10 @@ pub struct Config {
     pub graph_api_url: String,
     /// `PAGE_TOKENS`, as `file:PATH`: a JSON object of Page ids and their access tokens.
     pub page_tokens: PathBuf,
-    /// `APP_SECRET`, as `file:PATH`: with it every call carries `appsecret_proof`.
+    /// `APP_SECRET`, as `file:PATH`: with it every call carries `appsecret_proof`, and webhooks are verified.
     pub app_secret: Option<PathBuf>,
+    /// `WEBHOOK_VERIFY_TOKEN`, as `file:PATH`: what Meta must know to subscribe to webhooks for us.
+    pub webhook_verify_token: Option<PathBuf>,
     /// `JOB_LEASE_SECONDS`: how long a worker that says nothing is taken for alive.
     pub job_lease: Duration,
     /// `PAGE_RATE_PER_SECOND`: sends a second for one Page; Messenger stops a Page above 40.
@@ -38,8 +40,54 @@ pub struct Config {
     pub retry_base: Duration,
     /// `RETRY_ATTEMPTS`: after so many the contact has failed.
     pub retry_attempts: u32,
+    /// `DOUBT_CHECK_SECONDS`: how long after its reservation a send that is in doubt is looked up, and again, in ascending
+    /// order.
+    pub doubt_checks: Vec<Duration>,
+    /// `IN_DOUBT_POLICY`: what becomes of a send that the last look-up did not find.
+    pub in_doubt_policy: InDoubtPolicy,
     /// `RETENTION_DAYS`: how long after its due time a job can be worked on.
     pub retention: Duration,
+}
+
+/// What becomes of a send that may have arrived, once the last look-up has found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InDoubtPolicy {
+    /// It stays in doubt, for the operator to see: nobody gets a message twice.
+    Hold,
+    /// It is sent again. Whoever chooses this assumes that no process is frozen between reserving and sending, and that no
+    /// message stays invisible to look-ups, for longer than the age of the last look-up: otherwise somebody gets it twice.
+    Resend,
+}
+
+impl FromStr for InDoubtPolicy {
+    type Err = &'static str;
+
+    fn from_str(policy: &str) -> Result<Self, Self::Err> {
+        match policy {
+            "hold" => Ok(Self::Hold),
+            "resend" => Ok(Self::Resend),
+            _ => Err("must be hold or resend"),
+        }
+    }
+}
+
+/// Ages in seconds, apart by commas.
+struct Ages(Vec<Duration>);
+
+impl FromStr for Ages {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "must be whole seconds in ascending order, apart by commas: one to eight, a week at most";
+        let ages: Result<Vec<_>, _> = text.split(',').map(|age| age.trim().parse()).collect();
+        let ages: Vec<u64> = ages.map_err(|_| WRONG)?;
+        let ascending = ages.is_sorted_by(|age, later| age < later);
+        let in_bounds = ages.iter().all(|age| (1..=604_800).contains(age)) && ages.len() <= 8;
+        if !ascending || !in_bounds {
+            return Err(WRONG);
+        }
+        Ok(Self(ages.into_iter().map(Duration::from_secs).collect()))
+    }
 }
 
 /// A variable that is missing or wrong.
@@ -61,6 +109,19 @@ impl Config {
     /// Reads variables from anywhere: a test has several environments in one process.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let variables = Variables(variable);
+        let messenger_timeout = variables.seconds("MESSENGER_TIMEOUT_SECONDS", 10, 1)?;
+        let in_doubt_policy = variables.or("IN_DOUBT_POLICY", InDoubtPolicy::Hold)?;
+        let default_checks = Ages([150, 600].map(Duration::from_secs).to_vec());
+        let Ages(doubt_checks) = variables.or("DOUBT_CHECK_SECONDS", default_checks)?;
+        // A reservation may be as old as the time-out when it is used, and the send may take as long again.
+        let too_early = |last: &Duration| *last <= 2 * messenger_timeout;
+        if in_doubt_policy == InDoubtPolicy::Resend && doubt_checks.last().is_none_or(too_early) {
+            return Err(ConfigError {
+                variable: "DOUBT_CHECK_SECONDS",
+                problem: "must end with more than twice MESSENGER_TIMEOUT_SECONDS, for IN_DOUBT_POLICY is resend"
+                    .to_owned(),
+            });
+        }
         Ok(Self {
             broadcasts_table: variables.required("BROADCASTS_TABLE")?,
             deliveries_table: variables.required("DELIVERIES_TABLE")?,
@@ -71,17 +132,20 @@ impl Config {
                 .file("PAGE_TOKENS")?
                 .ok_or_else(|| missing("PAGE_TOKENS"))?,
             app_secret: variables.file("APP_SECRET")?,
+            webhook_verify_token: variables.file("WEBHOOK_VERIFY_TOKEN")?,
             job_lease: variables.seconds("JOB_LEASE_SECONDS", 90, 3)?,
             page_rate: variables.or(
                 "PAGE_RATE_PER_SECOND",
                 const { NonZeroU32::new(30).unwrap() },
             )?,
             inline_limit: variables.number("INLINE_LIMIT", 25, 0..=1_000)?.into(),
-            messenger_timeout: variables.seconds("MESSENGER_TIMEOUT_SECONDS", 10, 1)?,
+            messenger_timeout,
             retry_base: variables.seconds("RETRY_BASE_SECONDS", 30, 1)?,
             retry_attempts: variables
                 .or("RETRY_ATTEMPTS", const { NonZeroU32::new(5).unwrap() })?
                 .get(),
+            doubt_checks,
+            in_doubt_policy,
             retention: DAY * variables.number("RETENTION_DAYS", 90, 1..=3_650)?,
         })
     }
@@ -194,6 +258,25 @@ mod tests {
         assert_eq!(config.job_lease.as_secs(), 90);
         assert_eq!(config.page_rate.get(), 30);
         assert_eq!(config.retention.as_secs(), 90 * 86_400);
+        assert_eq!(config.doubt_checks, [150, 600].map(Duration::from_secs));
+        assert_eq!(config.in_doubt_policy, InDoubtPolicy::Hold);
+    }
+
+    #[test]
+    fn whoever_resends_looks_when_no_send_can_be_under_way() {
+        let resending = |checks: &'static str| {
+            Config::from_variables(|name| match name {
+                "IN_DOUBT_POLICY" => Some("resend".to_owned()),
+                "DOUBT_CHECK_SECONDS" => Some(checks.to_owned()),
+                "PAGE_TOKENS" => Some("file:tokens.json".to_owned()),
+                name if name.ends_with("_TABLE") || name.ends_with("_URL") => {
+                    Some("http://name".to_owned())
+                }
+                _ => None,
+            })
+        };
+        assert!(resending("5,21").is_ok());
+        assert!(resending("5,20").is_err());
     }
 
     #[test]
@@ -209,6 +292,10 @@ mod tests {
             ("JOB_LEASE_SECONDS", Some("1")),
             ("RETENTION_DAYS", Some("4000000")),
             ("RETRY_ATTEMPTS", Some("many")),
+            ("IN_DOUBT_POLICY", Some("guess")),
+            ("DOUBT_CHECK_SECONDS", Some("600,150")),
+            ("DOUBT_CHECK_SECONDS", Some("150,")),
+            ("DOUBT_CHECK_SECONDS", Some("0")),
         ] {
             assert_eq!(config(variable, value).unwrap_err().variable, variable);
         }

@@ -10,11 +10,11 @@ use crate::breakers::Sign;
 use crate::delivery::{Delivery, State};
 use crate::job::{Broadcast, Job};
 use crate::line::{Entry, Finish};
-use crate::message::Template;
+use crate::message::{Template, digest};
 use crate::messenger::Messenger;
 use crate::retry;
 use crate::store;
-use crate::store::deliveries::{Record, Reservation, Reserve};
+use crate::store::deliveries::{Doubt, Record, Reservation, Reserve};
 use crate::verdict::{SendError, Verdict};
 
 /// What all deliveries of a slice share.
@@ -69,13 +69,8 @@ pub enum End {
     Finished(Finish),
     /// It was settled when we came: a duplicate was prevented. The cursor may pass.
     Prevented(Finish),
-    /// A checkpoint must put the row in doubt while it is reserved under this token, then the cursor may pass.
-    Doubt {
-        /// The reservation's.
-        token: String,
-        /// How the answer was lost.
-        reason: String,
-    },
+    /// A checkpoint must put the row in doubt, then the cursor may pass.
+    Doubt(Doubt),
     /// A newer worker has the job.
     Stale,
     /// Whether we had, or have, the right to write cannot be known; the next claim finds the truth in the row.
@@ -104,10 +99,11 @@ impl Courier<'_> {
         let (store, clock) = (&self.app.store, &self.app.clock);
         // Before the reservation: a contact who cannot be read is not in doubt.
         let text = self.text(entry).await?;
-        let reserve = store.reserve(self.job, &entry.contact_id, clock.now());
+        let digest = text.as_ref().ok().and_then(Option::as_deref).map(digest);
+        let reserve = store.reserve(self.job, &entry.contact_id, digest.as_deref(), clock.now());
         let reservation = match reserve.await? {
             Reserve::Granted(reservation) => reservation,
-            Reserve::Refused(row) => return Ok(self.found(row).await?.into()),
+            Reserve::Refused(row) => return Ok(self.found(row, false).await?.into()),
         };
         let text = match text {
             Ok(text) => text,
@@ -184,10 +180,7 @@ impl Courier<'_> {
                     .await?,
                 Some(Consequence::Stop(reason)),
             ),
-            Verdict::InDoubt => {
-                let token = reservation.into_token();
-                (End::Doubt { token, reason }, None)
-            }
+            Verdict::InDoubt => (End::Doubt(reservation.into_doubt(reason)), None),
         };
         Ok(Outcome {
             end,
@@ -197,42 +190,59 @@ impl Courier<'_> {
     }
 
     async fn record(&self, reservation: Reservation, state: State) -> Result<End, store::Error> {
+        // The attempt before may have arrived, whatever became of this one.
+        if let (true, State::Failed { reason } | State::Skipped { reason }) =
+            (reservation.earlier_doubt, &state)
+        {
+            let reason = format!("{reason}; an earlier attempt may have arrived");
+            return Ok(End::Doubt(reservation.into_doubt(reason)));
+        }
         let record = self
             .app
             .store
-            .record(reservation, &state, self.app.clock.now());
+            .record(&reservation, &state, self.app.clock.now());
         match record.await? {
             Record::Written => Ok(finish(&state).map_or(End::Stale, End::Finished)),
             Record::WrittenLate => Ok(End::Finished(Finish::Counted)),
-            Record::Refused(row) => self.found(row).await,
+            Record::Refused(row) => {
+                let ours = reservation.is_of(&row);
+                self.found(*row, ours).await
+            }
         }
     }
 
-    /// What a row that refused us says to do.
-    pub async fn found(&self, row: Delivery) -> Result<End, store::Error> {
+    /// What a row that refused us says to do. `ours`: it stands under a reservation that we made in this slice, so whoever
+    /// settled it knew of our send, and prevented no duplicate.
+    pub async fn found(&self, row: Delivery, ours: bool) -> Result<End, store::Error> {
         if row.epoch > self.job.epoch
             && matches!(row.state, State::Reserved | State::Waiting { .. })
         {
             return Ok(End::Stale);
         }
+        let settled = |finish| match ours {
+            true => End::Finished(finish),
+            false => End::Prevented(finish),
+        };
         match &row.state {
             // Its sender is gone: it may have sent, and nobody will tell. It is never free again by time.
-            State::Reserved => Ok(End::Doubt {
+            State::Reserved => Ok(End::Doubt(Doubt {
                 token: row.token,
+                reserved_at: row.reserved_at,
                 reason: "its sender was lost".to_owned(),
-            }),
+                ours,
+            })),
             State::Waiting { not_before, .. } if row.epoch < self.job.epoch => {
                 match self.app.store.stamp(self.job, &row).await? {
                     None => Ok(End::Finished(Finish::Again(*not_before))),
-                    Some(changed) => Box::pin(self.found(changed)).await,
+                    Some(changed) => Box::pin(self.found(changed, ours)).await,
                 }
             }
             State::Waiting { not_before, .. } => Ok(End::Finished(Finish::Again(*not_before))),
             State::InDoubt { .. } => Ok(End::Finished(Finish::Counted)),
             State::Sent { .. } | State::Failed { .. } | State::Skipped { .. } if row.counted => {
-                Ok(End::Prevented(Finish::Counted))
+                Ok(settled(Finish::Counted))
             }
-            settled => Ok(finish(settled).map_or(End::Stale, End::Prevented)),
+            state => Ok(finish(state).map_or(End::Stale, settled)),
         }
     }
 }

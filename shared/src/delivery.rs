@@ -25,6 +25,25 @@ pub struct Delivery {
     /// When it was reserved.
     #[serde(with = "millisecond::required")]
     pub reserved_at: Timestamp,
+    /// When the first attempt was reserved that may have arrived although another was made since: such a contact is never
+    /// `failed` or `skipped`.
+    #[serde(
+        default,
+        with = "millisecond::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub earlier_doubt: Option<Timestamp>,
+    /// The [`digest`](crate::message::digest) of the text that it was reserved for, by which a look-up knows it again; none
+    /// if the message is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_digest: Option<String>,
+    /// When Messenger is asked for the message next, while it is in doubt; none if it is not asked any more.
+    #[serde(
+        default,
+        with = "millisecond::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub look_at: Option<Timestamp>,
     /// When it last changed.
     #[serde(with = "millisecond::required")]
     pub updated_at: Timestamp,
@@ -63,7 +82,7 @@ pub enum State {
         /// Why it was not sent.
         reason: String,
     },
-    /// Messenger may or may not have accepted it. Only evidence, or the operator, moves it on.
+    /// Messenger may or may not have accepted it. Only evidence, or who answers for the risk, moves it on.
     InDoubt {
         /// How the answer was lost.
         reason: String,

@@ -46,6 +46,11 @@ impl PageId {
             Err("must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
         }
     }
+
+    /// The id as Messenger knows it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// An accepted request to send: 32 hexadecimal digits that sort by creation time.
@@ -73,6 +78,17 @@ pub struct JobId {
     pub broadcast_id: BroadcastId,
     /// The Page that sends.
     pub page_id: PageId,
+}
+
+impl JobId {
+    /// A job's name as it is displayed, or nothing.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (broadcast_id, page_id) = name.split_once('/')?;
+        Some(Self {
+            broadcast_id: BroadcastId::parse(broadcast_id)?,
+            page_id: PageId::parse(page_id).ok()?,
+        })
+    }
 }
 
 impl<'de> Deserialize<'de> for ContactId {
@@ -157,7 +173,12 @@ mod tests {
     #[test]
     fn broadcast_ids_survive_their_own_parser() {
         let id = BroadcastId::random();
-        assert_eq!(BroadcastId::parse(&id.to_string()), Some(id));
+        assert_eq!(BroadcastId::parse(&id.to_string()), Some(id.clone()));
+        let job = JobId {
+            broadcast_id: id,
+            page_id: PageId::parse("page").unwrap(),
+        };
+        assert_eq!(JobId::parse(&job.to_string()), Some(job));
         assert_eq!(BroadcastId::parse("not-one"), None);
     }
 }

@@ -159,6 +159,9 @@ pub struct Job {
     /// What has gone wrong in a row.
     #[serde(default)]
     pub breakers: Breakers,
+    /// Somebody wished that rows in doubt, which bear the wish themselves, be sent again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resend_wish: bool,
 }
 
 impl Job {

@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Object, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::contact::Contact;
 
@@ -48,6 +49,14 @@ impl Message {
             .contains(&kind)
             .then_some(MEDIA_PER_SECOND)
     }
+}
+
+/// What a rendered text is known again by: 128 bits of its SHA-256 in hexadecimal, without the white space around it, which
+/// Messenger may not keep.
+pub fn digest(text: &str) -> String {
+    let digest = Sha256::digest(text.trim());
+    let bytes = digest.iter().take(16);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Messenger's limit for audio and video; see its documentation on rate limiting.

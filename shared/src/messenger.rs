@@ -1,30 +1,31 @@
-//! Messenger's Send API: one request per contact, never repeated by itself.
+//! One Page's way to Messenger, and its Send API: one request per contact, never repeated by itself.
 
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Response};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use sha2::Sha256;
 
 use crate::app::App;
 use crate::ids::{ContactId, PageId};
 use crate::job::Broadcast;
 use crate::message::Envelope;
 use crate::store::deliveries::Reservation;
+use crate::tokens::signature;
 use crate::verdict::{Refusal, SendError};
 
 /// One Page's way to Messenger, for one invocation: a connection that outlived one would be found dead after a freeze, and
 /// cost a false doubt.
 pub struct Messenger {
     client: Client,
+    /// Base of all calls.
     url: String,
     token: SecretString,
     appsecret_proof: Option<String>,
-    page_id: PageId,
+    pub(crate) page_id: PageId,
 }
 
 impl Messenger {
@@ -40,11 +41,12 @@ impl Messenger {
             .build()?;
         Ok(Self {
             client,
-            url: format!("{}/{page_id}/messages", config.graph_api_url),
+            url: config.graph_api_url.clone(),
+            // Proves to Meta that whoever holds the token knows the app's secret, too.
             appsecret_proof: app
                 .app_secret
                 .as_ref()
-                .and_then(|secret| proof(secret, &token)),
+                .and_then(|secret| signature(secret, token.expose_secret().as_bytes())),
             token,
             page_id: page_id.clone(),
         })
@@ -68,35 +70,43 @@ impl Messenger {
                 attachment: message.attachment.as_ref(),
                 template: message.template.as_ref(),
                 quick_replies: &message.quick_replies,
-                metadata: reservation.metadata(&self.page_id),
+                metadata: reservation.metadata().to_string(),
             },
             envelope: &broadcast.envelope,
         };
         let answer = self
-            .client
-            .post(&self.url)
-            .bearer_auth(self.token.expose_secret())
-            .query(
-                &self
-                    .appsecret_proof
-                    .as_ref()
-                    .map(|proof| [("appsecret_proof", proof)]),
-            )
+            .call(Method::POST, &[self.page_id.as_str(), "messages"])?
             .json(&call)
             .send()
             .await
             .map_err(|error| without_answer(&error))?;
-        read(answer).await
+        let accepted: Accepted = read(answer).await?;
+        Ok(accepted.message_id)
     }
-}
 
-/// Proves to Meta that whoever holds the token knows the app's secret, too: hexadecimal HMAC-SHA256 of the token.
-fn proof(app_secret: &SecretString, token: &SecretString) -> Option<String> {
-    let key = app_secret.expose_secret().as_bytes();
-    let mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
-    let proof = mac.chain_update(token.expose_secret()).finalize();
-    let proof = proof.into_bytes();
-    Some(proof.iter().map(|byte| format!("{byte:02x}")).collect())
+    /// Asks for a thing of the Graph API, by the segments of its path.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T, SendError> {
+        let call = self.call(Method::GET, path)?.query(query);
+        let answer = call.send().await;
+        read(answer.map_err(|error| without_answer(&error))?).await
+    }
+
+    fn call(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, SendError> {
+        let mut url = Url::parse(&self.url).map_err(|_| SendError::NotConnected)?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let proof = self.appsecret_proof.as_ref();
+        Ok(self
+            .client
+            .request(method, url)
+            .bearer_auth(self.token.expose_secret())
+            .query(&proof.map(|proof| [("appsecret_proof", proof)])))
+    }
 }
 
 #[derive(Serialize)]
@@ -127,7 +137,16 @@ struct Content<'a> {
 
 #[derive(Deserialize)]
 struct Accepted {
+    #[serde(deserialize_with = "not_empty")]
     message_id: String,
+}
+
+fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Err(D::Error::custom("is empty"));
+    }
+    Ok(text)
 }
 
 #[derive(Deserialize)]
@@ -153,7 +172,7 @@ fn without_answer(error: &reqwest::Error) -> SendError {
     }
 }
 
-async fn read(answer: Response) -> Result<String, SendError> {
+async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, SendError> {
     let status = answer.status();
     let regain_after = regain_after(answer.headers());
     let body = answer
@@ -161,10 +180,8 @@ async fn read(answer: Response) -> Result<String, SendError> {
         .await
         .map_err(|error| without_answer(&error))?;
     if status.is_success() {
-        return match serde_json::from_slice::<Accepted>(&body) {
-            Ok(accepted) if !accepted.message_id.is_empty() => Ok(accepted.message_id),
-            _ => Err(SendError::NoAnswer("answer not readable")),
-        };
+        return serde_json::from_slice(&body)
+            .map_err(|_| SendError::NoAnswer("answer not readable"));
     }
     if !status.is_client_error() {
         return Err(SendError::NoAnswer("answered with a server error"));
@@ -200,14 +217,6 @@ fn regain_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The second test case of RFC 4231.
-    #[test]
-    fn the_proof_is_the_hmac_of_the_token() {
-        let proof = proof(&"Jefe".into(), &"what do ya want for nothing?".into());
-        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-        assert_eq!(proof.as_deref(), Some(expected));
-    }
 
     #[test]
     fn the_time_to_regain_access_is_in_minutes() {

@@ -19,7 +19,8 @@ use crate::line::{Entry, Finish, Line, Next};
 use crate::pace::Pace;
 use crate::retry;
 use crate::store;
-use crate::store::jobs::{Checkpoint, Checkpointed, Claim, DOUBTS_AT_ONCE, Doubt, HandOver};
+use crate::store::deliveries::Doubt;
+use crate::store::jobs::{Checkpoint, Checkpointed, Claim, DOUBTS_AT_ONCE, HandOver};
 use crate::store::pages::PageLease;
 
 /// A checkpoint is made at least so often …
@@ -87,7 +88,7 @@ pub struct Slice<'a> {
     arrived: Vec<Delivered>,
     /// Finished since the last checkpoint.
     finished: usize,
-    doubts: Vec<Doubt>,
+    doubts: Vec<(Entry, Doubt)>,
     /// Met settled.
     prevented: Vec<ContactId>,
     /// How many of those are written.
@@ -250,11 +251,7 @@ impl<'a> Slice<'a> {
                 self.line.finish(entry.place, finish);
                 self.prevented.push(entry.contact_id);
             }
-            End::Doubt { token, reason } => self.doubts.push(Doubt {
-                entry,
-                token,
-                reason,
-            }),
+            End::Doubt(doubt) => self.doubts.push((entry, doubt)),
             End::Stale => self.stop_for(Stop::Overtaken),
             End::Unsettled(error) => self.stop_for(Stop::Unsettled(error)),
         }
@@ -341,19 +338,19 @@ impl<'a> Slice<'a> {
                     self.line.append(segment);
                 }
                 self.line.advance(&what.progress);
-                for doubt in self.doubts.drain(..doubts.len()) {
-                    self.line.finish(doubt.entry.place, Finish::Counted);
+                for (entry, _) in self.doubts.drain(..doubts.len()) {
+                    self.line.finish(entry.place, Finish::Counted);
                 }
                 self.prevented_written += what.prevented;
                 self.finished = 0;
             }
             Ok(Checkpointed::Changed(rows)) => {
                 for (index, row) in rows.into_iter().rev() {
-                    let doubt = self.doubts.remove(index);
-                    let found =
-                        meanwhile(sending, &mut self.arrived, self.courier.found(row)).await;
-                    let end = found.unwrap_or_else(End::Unsettled);
-                    self.note(doubt.entry, end);
+                    let (entry, doubt) = self.doubts.remove(index);
+                    let ours = doubt.ours && doubt.token == row.token;
+                    let found = self.courier.found(row, ours);
+                    let found = meanwhile(sending, &mut self.arrived, found).await;
+                    self.note(entry, found.unwrap_or_else(End::Unsettled));
                 }
             }
             Ok(Checkpointed::Stale) => self.stop_for(Stop::Overtaken),

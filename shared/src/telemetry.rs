@@ -8,9 +8,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
 
+/// Warns of every write whose condition is refused, and that is how the protocol decides. What fails, its caller reports.
+const ALARMIST: &str = "dynoxide";
 /// Below `info` these log requests and events whole, texts and tokens included; so they never do, whatever is asked for.
-const INDISCREET: [&str; 10] = [
-    "aws", "axum", "dynoxide", "h2", "hyper", "lambda", "reqwest", "rustack", "rustls", "tower",
+const INDISCREET: [&str; 9] = [
+    "aws", "axum", "h2", "hyper", "lambda", "reqwest", "rustack", "rustls", "tower",
 ];
 
 /// Sends the log of this process to its standard error; once, at start.
@@ -18,7 +20,8 @@ pub fn init() {
     let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let discreet = Targets::new()
         .with_default(LevelFilter::TRACE)
-        .with_targets(INDISCREET.map(|library| (library, LevelFilter::INFO)));
+        .with_targets(INDISCREET.map(|library| (library, LevelFilter::INFO)))
+        .with_target(ALARMIST, LevelFilter::ERROR);
     let log = fmt::layer().with_writer(std::io::stderr);
     let log = if std::io::stderr().is_terminal() {
         log.with_target(false).boxed()

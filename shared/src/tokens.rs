@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
 
 use crate::ids::PageId;
 
@@ -34,7 +36,7 @@ pub enum Error {
         problem: String,
     },
     /// The file holds no secret.
-    #[error("the file of the app's secret, {path}, must hold one line of visible ASCII characters")]
+    #[error("the file of a secret, {path}, must hold one line of visible ASCII characters")]
     MalformedSecret {
         /// Its path.
         path: PathBuf,
@@ -73,8 +75,8 @@ impl Tokens {
     }
 }
 
-/// Reads the app's secret: a line of visible ASCII characters.
-pub fn read_app_secret(path: &Path) -> Result<SecretString, Error> {
+/// Reads a secret: a line of visible ASCII characters.
+pub fn read_secret(path: &Path) -> Result<SecretString, Error> {
     let secret = read(path)?;
     let secret = secret.trim_end();
     if secret.is_empty() || !secret.chars().all(|c| c.is_ascii_graphic()) {
@@ -83,6 +85,15 @@ pub fn read_app_secret(path: &Path) -> Result<SecretString, Error> {
         });
     }
     Ok(SecretString::from(secret))
+}
+
+/// What only who knows the secret can make of these bytes: HMAC-SHA256 in hexadecimal.
+pub fn signature(secret: &SecretString, bytes: &[u8]) -> Option<String> {
+    let key = secret.expose_secret().as_bytes();
+    let mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    let signature = mac.chain_update(bytes).finalize().into_bytes();
+    let digits = signature.iter().map(|byte| format!("{byte:02x}"));
+    Some(digits.collect())
 }
 
 fn read(path: &Path) -> Result<String, Error> {
@@ -95,6 +106,14 @@ fn read(path: &Path) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The second test case of RFC 4231.
+    #[test]
+    fn a_signature_is_an_hmac() {
+        let signature = signature(&"Jefe".into(), b"what do ya want for nothing?");
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(signature.as_deref(), Some(expected));
+    }
 
     #[test]
     fn a_wrong_file_is_described_without_what_it_holds() {

@@ -14,7 +14,8 @@ use crate::message::Template;
 use crate::messenger::Messenger;
 use crate::slice::{Ended, Slice};
 use crate::store;
-use crate::store::jobs::{Claim, Claimed, HandOver};
+use crate::store::doubts::Resent;
+use crate::store::jobs::{Claim, Claimed, DOUBTS_AT_ONCE, HandOver};
 use crate::store::pages::{Acquired, PageLease};
 
 /// How long a worker waits for a Page that another sends for.
@@ -164,13 +165,16 @@ async fn claim_and_work(
 
 async fn work_a_slice(
     app: &App,
-    claim: Claim,
+    mut claim: Claim,
     page: &mut PageLease,
     ends: Instant,
 ) -> Result<Ended, Error> {
     let halted = |claim, reason: String| Ok(Ended::At(Box::new(claim), HandOver::Halted(reason)));
     if let Some(reason) = unworkable(&claim.job, app.clock.now()) {
         return halted(claim, reason);
+    }
+    if claim.job.resend_wish && !put_back_in_line(app, &mut claim).await? {
+        return Ok(Ended::Overtaken);
     }
     let job = claim.job.clone();
     let Some(token) = app.token(&job.page_id) else {
@@ -196,6 +200,37 @@ async fn work_a_slice(
         .work()
         .await
         .map_err(Error::Store)
+}
+
+/// Carries out the wish to send again what is in doubt, before anything is sent: the rows that bear it go back in line, as
+/// many at once as fit into a transaction. False if another has claimed the job; then it is theirs to carry out.
+async fn put_back_in_line(app: &App, claim: &mut Claim) -> Result<bool, store::Error> {
+    let (job, mut after) = (claim.job.id(), None);
+    loop {
+        let (rows, last) = app.store.rows_to_resend(&job, after.as_ref()).await?;
+        for rows in rows.chunks(DOUBTS_AT_ONCE) {
+            let mut rows = rows.to_vec();
+            while !rows.is_empty() {
+                match app.store.resend(claim, &rows, app.clock.now()).await? {
+                    Resent::Done => {
+                        info!(job.id = %job, deliveries.resent = rows.len(), "deliveries in doubt back in line");
+                        break;
+                    }
+                    Resent::Changed(indices) if indices.is_empty() => return Ok(false),
+                    Resent::Changed(indices) => {
+                        for index in indices.into_iter().rev() {
+                            rows.remove(index);
+                        }
+                    }
+                    Resent::Stale => return Ok(false),
+                }
+            }
+        }
+        after = last;
+        if after.is_none() {
+            return app.store.fulfil_resend_wish(claim, app.clock.now()).await;
+        }
+    }
 }
 
 /// Why nobody should work on a job any more.

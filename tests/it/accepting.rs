@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use send::accept::accept;
 use send::new_broadcast::NewBroadcast;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::stack::{PAGES, Stack, TEXT, request};
 
@@ -188,66 +188,6 @@ async fn a_repetition_is_answered_before_its_time_is_checked() {
         (StatusCode::ACCEPTED, first.broadcast_id())
     );
     assert_eq!(new.status, StatusCode::BAD_REQUEST);
-}
-
-#[tokio::test]
-async fn what_is_wrong_is_said_completely_and_nothing_is_stored() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
-    let text = json!({"text": TEXT});
-    let cases: [(Value, &[&str]); 11] = [
-        (json!([]), &[""]),
-        (json!({}), &["/contact_ids", "/message"]),
-        (
-            json!({"contact_ids": [], "message": text}),
-            &["/contact_ids"],
-        ),
-        (
-            json!({"contact_ids": ["a", 5, "", "b c"], "message": text}),
-            &["/contact_ids/1", "/contact_ids/2", "/contact_ids/3"],
-        ),
-        (
-            json!({"contact_ids": ids, "audience": {"page_id": "p"}, "message": text}),
-            &["/audience"],
-        ),
-        (
-            json!({"contact_ids": ids, "message": {"text": ""}}),
-            &["/message/text"],
-        ),
-        (
-            json!({"contact_ids": ids, "message": {"text": "{{ nickname }}"}, "size": 1}),
-            &["/size", "/message/text"],
-        ),
-        (
-            json!({"contact_ids": ids, "message": {"text": "x".repeat(2_000)}}),
-            &["/message/text"],
-        ),
-        (
-            json!({"contact_ids": ids, "message": text, "messaging_type": "SPAM", "tag": "ACCOUNT_UPDATE"}),
-            &["/messaging_type", "/tag"],
-        ),
-        (
-            json!({"contact_ids": ids, "message": text, "messaging_type": "MESSAGE_TAG"}),
-            &["/tag"],
-        ),
-        (
-            json!({"contact_ids": ids, "message": text, "scheduled_at": "2030-01-01T09:00:00"}),
-            &["/scheduled_at"],
-        ),
-    ];
-    for (body, pointers) in cases {
-        let answer = stack.post(&body).await;
-
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
-        let errors = answer.body["errors"].as_array().unwrap();
-        let fields: Vec<_> = errors
-            .iter()
-            .map(|error| error["field"].as_str().unwrap())
-            .collect();
-        assert_eq!(fields, pointers, "{body}");
-    }
-    assert!(stack.receive().await.is_none());
-    assert_eq!(stack.sandbox.received_count(), 0);
 }
 
 /// CHECKED 10: received while the key was valid, looked up when it no longer is.

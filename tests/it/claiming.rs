@@ -1,23 +1,21 @@
 //! One worker at a time has a job; who comes second does nothing, and who was overtaken harms nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use local::database::Database;
 
 use serde_json::json;
-use shared::clock::Clock;
 use shared::delivery::State;
 use shared::ids::{BroadcastId, ContactId, JobId};
-use shared::line::{Line, Next};
-use shared::store::deliveries::{Record, Reservation, Reserve};
-use shared::store::jobs::{Checkpoint, Checkpointed, Claim, Claimed, Doubt, HandOver};
+use shared::line::{Entry, Line, Next};
+use shared::store::deliveries::{Doubt, Record, Reservation, Reserve};
+use shared::store::jobs::{Checkpoint, Checkpointed, Claim, Claimed, HandOver};
 use shared::store::pages::Acquired;
 
 use crate::proxy::{self, Fate};
-use crate::stack::{PAGES, Stack};
+use crate::stack::{Endpoints, PAGES, Services, Stack};
 use local::sandbox::{Answer, Fault};
 
 const LEASE: Duration = Duration::from_secs(90);
@@ -39,7 +37,7 @@ async fn reserve(stack: &Stack, claim: &Claim, contact: &ContactId) -> Reservati
     let reserved = stack
         .app
         .store
-        .reserve(&claim.job, contact, stack.app.clock.now())
+        .reserve(&claim.job, contact, None, stack.app.clock.now())
         .await
         .unwrap();
     match reserved {
@@ -70,9 +68,9 @@ impl Overtaken {
     }
 
     /// What the newer worker will put in doubt.
-    async fn doubt(&self, stack: &Stack) -> Doubt {
+    async fn doubt(&self, stack: &Stack) -> (Entry, Doubt) {
         let (store, now) = (&stack.app.store, stack.app.clock.now());
-        let refused = store.reserve(&self.new.job, &self.contact, now).await;
+        let refused = store.reserve(&self.new.job, &self.contact, None, now).await;
         let Reserve::Refused(seen) = refused.unwrap() else {
             panic!()
         };
@@ -87,15 +85,17 @@ impl Overtaken {
         let Next::Contact(entry) = line.next(now) else {
             panic!()
         };
-        Doubt {
-            entry,
+        let doubt = Doubt {
             token: seen.token,
+            reserved_at: seen.reserved_at,
             reason: "its sender was lost".to_owned(),
-        }
+            ours: false,
+        };
+        (entry, doubt)
     }
 }
 
-async fn checkpoint_doubt(stack: &Stack, claim: &mut Claim, doubt: Doubt) -> Checkpointed {
+async fn checkpoint_doubt(stack: &Stack, claim: &mut Claim, doubt: (Entry, Doubt)) -> Checkpointed {
     let what = Checkpoint {
         doubts: &[doubt],
         ..Checkpoint::default()
@@ -177,8 +177,8 @@ async fn of_two_workers_racing_for_a_contact_one_may_send() {
     let (store, now) = (&stack.app.store, stack.app.clock.now());
 
     let (a, b) = tokio::join!(
-        store.reserve(&old.job, &contact, now),
-        store.reserve(&new.job, &contact, now)
+        store.reserve(&old.job, &contact, None, now),
+        store.reserve(&new.job, &contact, None, now)
     );
 
     let granted = [a.unwrap(), b.unwrap()]
@@ -340,15 +340,15 @@ async fn a_row_that_waits_is_stamped_by_who_passes_it() {
     newer.epoch += 1;
 
     let Reserve::Refused(row) = store
-        .reserve(&newer, &contact, job.created_at)
+        .reserve(&newer, &contact, None, job.created_at)
         .await
         .unwrap()
     else {
         panic!()
     };
     store.stamp(&newer, &row).await.unwrap();
-    let stale = store.reserve(&job, &contact, due).await.unwrap();
-    let current = store.reserve(&newer, &contact, due).await.unwrap();
+    let stale = store.reserve(&job, &contact, None, due).await.unwrap();
+    let current = store.reserve(&newer, &contact, None, due).await.unwrap();
 
     assert!(matches!(stale, Reserve::Refused(_)), "{stale:?}");
     assert!(matches!(current, Reserve::Granted(_)), "{current:?}");
@@ -358,26 +358,26 @@ async fn a_row_that_waits_is_stamped_by_who_passes_it() {
 /// CHECKED 9: frozen between reserving and sending, for longer than Messenger's time-out by the wall clock.
 #[tokio::test]
 async fn a_worker_that_was_frozen_before_it_sent_does_not_send() {
-    let database = Database::start().unwrap();
-    let clock = Arc::new(OnceLock::<Clock>::new());
+    let services = Services::start().await;
+    let clock = services.clock.clone();
     let frozen = Arc::new(AtomicBool::new(false));
-    let endpoint = proxy::start(&database, {
-        let (clock, frozen) = (Arc::clone(&clock), Arc::clone(&frozen));
-        move |call| {
+    let hook = {
+        let frozen = Arc::clone(&frozen);
+        move |call: &str| {
             let reserves = call.contains("SET #status = :reserved");
-            if let Some(clock) = clock.get().filter(|_| reserves)
-                && !frozen.swap(true, Ordering::SeqCst)
-            {
+            if reserves && !frozen.swap(true, Ordering::SeqCst) {
                 clock.advance(SignedDuration::from_secs(30));
             }
             Fate::Arrives
         }
-    })
-    .await;
-    let stack = Stack::over(database, &endpoint, &[]).await;
+    };
+    let endpoints = Endpoints {
+        dynamodb: proxy::start(&services.endpoints.dynamodb, hook).await,
+        ..services.endpoints.clone()
+    };
+    let stack = Stack::over(services, &endpoints, &[]).await;
     let ids = stack.contacts(1).await;
     let id = stack.broadcast(&ids).await;
-    clock.set(stack.app.clock.clone()).ok().unwrap();
 
     let hint = stack.receive().await.unwrap();
     stack.process_job(&hint).await;
@@ -416,7 +416,7 @@ async fn a_worker_who_passes_a_waiting_row_shuts_out_the_one_before() {
         reason: "no connection".to_owned(),
     };
     store
-        .record(reservation, &waiting, stack.app.clock.now())
+        .record(&reservation, &waiting, stack.app.clock.now())
         .await
         .unwrap();
 
@@ -425,7 +425,7 @@ async fn a_worker_who_passes_a_waiting_row_shuts_out_the_one_before() {
     stack.process_job(&hint).await;
 
     assert_eq!(stack.report(&id).await["counters"]["waiting"], 1);
-    let stale = store.reserve(&old.job, &contact, due).await.unwrap();
+    let stale = store.reserve(&old.job, &contact, None, due).await.unwrap();
     assert!(matches!(stale, Reserve::Refused(_)), "{stale:?}");
 }
 
@@ -450,7 +450,7 @@ async fn a_row_that_is_counted_is_not_counted_again() {
     let late = stack
         .app
         .store
-        .record(overtaken.reservation, &sent, stack.app.clock.now())
+        .record(&overtaken.reservation, &sent, stack.app.clock.now())
         .await
         .unwrap();
     assert!(matches!(late, Record::WrittenLate), "{late:?}");
@@ -478,7 +478,7 @@ async fn a_row_that_was_settled_meanwhile_is_not_put_in_doubt() {
     stack
         .app
         .store
-        .record(overtaken.reservation, &sent, stack.app.clock.now())
+        .record(&overtaken.reservation, &sent, stack.app.clock.now())
         .await
         .unwrap();
 
@@ -509,13 +509,13 @@ async fn an_outcome_is_recorded_under_its_own_reservation_only() {
     let old = stack
         .app
         .store
-        .record(first, &failed, stack.app.clock.now())
+        .record(&first, &failed, stack.app.clock.now())
         .await
         .unwrap();
     let current = stack
         .app
         .store
-        .record(second, &failed, stack.app.clock.now())
+        .record(&second, &failed, stack.app.clock.now())
         .await
         .unwrap();
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::json;
+use shared::ids::BroadcastId;
 use shared::store::jobs::Claimed;
 
 use crate::stack::{PAGE_WITHOUT_TOKEN, Stack, TEXT};
@@ -53,65 +54,62 @@ async fn a_hint_that_comes_early_starts_nothing() {
     assert_eq!(stack.sandbox.received_count(), 0);
 }
 
-#[tokio::test]
-async fn a_job_whose_hint_was_lost_is_hinted_again() {
-    let stack = Stack::start().await;
+/// A broadcast to five contacts whose hint the queue has lost.
+async fn broadcast_without_hint(stack: &Stack) -> BroadcastId {
     let ids = stack.contacts(5).await;
     let id = stack.broadcast(&ids).await;
     let lost = stack.receive().await.unwrap();
     stack.delete(&lost).await;
+    id
+}
 
+/// Claims the job as a worker that does nothing more.
+async fn claim_and_die(stack: &Stack, id: &BroadcastId) {
+    let (job, lease) = (stack.job(id).await.id(), stack.app.config.job_lease);
+    let claimed = stack.app.store.claim(&job, lease, stack.app.clock.now());
+    assert!(matches!(claimed.await.unwrap(), Claimed::Won(_)));
+}
+
+/// The schedule hints the broadcast once this time has passed, and not before, and it is sent to all five.
+async fn comes_back_after(stack: &Stack, id: &BroadcastId, time: Duration) {
+    let nearly = time - Duration::from_secs(30);
+    stack.advance(nearly);
     stack.scheduled().await;
     assert!(stack.receive().await.is_none(), "hinted too early");
-    stack.advance(Duration::from_secs(181));
+
+    stack.advance(time - nearly);
     stack.scheduled().await;
     stack.work_off().await;
+    assert_eq!(stack.report(id).await["counters"]["sent"], 5);
+}
 
-    assert_eq!(stack.report(&id).await["counters"]["sent"], 5);
+#[tokio::test]
+async fn a_job_whose_hint_was_lost_is_hinted_again() {
+    let stack = Stack::start().await;
+
+    let id = broadcast_without_hint(&stack).await;
+
+    comes_back_after(&stack, &id, Duration::from_secs(180)).await;
 }
 
 #[tokio::test]
 async fn a_job_whose_worker_died_is_taken_over() {
     let stack = Stack::start().await;
-    let ids = stack.contacts(5).await;
-    let id = stack.broadcast(&ids).await;
-    let job = stack.job(&id).await.id();
-    let lost = stack.receive().await.unwrap();
-    stack.delete(&lost).await;
+    let id = broadcast_without_hint(&stack).await;
+
+    claim_and_die(&stack, &id).await;
+
     let lease = stack.app.config.job_lease;
-    let claimed = stack
-        .app
-        .store
-        .claim(&job, lease, stack.app.clock.now())
-        .await
-        .unwrap();
-    assert!(matches!(claimed, Claimed::Won(_)));
-
-    stack.advance(lease);
-    stack.scheduled().await;
-    assert!(stack.receive().await.is_none(), "its lease has just ended");
-    stack.advance(Duration::from_secs(61));
-    stack.scheduled().await;
-    stack.work_off().await;
-
-    assert_eq!(stack.report(&id).await["counters"]["sent"], 5);
+    comes_back_after(&stack, &id, lease + Duration::from_secs(60)).await;
 }
 
 #[tokio::test]
 async fn a_job_that_kills_its_workers_is_halted_with_the_reason() {
     let stack = Stack::start().await;
-    let ids = stack.contacts(5).await;
-    let id = stack.broadcast(&ids).await;
-    let job = stack.job(&id).await.id();
+    let id = broadcast_without_hint(&stack).await;
     let lease = stack.app.config.job_lease;
     for _ in 0..5 {
-        let claimed = stack
-            .app
-            .store
-            .claim(&job, lease, stack.app.clock.now())
-            .await
-            .unwrap();
-        assert!(matches!(claimed, Claimed::Won(_)));
+        claim_and_die(&stack, &id).await;
         stack.advance(lease + Duration::from_secs(1));
     }
 

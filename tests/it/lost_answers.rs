@@ -4,26 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use local::database::Database;
 use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::json;
 
-use crate::proxy::{self, Fate};
+use crate::proxy::Fate;
 use crate::stack::Stack;
 
 /// A stack whose database loses its answer to the first call that holds this text, and whether it has.
-async fn losing_once(write: &'static str) -> (Stack, Arc<AtomicBool>) {
-    let database = Database::start().unwrap();
+async fn losing_once(write: &'static str, variables: &[(&str, &str)]) -> (Stack, Arc<AtomicBool>) {
     let lost = Arc::new(AtomicBool::new(false));
-    let endpoint = proxy::start(&database, {
+    let hook = {
         let lost = Arc::clone(&lost);
-        move |call| match call.contains(write) && !lost.swap(true, Ordering::SeqCst) {
+        move |call: &str| match call.contains(write) && !lost.swap(true, Ordering::SeqCst) {
             true => Fate::IsLost,
             false => Fate::Arrives,
         }
-    })
-    .await;
-    (Stack::over(database, &endpoint, &[]).await, lost)
+    };
+    (Stack::over_a_bad_way(hook, variables).await, lost)
 }
 
 #[tokio::test]
@@ -41,7 +38,7 @@ async fn a_lost_answer_is_not_a_refusal() {
         "SET #status = :status, stalls = :none, checkpoint_id",
         "REMOVE holder",
     ] {
-        let (stack, lost) = losing_once(write).await;
+        let (stack, lost) = losing_once(write, &[]).await;
         let ids = stack.contacts(6).await;
         // One is refused for a while, and one is never answered: so that every kind of write is made.
         let busy = GraphError::new(613, "too fast");
@@ -69,7 +66,7 @@ async fn a_lost_answer_is_not_a_refusal() {
 /// Without doubts and retries it is one update, which no request token protects.
 #[tokio::test]
 async fn a_lost_answer_to_a_checkpoint_does_not_end_the_slice() {
-    let (stack, lost) = losing_once("SET #cursor = :cursor").await;
+    let (stack, lost) = losing_once("SET #cursor = :cursor", &[]).await;
     let ids = stack.contacts(300).await;
 
     let id = stack.broadcast(&ids).await;
@@ -86,7 +83,7 @@ async fn a_lost_answer_to_a_checkpoint_does_not_end_the_slice() {
 
 #[tokio::test]
 async fn a_lost_answer_to_a_hand_over_does_not_lose_the_next_slices_hint() {
-    let (stack, lost) = losing_once("stalls = :none, wake_at = :wake_at, checkpoint_id").await;
+    let (stack, lost) = losing_once("stalls = :none, wake_at = :wake_at, checkpoint_id", &[]).await;
     let ids = stack.contacts(1_500).await;
     let id = stack.broadcast(&ids).await;
     let hint = stack.receive().await.unwrap();
@@ -114,17 +111,15 @@ async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
         ("message_id = :message_id", 0),
         ("SET #status = :status, stalls = :none", 0),
     ] {
-        let database = Database::start().unwrap();
         let answers = Arc::new(AtomicBool::new(true));
-        let endpoint = proxy::start(&database, {
+        let hook = {
             let answers = Arc::clone(&answers);
-            move |call| match call.contains(write) && !answers.load(Ordering::SeqCst) {
+            move |call: &str| match call.contains(write) && !answers.load(Ordering::SeqCst) {
                 true => Fate::IsLost,
                 false => Fate::Arrives,
             }
-        })
-        .await;
-        let stack = Stack::over(database, &endpoint, &[]).await;
+        };
+        let stack = Stack::over_a_bad_way(hook, &[]).await;
         let ids = stack.contacts(20).await;
         let id = stack.broadcast(&ids).await;
 
@@ -143,5 +138,38 @@ async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
             (&expected.0, &expected.1),
             "{write}"
         );
+    }
+}
+
+/// CHECKED 18, and the writes that settle: an answer that is lost is asked for again, and nobody is counted, or sent to,
+/// twice.
+#[tokio::test]
+async fn a_lost_answer_to_settling_or_resending_is_not_a_refusal() {
+    for (write, arrives) in [
+        ("in_doubt = in_doubt - :one, sent = sent + :one", true),
+        ("SET look_at = :look_at", false),
+        ("SET resend = :yes", false),
+        ("in_doubt = in_doubt - :rows", false),
+        ("REMOVE resend_wish", false),
+    ] {
+        let (stack, lost) = losing_once(write, &[("IN_DOUBT_POLICY", "resend")]).await;
+        let ids = stack.contacts(4).await;
+        let fault = Fault::answering(Answer::Reset).to_contacts(&ids[..2]);
+        let fault = if arrives { fault.but_arriving() } else { fault };
+        stack.sandbox.add_fault(fault);
+        let id = stack.broadcast(&ids).await;
+        stack.work_off().await;
+        stack.sandbox.clear_faults();
+
+        for age in [150, 450] {
+            stack.advance(Duration::from_secs(age));
+            stack.sandbox.forget_conversation_calls();
+            stack.scheduled().await;
+        }
+        let report = stack.finish(&id).await;
+
+        assert!(lost.load(Ordering::SeqCst), "no call holds {write:?}");
+        assert_eq!(report["counters"]["sent"], 4, "{write}: {report:#}");
+        assert_eq!(stack.received(&id).len(), 4, "{write}");
     }
 }

@@ -1,8 +1,9 @@
-//! Real processes that really die: the whole local stack, with its functions as children that are killed.
+//! The whole local stack, with its functions as real processes: they really die, and their queue brings what is not ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use local::clients;
 use local::stack::{Settings, Stack};
 use serde_json::{Value, json};
 use shared::pace::MAX_IN_FLIGHT;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep};
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_oncecast-local");
 const CONTACTS: usize = 10_000;
 const PAGES: usize = 3;
+const VISIBILITY_MARGIN: Duration = Duration::from_secs(1);
 
 /// The API as somebody outside reaches it.
 struct Api {
@@ -31,6 +33,25 @@ impl Api {
         serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
     }
 
+    async fn import(&self, page: &str, ids: &[String]) {
+        let contact = |id| json!({"contact_id": id, "page_id": page});
+        let contacts: Vec<_> = ids.iter().map(contact).collect();
+        let body = json!({"contacts": contacts});
+        self.call("PUT", "/v1/contacts", Some(body)).await;
+    }
+
+    /// Asks for a broadcast; its id.
+    async fn broadcast(&self, ids: &[String]) -> String {
+        let body = json!({"contact_ids": ids, "message": {"text": "Hi, we open at nine."}});
+        let accepted = self.call("POST", "/v1/broadcasts", Some(body)).await;
+        accepted["broadcast_id"].as_str().unwrap().to_owned()
+    }
+
+    async fn report(&self, broadcast_id: &str) -> Value {
+        let path = format!("/v1/broadcasts/{broadcast_id}");
+        self.call("GET", &path, None).await
+    }
+
     async fn in_doubt(&self, broadcast_id: &str) -> BTreeSet<String> {
         let (mut ids, mut cursor) = (BTreeSet::new(), String::new());
         loop {
@@ -45,6 +66,34 @@ impl Api {
             cursor = format!("&cursor={next}");
         }
     }
+}
+
+/// The stack, with a quick schedule and no inline work, and its API.
+async fn start(process_timeout: Duration) -> (Stack, Api) {
+    let environment = [
+        ("JOB_LEASE_SECONDS", "3"),
+        ("PAGE_RATE_PER_SECOND", "1000"),
+        ("INLINE_LIMIT", "0"),
+        ("RUST_LOG", "error"),
+    ];
+    let stack = Stack::start(Settings {
+        executable: EXECUTABLE.into(),
+        schedule_every: Duration::from_secs(1),
+        process_timeout,
+        visibility_margin: VISIBILITY_MARGIN,
+        env: environment
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..Settings::default()
+    })
+    .await
+    .unwrap();
+    stack.ready().await.unwrap();
+    let api = Api {
+        http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        url: stack.api_url(),
+    };
+    (stack, api)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,50 +115,22 @@ async fn killing_workers_of_ten_thousand_sends_changes_nothing_but_time() {
 
 /// Sends to 10,000 contacts while so many workers are killed; how many contacts end in doubt.
 async fn broadcast_with_kills(kills: usize) -> usize {
-    let environment = [
-        ("JOB_LEASE_SECONDS", "3"),
-        ("PAGE_RATE_PER_SECOND", "1000"),
-        ("RUST_LOG", "error"),
-    ];
-    let stack = Stack::start(Settings {
-        executable: EXECUTABLE.into(),
-        schedule_every: Duration::from_secs(1),
-        // A killed worker's hint comes back after this. Without kills nobody is to be ended by it, however slow the machine.
-        process_timeout: Duration::from_secs(if kills == 0 { 60 } else { 8 }),
-        visibility_margin: Duration::from_secs(1),
-        env: environment
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
-        ..Settings::default()
-    })
-    .await
-    .unwrap();
-    stack.ready().await.unwrap();
+    // A killed worker's hint comes back after this. Without kills nobody is to be ended by it, however slow the machine.
+    let process_timeout = Duration::from_secs(if kills == 0 { 60 } else { 8 });
+    let (stack, api) = start(process_timeout).await;
     let sandbox = stack.sandbox().unwrap();
     sandbox.set_latency_ms(100);
-    let api = Api {
-        http: reqwest::Client::builder().no_proxy().build().unwrap(),
-        url: stack.api_url(),
-    };
     let ids: Vec<_> = (0..CONTACTS).map(|n| format!("c{n:05}")).collect();
     for (batch, ids) in ids.chunks(1_000).enumerate() {
         let page = format!("page-{}", batch % PAGES + 1);
-        let contacts: Vec<_> = ids
-            .iter()
-            .map(|id| json!({"contact_id": id, "page_id": page}))
-            .collect();
-        let body = json!({"contacts": contacts});
-        api.call("PUT", "/v1/contacts", Some(body)).await;
+        api.import(&page, ids).await;
     }
 
     let begun = Instant::now();
-    let body = json!({"contact_ids": ids, "message": {"text": "Hi, we open at nine."}});
-    let accepted = api.call("POST", "/v1/broadcasts", Some(body)).await;
-    let id = accepted["broadcast_id"].as_str().unwrap();
+    let id = &api.broadcast(&ids).await;
     let mut killed = 0;
     let report = loop {
-        let path = format!("/v1/broadcasts/{id}");
-        let report = api.call("GET", &path, None).await;
+        let report = api.report(id).await;
         if report["status"] == "completed" {
             break report;
         }
@@ -125,6 +146,8 @@ async fn broadcast_with_kills(kills: usize) -> usize {
 
     let mut received = BTreeMap::<_, usize>::new();
     for message in sandbox.received() {
+        // Right ones, or the sandbox would have refused it: the functions got the secret that was made up.
+        assert!(message.appsecret_proof.is_some());
         *received.entry(message.contact_id).or_default() += 1;
     }
     stack.stop().await;
@@ -143,4 +166,66 @@ async fn broadcast_with_kills(kills: usize) -> usize {
     assert_eq!(counters["in_doubt"], in_doubt.len());
     assert_eq!(counters["sent"], CONTACTS - in_doubt.len());
     in_doubt.len()
+}
+
+/// Five receives, each for a whole visibility time-out: so long it is in the way of its own group, and of nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_not_ours_ends_as_a_dead_letter_and_holds_up_its_group_no_longer() {
+    const NOT_OURS: &str = r#"{"order": 17}"#;
+    const RECEIVES: u32 = 5;
+    let process_timeout = Duration::from_secs(4);
+    let visibility = process_timeout + VISIBILITY_MARGIN;
+    let (stack, api) = start(process_timeout).await;
+    let (sandbox, queues) = (stack.sandbox().unwrap(), stack.queue_urls());
+    let sqs = clients::sqs(stack.queue_endpoint());
+    let ids = |page: &str| (0..20).map(|n| format!("{page}-{n}")).collect::<Vec<_>>();
+    let (behind_it, beside_it) = (ids("page-1"), ids("page-2"));
+    api.import("page-1", &behind_it).await;
+    api.import("page-2", &beside_it).await;
+
+    let begun = Instant::now();
+    sqs.send_message()
+        .queue_url(&queues.jobs)
+        .message_body(NOT_OURS)
+        .message_group_id("page-1")
+        .message_deduplication_id("17")
+        .send()
+        .await
+        .unwrap();
+    let behind = api.broadcast(&behind_it).await;
+    let beside = api.broadcast(&beside_it).await;
+
+    completed(&api, &beside, begun + visibility * RECEIVES).await;
+    let beside_took = begun.elapsed();
+    assert_eq!(api.report(&behind).await["counters"]["pending"], 20);
+
+    completed(&api, &behind, begun + visibility * (RECEIVES + 2)).await;
+    let behind_took = begun.elapsed();
+    println!(
+        "5 receives of {visibility:?}: beside it {beside_took:.1?}, behind it {behind_took:.1?}"
+    );
+    assert!(behind_took >= visibility * RECEIVES, "{behind_took:.1?}");
+    let dead = sqs.receive_message().queue_url(&queues.dead_letters);
+    let dead = dead.send().await.unwrap();
+    let bodies: Vec<_> = dead.messages().iter().map(|letter| letter.body()).collect();
+    assert_eq!(bodies, [Some(NOT_OURS)]);
+    let received = sandbox.received().into_iter();
+    let mut received: Vec<_> = received.map(|message| message.contact_id).collect();
+    received.sort();
+    let mut all = [behind_it, beside_it].concat();
+    all.sort();
+    assert_eq!(received, all);
+    stack.stop().await;
+}
+
+/// Waits until a broadcast is completed, at most until then.
+async fn completed(api: &Api, id: &str, until: Instant) {
+    loop {
+        let report = api.report(id).await;
+        if report["status"] == "completed" {
+            return;
+        }
+        assert!(Instant::now() < until, "not completed in time: {report:#}");
+        sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -1,13 +1,13 @@
-//! A way to the database on which things can happen.
+//! A way to the database, the queue or Messenger on which things can happen.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use local::database::Database;
 use serde_json::json;
 
 /// What becomes of the answer to a call that was carried out.
@@ -16,44 +16,108 @@ pub enum Fate {
     IsLost,
 }
 
-type Hook = Arc<dyn Fn(&str) -> Fate + Send + Sync>;
+/// A call on its way.
+pub struct Call {
+    way: Way,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
 
 #[derive(Clone)]
-struct Proxy {
-    database: String,
+struct Way {
+    to: Arc<str>,
     http: reqwest::Client,
-    hook: Hook,
 }
 
-/// Starts a proxy that asks `hook` about the body of every call; where it listens.
-pub async fn start(
-    database: &Database,
-    hook: impl Fn(&str) -> Fate + Send + Sync + 'static,
-) -> String {
-    let proxy = Proxy {
-        database: database.endpoint().to_owned(),
-        http: reqwest::Client::new(),
-        hook: Arc::new(hook),
+impl Call {
+    pub fn body(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
+    /// The AWS operation, or else the method and path.
+    pub fn name(&self) -> String {
+        let operation = self.headers.get("x-amz-target");
+        match operation.and_then(|operation| operation.to_str().ok()) {
+            Some(operation) => operation.to_owned(),
+            None => format!("{} {}", self.method, self.path),
+        }
+    }
+
+    /// Has it done what it asks for; its answer.
+    pub async fn carry_out(self) -> Response {
+        let call = self
+            .way
+            .http
+            .request(self.method, format!("{}{}", self.way.to, self.path))
+            .headers(self.headers)
+            .body(self.body);
+        let answer = match call.send().await {
+            Ok(answer) => (answer.status(), answer.bytes().await),
+            Err(error) => (StatusCode::BAD_GATEWAY, Err(error)),
+        };
+        match answer {
+            (status, Ok(body)) => (status, body).into_response(),
+            (_, Err(_)) => StatusCode::BAD_GATEWAY.into_response(),
+        }
+    }
+}
+
+/// Not carried out, or its answer is lost: whoever called may try again.
+pub fn no_answer() -> Response {
+    let error = json!({"__type": "com.amazonaws.dynamodb.v20120810#InternalServerError"});
+    (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+}
+
+/// Starts a proxy that leaves every call to `hook`; where it listens, path included.
+pub async fn between<F>(
+    to: &str,
+    hook: impl Fn(Call) -> F + Clone + Send + Sync + 'static,
+) -> String
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    let url = reqwest::Url::parse(to).unwrap();
+    let way = Way {
+        to: url.origin().ascii_serialization().into(),
+        http: reqwest::Client::builder().no_proxy().build().unwrap(),
+    };
+    let handle = async move |State(way): State<Way>,
+                             method: Method,
+                             uri: Uri,
+                             headers: HeaderMap,
+                             body: Bytes| {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        hook(Call {
+            way,
+            method,
+            path: path.to_owned(),
+            headers,
+            body,
+        })
+        .await
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(forward).with_state(proxy);
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(handle).with_state(way);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    endpoint
+    format!("http://{address}{}", url.path().trim_end_matches('/'))
 }
 
-async fn forward(State(proxy): State<Proxy>, headers: HeaderMap, body: Bytes) -> Response {
-    let call = proxy
-        .http
-        .post(&proxy.database)
-        .headers(headers)
-        .body(body.clone());
-    let answer = call.send().await.unwrap();
-    let (status, answer) = (answer.status(), answer.bytes().await.unwrap());
-    let fate = (proxy.hook)(&String::from_utf8_lossy(&body));
-    if matches!(fate, Fate::IsLost) {
-        let error = json!({"__type": "com.amazonaws.dynamodb.v20120810#InternalServerError"});
-        return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
-    }
-    (status, answer).into_response()
+/// Starts a proxy that asks `hook` about the body of every call that was carried out; where it listens.
+pub async fn start(to: &str, hook: impl Fn(&str) -> Fate + Send + Sync + 'static) -> String {
+    let hook = Arc::new(hook);
+    between(to, move |call| {
+        let hook = Arc::clone(&hook);
+        async move {
+            let body = call.body().into_owned();
+            let answer = call.carry_out().await;
+            match hook(&body) {
+                Fate::Arrives => answer,
+                Fate::IsLost => no_answer(),
+            }
+        }
+    })
+    .await
 }

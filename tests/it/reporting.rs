@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::slice;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
 use axum::http::{Response, StatusCode};
@@ -10,6 +11,7 @@ use local::sandbox::{Answer, Fault};
 use serde_json::{Value, json};
 use shared::ids::BroadcastId;
 
+use crate::proxy::Fate;
 use crate::stack::{PAGES, Stack, request};
 
 const COLUMNS: [&str; 7] = [
@@ -284,6 +286,35 @@ async fn an_answer_of_csv_ends_before_lambda_would_refuse_it() {
     assert!(answers > 1);
 }
 
+/// A database that sends at the same time must not be held up by one long query.
+#[tokio::test]
+async fn an_export_asks_the_database_for_a_thousand_rows_at_a_time() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let hook = {
+        let asked = Arc::clone(&asked);
+        move |body: &str| {
+            let query: Value = serde_json::from_str(body).unwrap();
+            asked.lock().unwrap().extend(query["Limit"].as_u64());
+            Fate::Arrives
+        }
+    };
+    let stack = Stack::over_a_bad_way(hook, &[]).await;
+    let ids = stack.contacts(1_001).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    for contact_id in &ids {
+        stack
+            .write_skipped_by_hand(&job, contact_id, "by hand")
+            .await;
+    }
+    asked.lock().unwrap().clear();
+
+    let exported = rows(&stack.csv(&format!("/v1/broadcasts/{id}/deliveries")).await);
+
+    assert_eq!(exported.len(), 1_001);
+    assert_eq!(*asked.lock().unwrap(), [1_000, 1_000]);
+}
+
 #[tokio::test]
 async fn deliveries_are_listed_by_page_and_contact_without_gap_or_repeat() {
     let stack = Stack::start().await;
@@ -334,60 +365,4 @@ async fn deliveries_are_listed_by_page_and_contact_without_gap_or_repeat() {
         .into_iter()
         .find(|message| sent["contact_id"] == message.contact_id.as_str());
     assert_eq!(sent["message_id"], message.unwrap().message_id);
-}
-
-#[tokio::test]
-async fn what_is_not_there_is_404_and_what_cannot_be_asked_is_400() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
-    let id = stack.broadcast(&ids).await;
-    let unknown = BroadcastId::random();
-    for (method, path, status) in [
-        (
-            "GET",
-            format!("/v1/broadcasts/{unknown}"),
-            StatusCode::NOT_FOUND,
-        ),
-        (
-            "GET",
-            "/v1/broadcasts/nonsense".to_owned(),
-            StatusCode::NOT_FOUND,
-        ),
-        (
-            "GET",
-            format!("/v1/broadcasts/{unknown}/deliveries"),
-            StatusCode::NOT_FOUND,
-        ),
-        (
-            "GET",
-            "/v1/contacts/nobody".to_owned(),
-            StatusCode::NOT_FOUND,
-        ),
-        ("GET", "/v1/contacts/%FF".to_owned(), StatusCode::NOT_FOUND),
-        ("GET", "/v2".to_owned(), StatusCode::NOT_FOUND),
-        (
-            "DELETE",
-            format!("/v1/broadcasts/{id}"),
-            StatusCode::METHOD_NOT_ALLOWED,
-        ),
-        (
-            "GET",
-            format!("/v1/broadcasts/{id}/deliveries?status=lost"),
-            StatusCode::BAD_REQUEST,
-        ),
-        (
-            "GET",
-            format!("/v1/broadcasts/{id}/deliveries?limit=1001"),
-            StatusCode::BAD_REQUEST,
-        ),
-        (
-            "GET",
-            format!("/v1/broadcasts/{id}/deliveries?cursor=x"),
-            StatusCode::BAD_REQUEST,
-        ),
-        ("GET", "/v1/health".to_owned(), StatusCode::OK),
-    ] {
-        let answer = stack.call(method, &path, None, None).await;
-        assert_eq!(answer.status, status, "{method} {path}");
-    }
 }

@@ -3,7 +3,7 @@
 //! Each stack has tables, queues and a sandbox of its own, and a clock that a test may set ahead. When it is dropped it
 //! checks the promise: nobody got a message twice, and every accepted contact is in exactly one place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -32,12 +32,18 @@ use shared::job::{Job, JobStatus};
 use tempfile::NamedTempFile;
 use tower::ServiceExt;
 
+use crate::proxy::{self, Fate};
+
 /// The Pages that have a token.
 pub const PAGES: [&str; 3] = ["page-1", "page-2", "page-3"];
 /// A Page that has none.
 pub const PAGE_WITHOUT_TOKEN: &str = "page-without-token";
 /// The text of every broadcast that does not say otherwise.
 pub const TEXT: &str = "Hi {{ first_name | default('there') }}, we open at nine.";
+/// What webhooks are signed with.
+pub const APP_SECRET: &str = "the-secret-of-the-app";
+/// What Meta must know to subscribe.
+pub const VERIFY_TOKEN: &str = "the-verify-token";
 /// Deliveries of a job that are looked at in one go.
 const ALL: i32 = 1_000;
 
@@ -45,13 +51,71 @@ pub struct Stack {
     pub app: App,
     pub sandbox: Sandbox,
     router: Router,
+    /// Of the services themselves, whatever stands between them and the functions.
+    endpoints: Endpoints,
+    dynamodb: aws_sdk_dynamodb::Client,
     sqs: aws_sdk_sqs::Client,
     queues: QueueUrls,
     broadcasts: Mutex<BTreeSet<BroadcastId>>,
-    database: Database,
     // What ends with the stack.
-    _queue: Queue,
-    _tokens: NamedTempFile,
+    _database: Option<Database>,
+    _queue: Option<Queue>,
+    _secrets: [NamedTempFile; 3],
+}
+
+/// What a stack runs on.
+pub struct Services {
+    pub endpoints: Endpoints,
+    pub sandbox: Sandbox,
+    pub clock: Clock,
+    /// Others' tables and queues are there, too.
+    shared: bool,
+    database: Option<Database>,
+    queue: Option<Queue>,
+}
+
+/// Where services are reached.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    pub dynamodb: String,
+    pub sqs: String,
+    pub graph: String,
+}
+
+impl Services {
+    /// Services of the stack's own; or those that the AWS SDK's own variables name, which all stacks share.
+    pub async fn start() -> Self {
+        let named = |variable| std::env::var(variable).ok();
+        let clock = Clock::default();
+        let sandbox = Sandbox::start_by(tokens_of_sandbox(), clock.clone());
+        let sandbox = sandbox.await.unwrap();
+        let (named_dynamodb, named_sqs) = (
+            named("AWS_ENDPOINT_URL_DYNAMODB"),
+            named("AWS_ENDPOINT_URL_SQS"),
+        );
+        let database = match named_dynamodb {
+            None => Some(Database::start().unwrap()),
+            Some(_) => None,
+        };
+        let queue = match named_sqs {
+            None => Some(Queue::start().unwrap()),
+            Some(_) => None,
+        };
+        let own_dynamodb = database.as_ref().map(|own| own.endpoint().to_owned());
+        let own_sqs = queue.as_ref().map(|own| own.endpoint().to_owned());
+        Self {
+            shared: database.is_none() || queue.is_none(),
+            endpoints: Endpoints {
+                dynamodb: own_dynamodb.or(named_dynamodb).unwrap(),
+                sqs: own_sqs.or(named_sqs).unwrap(),
+                graph: sandbox.url(),
+            },
+            sandbox,
+            clock,
+            database,
+            queue,
+        }
+    }
 }
 
 /// What the API answered.
@@ -76,39 +140,56 @@ impl Stack {
 
     /// With variables of its own besides those that make tests quick.
     pub async fn with(variables: &[(&str, &str)]) -> Self {
-        let database = Database::start().unwrap();
-        let endpoint = database.endpoint().to_owned();
-        Self::over(database, &endpoint, variables).await
+        let services = Services::start().await;
+        let endpoints = services.endpoints.clone();
+        Self::over(services, &endpoints, variables).await
     }
 
-    /// Over a database that the functions reach at this endpoint.
-    pub async fn over(database: Database, endpoint: &str, variables: &[(&str, &str)]) -> Self {
-        let names = Names::default();
-        let queue = Queue::start().unwrap();
-        let dynamodb = clients::dynamodb(endpoint);
-        let sqs = clients::sqs(queue.endpoint());
+    /// Whose way to the database asks `hook` about every call.
+    pub async fn over_a_bad_way(
+        hook: impl Fn(&str) -> Fate + Send + Sync + 'static,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let services = Services::start().await;
+        let endpoints = Endpoints {
+            dynamodb: proxy::start(&services.endpoints.dynamodb, hook).await,
+            ..services.endpoints.clone()
+        };
+        Self::over(services, &endpoints, variables).await
+    }
+
+    /// Over services that the functions reach at these endpoints.
+    pub async fn over(
+        services: Services,
+        endpoints: &Endpoints,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let names = match services.shared {
+            true => Names::with_prefix(&shared::ids::token()),
+            false => Names::default(),
+        };
+        let dynamodb = clients::dynamodb(&services.endpoints.dynamodb);
+        let sqs = clients::sqs(&services.endpoints.sqs);
         create_tables(&dynamodb, &names).await.unwrap();
         let queues = create_queues(&sqs, &names, Duration::from_secs(150))
             .await
             .unwrap();
 
         let tokens = tokens(&PAGES);
-        let mut token_file = NamedTempFile::new().unwrap();
-        token_file
-            .write_all(json!(tokens).to_string().as_bytes())
-            .unwrap();
-        let sandbox = Sandbox::start(tokens_of_sandbox()).await.unwrap();
+        let token_file = secret_file(&json!(tokens).to_string());
+        let app_secret = secret_file(APP_SECRET);
+        let verify_token = secret_file(VERIFY_TOKEN);
+        let file = |file: &NamedTempFile| format!("file:{}", file.path().display());
 
         let mut environment = BTreeMap::from([
             ("BROADCASTS_TABLE", names.broadcasts),
             ("DELIVERIES_TABLE", names.deliveries),
             ("CONTACTS_TABLE", names.contacts),
             ("JOBS_QUEUE_URL", queues.jobs.clone()),
-            ("GRAPH_API_URL", sandbox.url()),
-            (
-                "PAGE_TOKENS",
-                format!("file:{}", token_file.path().display()),
-            ),
+            ("GRAPH_API_URL", endpoints.graph.clone()),
+            ("PAGE_TOKENS", file(&token_file)),
+            ("APP_SECRET", file(&app_secret)),
+            ("WEBHOOK_VERIFY_TOKEN", file(&verify_token)),
             ("PAGE_RATE_PER_SECOND", "1000".to_owned()),
             ("MESSENGER_TIMEOUT_SECONDS", "1".to_owned()),
             ("INLINE_LIMIT", "0".to_owned()),
@@ -119,17 +200,25 @@ impl Stack {
                 .map(|(name, value)| (*name, (*value).to_owned())),
         );
         let config = Config::from_variables(|name| environment.get(name).cloned()).unwrap();
-        let app = App::new(config, dynamodb, sqs.clone(), Clock::default()).unwrap();
+        let app = App::new(
+            config,
+            clients::dynamodb(&endpoints.dynamodb),
+            clients::sqs(&endpoints.sqs),
+            services.clock,
+        );
+        let app = app.unwrap();
         Self {
             router: send::router(std::sync::Arc::new(app.clone())),
             app,
-            sandbox,
+            sandbox: services.sandbox,
+            endpoints: services.endpoints,
+            dynamodb,
             sqs,
             queues,
             broadcasts: Mutex::default(),
-            database,
-            _queue: queue,
-            _tokens: token_file,
+            _database: services.database,
+            _queue: services.queue,
+            _secrets: [token_file, app_secret, verify_token],
         }
     }
 
@@ -287,6 +376,43 @@ impl Stack {
         }
     }
 
+    // What Messenger does of its own accord.
+
+    /// Delivers a webhook with these events of a Page, signed as Meta signs.
+    pub async fn webhook(&self, page: &str, events: &[Value]) -> StatusCode {
+        let body =
+            json!({"object": "page", "entry": [{"id": page, "time": 0, "messaging": events}]});
+        self.signed_webhook(&body.to_string(), APP_SECRET).await
+    }
+
+    pub async fn signed_webhook(&self, body: &str, secret: &str) -> StatusCode {
+        let signature = shared::tokens::signature(&secret.into(), body.as_bytes()).unwrap();
+        let request = Request::post("/v1/webhooks/messenger")
+            .header("x-hub-signature-256", format!("sha256={signature}"));
+        self.raw(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+            .status()
+    }
+
+    /// The echo of an attempt to send to a contact of the first Page.
+    pub async fn echo(
+        &self,
+        id: &BroadcastId,
+        contact_id: &str,
+        attempt: u32,
+        message_id: &str,
+    ) -> StatusCode {
+        let page = PAGES[0];
+        let event = json!({
+            "sender": {"id": page}, "recipient": {"id": contact_id}, "timestamp": 0,
+            "message": {
+                "is_echo": true, "app_id": 1, "mid": message_id,
+                "metadata": format!("oncecast/1 {id} {page} {attempt} {contact_id}"),
+            },
+        });
+        self.webhook(page, &[event]).await
+    }
+
     // What AWS does.
 
     /// One hint from the queue, hidden from others as process-job's event source would.
@@ -385,7 +511,7 @@ impl Stack {
     /// Puts a delivery back in line, as an operator's retry will.
     pub async fn write_waiting_by_hand(&self, job: &JobId, contact_id: &str) {
         let text = |text: &str| AttributeValue::S(text.to_owned());
-        let call = clients::dynamodb(self.database.endpoint()).update_item();
+        let call = self.dynamodb.update_item();
         call.table_name(&self.app.config.deliveries_table)
             .key("job", text(&job.to_string()))
             .key("contact_id", text(contact_id))
@@ -402,7 +528,7 @@ impl Stack {
     pub async fn write_skipped_by_hand(&self, job: &JobId, contact_id: &str, reason: &str) {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let number = |number: u32| AttributeValue::N(number.to_string());
-        let call = clients::dynamodb(self.database.endpoint()).put_item();
+        let call = self.dynamodb.put_item();
         call.table_name(&self.app.config.deliveries_table)
             .item("job", text(&job.to_string()))
             .item("contact_id", text(contact_id))
@@ -431,6 +557,27 @@ impl Stack {
         received
     }
 
+    /// All that the tables hold.
+    pub async fn stored(&self) -> Vec<HashMap<String, AttributeValue>> {
+        let config = &self.app.config;
+        let mut items = Vec::new();
+        for table in [
+            &config.broadcasts_table,
+            &config.deliveries_table,
+            &config.contacts_table,
+        ] {
+            let scan = self
+                .dynamodb
+                .scan()
+                .table_name(table)
+                .into_paginator()
+                .items()
+                .send();
+            items.extend(scan.try_collect().await.unwrap());
+        }
+        items
+    }
+
     pub async fn job(&self, id: &BroadcastId) -> Job {
         let mut jobs = jobs(&self.app, id).await;
         assert_eq!(jobs.len(), 1);
@@ -451,6 +598,12 @@ impl Hint {
         let record = json!({"messageId": self.0.message_id, "body": self.0.body});
         serde_json::from_value(json!({"Records": [record]})).unwrap()
     }
+}
+
+fn secret_file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
 }
 
 fn tokens(pages: &[&str]) -> BTreeMap<String, String> {
@@ -479,7 +632,7 @@ impl Drop for Stack {
             return;
         }
         let (sandbox, broadcasts) = (&self.sandbox, self.broadcasts.lock().unwrap().clone());
-        let (config, endpoint) = (self.app.config.clone(), self.database.endpoint());
+        let (config, endpoint) = (self.app.config.clone(), &self.endpoints.dynamodb);
         let checked = std::thread::scope(|scope| {
             let check = scope.spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()

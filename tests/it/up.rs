@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
 
 pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_oncecast-local");
@@ -51,6 +51,12 @@ impl Up {
         }
     }
 
+    /// A call that is yet to be sent.
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.url);
+        self.http.request(method.parse().unwrap(), url)
+    }
+
     pub async fn send(
         &self,
         method: &str,
@@ -58,8 +64,7 @@ impl Up {
         key: Option<&str>,
         body: &Value,
     ) -> Response {
-        let url = format!("{}{path}", self.url);
-        let mut call = self.http.request(method.parse().unwrap(), url);
+        let mut call = self.request(method, path);
         if let Some(key) = key {
             call = call.header("idempotency-key", key);
         }
@@ -79,6 +84,16 @@ impl Up {
         assert!(signal.unwrap().success());
         let ended = self.child.wait().unwrap();
         (ended, self.log.take().unwrap().join().unwrap())
+    }
+
+    /// Ends its functions and it as a power cut does: none of them can do anything more.
+    pub fn kill_all(self) {
+        let parent = self.child.id().to_string();
+        let killed = Command::new("pkill")
+            .args(["-KILL", "--parent", &parent])
+            .status();
+        assert!(killed.unwrap().success(), "it had no functions running");
+        self.kill();
     }
 
     /// Ends it as `kill -9` does: it can do nothing more, and its functions are left to themselves.

@@ -244,6 +244,7 @@ fn plan(
             prevented_reservation: 0,
             prevented_claim: 0,
             breakers: Breakers::default(),
+            resend_wish: false,
         };
         (job, segments)
     });

@@ -27,6 +27,8 @@ use crate::request::{AcceptsCsv, PathId};
 const MAX_ROWS: usize = 1_000;
 /// Rows in one answer of CSV.
 const MAX_CSV_ROWS: usize = 10_000;
+/// Rows in one query: a database that is busy sending as well must answer each within a call's 2 s.
+const MAX_QUERIED_ROWS: usize = 1_000;
 /// Bytes in one answer, by [`DeliveryReport::bytes`]; Lambda refuses 6 MB.
 const MAX_BYTES: usize = 5_000_000;
 /// Queries for one answer: each of 90 Pages takes one, a megabyte of rows takes one, and a filter may find nothing for long.
@@ -94,7 +96,8 @@ async fn read(
                 let next_cursor = Some(list::to_cursor(Position { page_id, after }));
                 return Ok(ListPart { items, next_cursor });
             }
-            let limit = i32::try_from(asked.limit - items.len()).unwrap_or(i32::MAX);
+            let limit = (asked.limit - items.len()).min(MAX_QUERIED_ROWS);
+            let limit = i32::try_from(limit).unwrap_or(i32::MAX);
             let (rows, last) = app
                 .store
                 .deliveries(&job, asked.status, after.as_ref(), limit)

@@ -12,6 +12,7 @@ pub mod new_message;
 pub mod problem;
 pub mod request;
 pub mod rows;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -50,6 +51,10 @@ pub fn router(app: Arc<App>) -> Router {
         )
         .route("/v1/broadcasts/{id}", get(broadcasts::show))
         .route("/v1/broadcasts/{id}/deliveries", get(deliveries::list))
+        .route(
+            "/v1/webhooks/messenger",
+            get(webhook::verify).post(webhook::receive),
+        )
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)

@@ -55,12 +55,6 @@ impl NewBroadcast {
             "scheduled_at",
         ];
         let fields = Fields::of(body, "", &KNOWN, faults)?;
-        if fields.optional("audience").is_some() {
-            fields.fault(
-                "audience",
-                "is not supported yet; name the contacts in contact_ids",
-            );
-        }
         let contact_ids = contact_ids(&fields, faults);
         let message = fields
             .required("message")
@@ -107,7 +101,17 @@ impl NewBroadcast {
 }
 
 fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
-    let ids = fields.list("contact_ids", fields.required("contact_ids"))?;
+    let ids = fields.optional("contact_ids");
+    match (ids, fields.optional("audience")) {
+        (Some(_), None) => {}
+        (None, None) => fields.fault("contact_ids", "is required"),
+        (Some(_), Some(_)) => fields.fault("audience", "must not be there with contact_ids"),
+        (None, Some(_)) => fields.fault(
+            "audience",
+            "is not supported yet; name the contacts in contact_ids",
+        ),
+    }
+    let ids = fields.list("contact_ids", ids)?;
     if !(1..=MAX_CONTACT_IDS).contains(&ids.len()) {
         fields.fault(
             "contact_ids",

@@ -70,7 +70,8 @@ fn unsupported(detail: &str) -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
 }
 
-async fn whole(request: Request) -> Result<Bytes, Problem> {
+/// All of a body, whatever it holds.
+pub async fn whole(request: Request) -> Result<Bytes, Problem> {
     axum::body::to_bytes(request.into_body(), MAX_BODY)
         .await
         .map_err(|_| {

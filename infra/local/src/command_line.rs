@@ -19,7 +19,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Sends to 1,000 contacts of the sandbox, with repeated ids and killed processes, and counts what arrived
-    Demo,
+    Demo(demo::Options),
     /// Runs the API, the functions and all that they need, until Ctrl-C
     Up(up::Options),
     /// Runs one of the functions, as a child process of the other commands
@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     match command {
-        Command::Demo => return Ok(Runtime::new()?.block_on(demo::run())?),
+        Command::Demo(options) => return Ok(Runtime::new()?.block_on(demo::run(&options))?),
         Command::Up(options) => Runtime::new()?.block_on(up::run(options))?,
         Command::Function { name } => run_function(name)?,
     }

@@ -87,10 +87,14 @@ impl DataDir {
         }
     }
 
-    /// Starts its database, with all tables; an empty one in a new directory.
+    /// Starts its database, with all tables; an empty one in a new directory. One of an earlier version gets the indexes
+    /// that it lacks, which that version may go on without.
     pub async fn start_database(&self, names: &Names) -> Result<Database, Error> {
         self.make_complete(names).await?;
-        Ok(Database::open(&self.path.join(DATABASE_FILE))?)
+        let database = Database::open(&self.path.join(DATABASE_FILE))?;
+        let dynamodb = clients::dynamodb(database.endpoint());
+        resources::create_missing_indexes(&dynamodb, names).await?;
+        Ok(database)
     }
 
     /// Checks the format; makes what a new directory lacks, also if it was cut off in being made. Each step is known
@@ -235,6 +239,41 @@ mod tests {
             Some(vec![names.broadcasts, names.contacts, names.deliveries])
         );
         Ok(())
+    }
+
+    /// Names of the indexes of the deliveries.
+    async fn indexes(dynamodb: &aws_sdk_dynamodb::Client, names: &Names) -> Vec<String> {
+        let described = dynamodb.describe_table().table_name(&names.deliveries);
+        let table = described.send().await.unwrap().table.unwrap();
+        let indexes = table.global_secondary_indexes.unwrap_or_default();
+        let names = indexes.into_iter().filter_map(|index| index.index_name);
+        names.collect()
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_an_earlier_version_gets_the_indexes_that_it_lacks() {
+        use aws_sdk_dynamodb::types::{
+            DeleteGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate,
+        };
+        let parent = TempDir::new().unwrap();
+        let names = Names::default();
+        {
+            let directory = DataDir::take(parent.path()).unwrap();
+            let database = directory.start_database(&names).await.unwrap();
+            let dynamodb = clients::dynamodb(database.endpoint());
+            let delete = DeleteGlobalSecondaryIndexAction::builder().index_name("doubt");
+            let delete = GlobalSecondaryIndexUpdate::builder().delete(delete.build().unwrap());
+            let update = dynamodb.update_table().table_name(&names.deliveries);
+            let update = update.global_secondary_index_updates(delete.build());
+            update.send().await.unwrap();
+            assert!(indexes(&dynamodb, &names).await.is_empty());
+        }
+
+        let directory = DataDir::take(parent.path()).unwrap();
+        let database = directory.start_database(&names).await.unwrap();
+
+        let dynamodb = clients::dynamodb(database.endpoint());
+        assert_eq!(indexes(&dynamodb, &names).await, ["doubt"]);
     }
 
     #[tokio::test]

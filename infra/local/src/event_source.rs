@@ -13,8 +13,9 @@ use tokio::time;
 use crate::clients::REGION;
 use crate::lambda::{Function, Slot};
 
-/// How long one receive waits for a message; SQS allows no more.
-const WAIT_SECONDS: i32 = 20;
+/// How long one receive waits for a message. SQS allows 20 s, but this queue does not tell a receive that already waits
+/// when a message becomes a dead letter and no longer blocks its group; so ask anew as often as it looks at its time-outs.
+const WAIT_SECONDS: i32 = 1;
 /// How long to leave the queue alone after it could not be read.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 

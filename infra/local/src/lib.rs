@@ -7,7 +7,8 @@
 //! - [`data_dir`], `recovery`: what is kept from one start to the next, and how it goes on
 //! - [`lambda`]: the functions as child processes that speak the Runtime API
 //! - `gateway`, `event_source`, `schedule`: what invokes the functions
-//! - [`sandbox`]: Messenger, with a ledger and with faults on request; `messenger`: it, or the real one
+//! - [`sandbox`]: Messenger, with a ledger and with faults on request; `messenger`: it, or the real one; `secrets`: what the
+//!   sandbox and the functions both know
 //! - `command_line`, `up`, `demo`: the commands
 
 pub mod clients;
@@ -25,6 +26,7 @@ pub mod resources;
 mod runtime_thread;
 pub mod sandbox;
 mod schedule;
+mod secrets;
 mod server;
 pub mod stack;
 mod up;

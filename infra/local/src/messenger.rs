@@ -2,13 +2,13 @@
 //! operator's file or made up for the sandbox.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 
 use crate::sandbox::Sandbox;
+use crate::secrets;
 
 /// Page access tokens by Page id.
 type PageTokens = BTreeMap<String, String>;
@@ -62,7 +62,8 @@ impl Messenger {
             None if graph_url.is_some() => return Err(Error::NoPageTokens),
             None => {
                 let tokens = for_sandbox();
-                let file = write_temporary(&tokens)?;
+                let json = serde_json::json!(tokens).to_string();
+                let file = secrets::write_temporary(json.as_bytes()).map_err(Error::Unwritable)?;
                 (tokens, file.path().to_owned(), Some(file))
             }
         };
@@ -102,40 +103,13 @@ fn for_sandbox() -> PageTokens {
         .collect()
 }
 
-/// Writes tokens to a file that only we may read, and that is removed when dropped.
-fn write_temporary(tokens: &PageTokens) -> Result<NamedTempFile, Error> {
-    let write = || {
-        let mut file = tempfile::Builder::new()
-            .prefix("oncecast-tokens-")
-            .suffix(".json")
-            .tempfile()?;
-        serde_json::to_writer(&mut file, tokens)?;
-        file.flush()?;
-        Ok(file)
-    };
-    write().map_err(Error::Unwritable)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_temporary_file_reads_back_and_is_private() {
-        use std::os::unix::fs::PermissionsExt;
-
-        let tokens = for_sandbox();
-        let file = write_temporary(&tokens).unwrap();
-
-        assert_eq!(read(file.path()).unwrap(), tokens);
-        let mode = file.as_file().metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
     fn an_error_never_shows_the_text_of_the_file() {
-        let mut file = NamedTempFile::new().unwrap();
-        file.write_all(br#"{"page": ["EAABsecret"]}"#).unwrap();
+        let file = secrets::write_temporary(br#"{"page": ["EAABsecret"]}"#).unwrap();
 
         let error = read(file.path()).unwrap_err();
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use secrecy::ExposeSecret;
 use shared::config::{Config, ConfigError};
 use shared::store::{self, Store};
 use tempfile::NamedTempFile;
@@ -21,8 +22,9 @@ use crate::messenger::{self, Messenger};
 use crate::queue::Queue;
 use crate::recovery;
 use crate::resources::{self, Names, QueueUrls};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, SubscribeError};
 use crate::schedule;
+use crate::secrets::{self, Secrets};
 use crate::server::{self, Server};
 
 /// How long running invocations may go on when the stack stops.
@@ -35,6 +37,9 @@ const READY_ATTEMPTS: u32 = 3;
 const MAX_CHILDREN: u32 = 10;
 /// The `scheduled` function has this long, on AWS too.
 const SCHEDULED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where the API takes Messenger's webhooks.
+const WEBHOOKS: &str = "/v1/webhooks/messenger";
 
 /// How to run the system.
 #[derive(Debug, Clone)]
@@ -93,6 +98,8 @@ pub enum Error {
     Unfinished(#[source] store::Error),
     #[error(transparent)]
     Messenger(#[from] messenger::Error),
+    #[error(transparent)]
+    Secrets(#[from] secrets::Error),
     #[error("port {port} is taken by another program; choose another with --port")]
     PortTaken { port: u16 },
     #[error("the API cannot listen on port {port}")]
@@ -103,6 +110,8 @@ pub enum Error {
     },
     #[error("the API's health cannot be asked for")]
     HealthCheck(#[source] reqwest::Error),
+    #[error("the API was not subscribed to the sandbox's webhooks")]
+    Subscribe(#[source] SubscribeError),
     #[error("the API does not answer as it should; the log above says why")]
     NotReady,
 }
@@ -123,6 +132,7 @@ pub struct Stack {
     database: Database,
     _data: Option<DataDir>,
     _made_up_tokens: Option<NamedTempFile>,
+    secrets: Option<Secrets>,
 }
 
 impl Stack {
@@ -130,6 +140,18 @@ impl Stack {
     pub async fn start(settings: Settings) -> Result<Stack, Error> {
         // What the operator can have got wrong comes first.
         let messenger = Messenger::choose(settings.graph_url, settings.page_tokens).await?;
+        let given = |name: &str| {
+            let own = settings.env.get(name).cloned();
+            own.or_else(|| std::env::var(name).ok())
+        };
+        let secrets = match &messenger.sandbox {
+            Some(sandbox) => {
+                let secrets = Secrets::for_sandbox(given)?;
+                sandbox.check_proofs(secrets.app_secret.value.expose_secret(), false);
+                Some(secrets)
+            }
+            None => None,
+        };
         let data = settings.data.as_deref().map(DataDir::take).transpose()?;
         let listener = listen(settings.port).await?;
 
@@ -161,6 +183,7 @@ impl Stack {
         let mut env =
             BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         env.extend(settings.env);
+        env.extend(secrets.iter().flat_map(Secrets::variables));
         let function = |name: &str, timeout| {
             Function::new(Definition {
                 name: name.to_owned(),
@@ -214,6 +237,7 @@ impl Stack {
             database,
             _data: data,
             _made_up_tokens: messenger.made_up_tokens,
+            secrets,
         })
     }
 
@@ -233,6 +257,20 @@ impl Stack {
             }
         }
         Err(Error::NotReady)
+    }
+
+    /// Lets the sandbox, if there is one, tell the API of every message, once the API has answered its verification.
+    pub async fn subscribe_to_sandbox(&self) -> Result<(), Error> {
+        let (Some(sandbox), Some(secrets)) = (&self.sandbox, &self.secrets) else {
+            return Ok(());
+        };
+        let webhooks = format!("{}{WEBHOOKS}", self.api_url());
+        let app_secret = secrets.app_secret.value.expose_secret();
+        let verify_token = secrets.verify_token.value.expose_secret();
+        sandbox
+            .verify_and_subscribe(&webhooks, app_secret, verify_token)
+            .await
+            .map_err(Error::Subscribe)
     }
 
     /// Stops bringing work, gives running invocations a few seconds, and ends everything.

@@ -51,8 +51,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ..Settings::default()
     })
     .await?;
+    let ready = async {
+        stack.ready().await?;
+        stack.subscribe_to_sandbox().await
+    };
     let stopped = tokio::select! {
-        ready = stack.ready() => {
+        ready = ready => {
             ready?;
             print_addresses(&stack, page_tokens.is_some(), data.as_deref());
             stop_signal().await

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValue};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Error, SCHEMA, Store, from_item, incomplete, patiently, pauses, throttled, unsettled, value,
+    Error, SCHEMA, Store, conditionally, from_item, incomplete, patiently, pauses, throttled,
+    unsettled, value,
 };
 use crate::contact::{ATTRIBUTE_PREFIX, Contact};
 use crate::ids::{ContactId, PageId};
@@ -203,6 +205,28 @@ impl Store {
         patiently(|| call.clone().send())
             .await
             .map_err(unsettled("write a contact"))?;
+        Ok(())
+    }
+
+    /// Notes when a contact of ours was heard of; never an earlier time than the one known.
+    pub async fn note_interaction(
+        &self,
+        contact_id: &ContactId,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        const NOTE: &str = "SET last_interaction_at = :at";
+        const IF_LATER: &str = "attribute_exists(contact_id) \
+                                AND (attribute_not_exists(last_interaction_at) OR last_interaction_at < :at)";
+        let call = self
+            .client
+            .update_item()
+            .table_name(&self.contacts)
+            .key("contact_id", value(contact_id)?)
+            .update_expression(NOTE)
+            .condition_expression(IF_LATER)
+            .expression_attribute_values(":at", super::at(at)?);
+        // Refused: no contact of ours, or heard of later.
+        let _ = conditionally("note an interaction", call).await?;
         Ok(())
     }
 

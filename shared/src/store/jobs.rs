@@ -20,6 +20,7 @@ use crate::delivery::Delivery;
 use crate::ids::{BroadcastId, JobId, PageId, token};
 use crate::job::{Job, JobStatus};
 use crate::line::{Entry, Progress, Segment};
+use crate::store::deliveries::Doubt;
 
 /// A working job is looked at when its lease has been over for so long.
 const WAKE_AFTER_LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -41,6 +42,33 @@ pub struct Claim {
     lease: Duration,
 }
 
+impl Claim {
+    /// The end of a lease that is extended now, and when to look at the job then: moved only if the lease would pass it.
+    fn renewed(&self, now: Timestamp) -> (Timestamp, Timestamp) {
+        let lease_until = now + self.lease;
+        let wake_at = if lease_until < self.wake_at {
+            self.wake_at
+        } else {
+            lease_until + WAKE_AFTER_LEASE
+        };
+        (lease_until, wake_at)
+    }
+
+    /// Whether the job, as it refused a write, shows that this very write was made: its answer was lost.
+    pub(super) fn is_written(job: Item, checkpoint_id: &str) -> Result<bool, Error> {
+        let stands: Stands = from_item("tell a lost answer from a refusal", job)?;
+        Ok(stands.checkpoint_id == checkpoint_id)
+    }
+
+    /// Notes that this write has been made, as of `now`.
+    pub(super) fn note_written(&mut self, checkpoint_id: String, now: Timestamp) {
+        let (lease_until, wake_at) = self.renewed(now);
+        self.checkpoint_id = checkpoint_id;
+        self.job.lease_until = Some(lease_until);
+        self.wake_at = wake_at;
+    }
+}
+
 /// Whether the job is ours.
 #[derive(Debug)]
 pub enum Claimed {
@@ -54,24 +82,13 @@ pub enum Claimed {
     Unknown,
 }
 
-/// A row that a checkpoint is to put in doubt, while it is still reserved under this token.
-#[derive(Clone, Debug)]
-pub struct Doubt {
-    /// The contact, and where they stand in line.
-    pub entry: Entry,
-    /// The reservation that was seen.
-    pub token: String,
-    /// How the answer was lost.
-    pub reason: String,
-}
-
 /// What a checkpoint writes.
 #[derive(Debug, Default)]
 pub struct Checkpoint<'a> {
     /// How far the cursor moves.
     pub progress: Progress,
     /// Rows to put in doubt; at most [`DOUBTS_AT_ONCE`].
-    pub doubts: &'a [Doubt],
+    pub doubts: &'a [(Entry, Doubt)],
     /// Settled contacts that were met since the last checkpoint.
     pub prevented: u64,
     /// What has gone wrong in a row.
@@ -170,18 +187,13 @@ impl Store {
             due_at: progress.again.iter().map(|(_, due)| *due).min(),
         });
         let segments = claim.job.segments + u32::from(appended.is_some());
-        let leave_their_second_place = what.doubts.iter().filter(|doubt| doubt.entry.again).count();
+        let leave_their_second_place = what.doubts.iter().filter(|(entry, _)| entry.again).count();
         let stalls = if progress.cursor == claim.job.cursor {
             claim.job.stalls
         } else {
             0
         };
-        let lease_until = now + claim.lease;
-        let wake_at = if lease_until < claim.wake_at {
-            claim.wake_at
-        } else {
-            lease_until + WAKE_AFTER_LEASE
-        };
+        let (lease_until, wake_at) = claim.renewed(now);
 
         let values = Item::from([
             (":cursor".to_owned(), value(progress.cursor)?),
@@ -229,14 +241,8 @@ impl Store {
                 .into_iter()
                 .map(|update| TransactWriteItem::builder().update(update).build())
                 .collect();
-            for doubt in what.doubts {
-                parts.push(self.put_in_doubt(
-                    &job_id,
-                    &doubt.entry.contact_id,
-                    &doubt.token,
-                    &doubt.reason,
-                    now,
-                )?);
+            for (entry, doubt) in what.doubts {
+                parts.push(self.put_in_doubt(&job_id, &entry.contact_id, doubt, now)?);
             }
             if let Some(segment) = &appended {
                 parts.push(self.put_segment(
@@ -255,10 +261,10 @@ impl Store {
             }
         };
         if let Some((job, rows)) = refusal {
-            let stands: Option<Stands> = job.map(|job| from_item(OPERATION, job)).transpose()?;
-            match stands {
-                Some(stands) if stands.checkpoint_id == new_checkpoint_id => {}
-                Some(_) => return Ok(Checkpointed::Stale),
+            let written = job.map(|job| Claim::is_written(job, &new_checkpoint_id));
+            match written.transpose()? {
+                Some(true) => {}
+                Some(false) => return Ok(Checkpointed::Stale),
                 None => {
                     let mut changed = Vec::new();
                     for (index, reason) in rows
@@ -279,12 +285,10 @@ impl Store {
                 }
             }
         }
-        claim.checkpoint_id = new_checkpoint_id;
-        claim.wake_at = wake_at;
+        claim.note_written(new_checkpoint_id, now);
         claim.job.cursor = progress.cursor;
         claim.job.segments = segments;
         claim.job.stalls = stalls;
-        claim.job.lease_until = Some(lease_until);
         Ok(Checkpointed::Written(appended))
     }
 
@@ -330,12 +334,64 @@ impl Store {
         }
         let handed_over = match conditionally(OPERATION, call).await? {
             Ok(_) => true,
-            Err(Some(item)) => {
-                from_item::<Stands>(OPERATION, item)?.checkpoint_id == new_checkpoint_id
-            }
+            Err(Some(item)) => Claim::is_written(item, &new_checkpoint_id)?,
             Err(None) => false,
         };
         Ok(handed_over.then_some(wake_at.unwrap_or(now)))
+    }
+
+    /// The part of a resend that moves so many rows from doubt into a new segment, on top of this claim's last checkpoint.
+    pub(super) fn count_resent(
+        &self,
+        claim: &Claim,
+        rows: usize,
+        new_checkpoint_id: &str,
+        now: Timestamp,
+    ) -> Result<UpdateBuilder, Error> {
+        const COUNT: &str = "SET #segments = :segments, waiting = waiting + :rows, in_doubt = in_doubt - :rows, \
+                             lease_until = :lease_until, wake_at = :wake_at, checkpoint_id = :new_checkpoint_id";
+        let (lease_until, wake_at) = claim.renewed(now);
+        Ok(self
+            .update_job(&claim.job.id())?
+            .update_expression(COUNT)
+            .condition_expression(IF_MINE)
+            .expression_attribute_names("#segments", "segments")
+            .expression_attribute_values(":segments", value(claim.job.segments + 1)?)
+            .expression_attribute_values(":rows", value(rows)?)
+            .expression_attribute_values(":lease_until", at(lease_until)?)
+            .expression_attribute_values(":wake_at", at(wake_at)?)
+            .expression_attribute_values(":new_checkpoint_id", value(new_checkpoint_id)?)
+            .expression_attribute_values(":checkpoint_id", value(&claim.checkpoint_id)?))
+    }
+
+    /// Notes that a wish to send again has been carried out; false if another has claimed the job.
+    pub async fn fulfil_resend_wish(
+        &self,
+        claim: &mut Claim,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        const FULFIL: &str = "SET checkpoint_id = :new_checkpoint_id, lease_until = :lease_until, wake_at = :wake_at \
+                              REMOVE resend_wish";
+        let new_checkpoint_id = token();
+        let (lease_until, wake_at) = claim.renewed(now);
+        let call = self
+            .job_update(&claim.job.id())?
+            .update_expression(FULFIL)
+            .condition_expression(IF_MINE)
+            .expression_attribute_values(":lease_until", at(lease_until)?)
+            .expression_attribute_values(":wake_at", at(wake_at)?)
+            .expression_attribute_values(":new_checkpoint_id", value(&new_checkpoint_id)?)
+            .expression_attribute_values(":checkpoint_id", value(&claim.checkpoint_id)?);
+        let written = match conditionally("fulfil a wish to send again", call).await? {
+            Ok(_) => true,
+            Err(Some(item)) => Claim::is_written(item, &new_checkpoint_id)?,
+            Err(None) => false,
+        };
+        if written {
+            claim.note_written(new_checkpoint_id, now);
+            claim.job.resend_wish = false;
+        }
+        Ok(written)
     }
 
     /// Queues a halted job again, with nothing held against it; its epoch and wake-up, for the hint. Nothing if it is not
@@ -528,7 +584,7 @@ struct Key {
 }
 
 impl Key {
-    fn into_job(self) -> Option<JobId> {
+    pub(super) fn into_job(self) -> Option<JobId> {
         Some(JobId {
             broadcast_id: BroadcastId::parse(self.pk.strip_prefix("broadcast#")?)?,
             page_id: PageId::parse(self.sk.strip_prefix("job#")?).ok()?,

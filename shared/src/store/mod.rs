@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: the broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease`: Page leases |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: the broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `mid#ID`, `mid`: messages that settled a delivery |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 //!
 //! *A lost answer is not a refusal*: every conditional write carries a random value of its own, and a refusal whose returned
@@ -12,6 +12,7 @@
 pub mod broadcasts;
 pub mod contacts;
 pub mod deliveries;
+pub mod doubts;
 pub mod jobs;
 pub mod pages;
 pub mod requests;
@@ -41,13 +42,17 @@ const SCHEMA: u32 = 1;
 /// Delivery rows, broadcasts and jobs outlive a job's segments by this, so that the report outlives the work.
 const REPORT_OUTLIVES: Duration = Duration::from_secs(30 * 86_400);
 
-/// A table's client and name, and what time it is for how long items are kept.
+/// The tables' client and names, and what of the configuration is written into items.
 #[derive(Clone)]
 pub struct Store {
     client: Client,
     broadcasts: String,
     deliveries: String,
     contacts: String,
+    /// The age at which a delivery in doubt is first looked up.
+    first_look: Duration,
+    /// How long after its due time a job can be worked on.
+    retention: Duration,
 }
 
 /// An item as DynamoDB has it.
@@ -90,6 +95,8 @@ impl Store {
             broadcasts: config.broadcasts_table.clone(),
             deliveries: config.deliveries_table.clone(),
             contacts: config.contacts_table.clone(),
+            first_look: config.doubt_checks.first().copied().unwrap_or_default(),
+            retention: config.retention,
         }
     }
 }

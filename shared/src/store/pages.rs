@@ -14,6 +14,8 @@ use crate::ids::{JobId, PageId, token};
 #[derive(Debug)]
 pub struct PageLease {
     page_id: PageId,
+    /// What it is a lease of.
+    sk: &'static str,
     holder: String,
     /// Until when it may be taken for alive.
     pub until: Timestamp,
@@ -50,6 +52,11 @@ struct Stored {
     backoffs: u32,
 }
 
+/// The sort key of the right to send for a Page …
+const SENDING: &str = "lease";
+/// … and of the right to look up what it has sent.
+const LOOK_UPS: &str = "looks";
+
 fn partition(page_id: &PageId) -> String {
     format!("page#{page_id}")
 }
@@ -62,6 +69,32 @@ impl Store {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Acquired, Error> {
+        self.acquire(SENDING, &job.page_id, &job.to_string(), lease, now)
+            .await
+    }
+
+    /// Takes the right to look things up for a Page, unless somebody has it.
+    pub async fn acquire_look_ups(
+        &self,
+        page_id: &PageId,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Option<PageLease>, Error> {
+        let acquired = self.acquire(LOOK_UPS, page_id, "", lease, now).await?;
+        Ok(match acquired {
+            Acquired::Lease(lease) => Some(lease),
+            Acquired::SameJob | Acquired::Held(_) | Acquired::Paused(_) => None,
+        })
+    }
+
+    async fn acquire(
+        &self,
+        sk: &'static str,
+        page_id: &PageId,
+        job: &str,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Acquired, Error> {
         const ACQUIRE: &str = "SET holder = :holder, job = :job, lease_until = :until";
         const IF_FREE: &str = "(attribute_not_exists(lease_until) OR lease_until < :now) \
                                AND (attribute_not_exists(not_before) OR not_before <= :now)";
@@ -71,12 +104,12 @@ impl Store {
             .client
             .update_item()
             .table_name(&self.broadcasts)
-            .key("pk", value(partition(&job.page_id))?)
-            .key("sk", value("lease")?)
+            .key("pk", value(partition(page_id))?)
+            .key("sk", value(sk)?)
             .update_expression(ACQUIRE)
             .condition_expression(IF_FREE)
             .expression_attribute_values(":holder", value(&holder)?)
-            .expression_attribute_values(":job", value(job.to_string())?)
+            .expression_attribute_values(":job", value(job)?)
             .expression_attribute_values(":until", at(until)?)
             .expression_attribute_values(":now", at(now)?)
             .return_values(ReturnValue::AllNew);
@@ -86,7 +119,8 @@ impl Store {
         let stored: Stored = from_item(OPERATION, item)?;
         if stored.holder.as_ref() == Some(&holder) {
             return Ok(Acquired::Lease(PageLease {
-                page_id: job.page_id.clone(),
+                page_id: page_id.clone(),
+                sk,
                 holder,
                 until,
                 backoffs: stored.backoffs,
@@ -94,7 +128,7 @@ impl Store {
             }));
         }
         let held = stored.lease_until.filter(|until| *until >= now);
-        if held.is_some() && stored.job == Some(job.to_string()) {
+        if held.is_some() && stored.job.as_deref() == Some(job) {
             return Ok(Acquired::SameJob);
         }
         Ok(
@@ -152,7 +186,7 @@ impl Store {
             .update_item()
             .table_name(&self.broadcasts)
             .key("pk", value(partition(&page.page_id))?)
-            .key("sk", value("lease")?)
+            .key("sk", value(page.sk)?)
             .update_expression(update)
             .condition_expression(IF_OURS)
             .expression_attribute_values(":holder", value(&page.holder)?);

@@ -1,7 +1,5 @@
 //! The few calls of Oncecast's HTTP API that the demo makes.
 
-use std::collections::BTreeSet;
-
 use reqwest::{RequestBuilder, Response};
 use serde::Deserialize;
 use serde_json::json;
@@ -36,9 +34,27 @@ pub struct Broadcast {
     pub contacts: Contacts,
     pub counters: Counters,
     pub duplicates_prevented: DuplicatesPrevented,
+    pub jobs: Vec<Job>,
+}
+
+/// What Oncecast says of one contact.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Delivery {
+    pub contact_id: String,
+    pub status: String,
+    pub message_id: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Job {
+    pub status: String,
 }
 
 impl Broadcast {
+    pub fn has_halted_job(&self) -> bool {
+        self.jobs.iter().any(|job| job.status == "halted")
+    }
+
     pub fn is_completed(&self) -> bool {
         self.status == "completed"
     }
@@ -108,35 +124,35 @@ impl Api {
         Ok(accepted(request).await?.json().await?)
     }
 
-    /// Everybody of whom Oncecast says that it does not know whether the message arrived.
-    pub async fn contacts_in_doubt(&self, broadcast_id: &str) -> Result<BTreeSet<String>, Error> {
+    /// Has halted jobs go on.
+    pub async fn resume(&self, broadcast_id: &str) -> Result<(), Error> {
+        let url = format!("{}/v1/broadcasts/{broadcast_id}/resume", self.url);
+        accepted(self.http.post(url)).await?;
+        Ok(())
+    }
+
+    /// What Oncecast says of every contact.
+    pub async fn deliveries(&self, broadcast_id: &str) -> Result<Vec<Delivery>, Error> {
         #[derive(Deserialize)]
         struct Page {
             items: Vec<Delivery>,
             next_cursor: Option<String>,
         }
-        #[derive(Deserialize)]
-        struct Delivery {
-            contact_id: String,
-        }
 
         let url = format!("{}/v1/broadcasts/{broadcast_id}/deliveries", self.url);
-        let mut contacts = BTreeSet::new();
+        let mut deliveries = Vec::new();
         let mut cursor = None;
         loop {
-            let mut query = vec![
-                ("status", "in_doubt".to_owned()),
-                ("limit", "1000".to_owned()),
-            ];
+            let mut query = vec![("limit", "1000".to_owned())];
             query.extend(cursor.map(|cursor| ("cursor", cursor)));
             let page: Page = accepted(self.http.get(&url).query(&query))
                 .await?
                 .json()
                 .await?;
-            contacts.extend(page.items.into_iter().map(|delivery| delivery.contact_id));
+            deliveries.extend(page.items);
             match page.next_cursor {
                 Some(next) => cursor = Some(next),
-                None => return Ok(contacts),
+                None => return Ok(deliveries),
             }
         }
     }

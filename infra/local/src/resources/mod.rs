@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 
-pub use self::tables::create_tables;
+pub use self::tables::{create_missing_indexes, create_tables};
 
 /// How often a message may be received before it goes to the dead-letter queue.
 const MAX_RECEIVES: u32 = 5;

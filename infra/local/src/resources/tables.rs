@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::ScalarAttributeType::{self, N, S};
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, TimeToLiveSpecification,
+    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex,
+    GlobalSecondaryIndexUpdate, KeySchemaElement, KeyType, Projection, ProjectionType,
+    TimeToLiveSpecification,
 };
 
 use super::{Error, Names};
@@ -16,7 +17,32 @@ pub async fn create_tables(
     dynamodb: &aws_sdk_dynamodb::Client,
     names: &Names,
 ) -> Result<(), Error> {
-    let tables = [
+    for table in tables(names) {
+        table
+            .create(dynamodb)
+            .await
+            .map_err(|source| table.error(source))?;
+    }
+    Ok(())
+}
+
+/// Makes the indexes that tables of an earlier version lack; items that were written before are in them, too, as far as
+/// they have what they are sorted by.
+pub async fn create_missing_indexes(
+    dynamodb: &aws_sdk_dynamodb::Client,
+    names: &Names,
+) -> Result<(), Error> {
+    for table in tables(names) {
+        table
+            .create_missing_indexes(dynamodb)
+            .await
+            .map_err(|source| table.error(source))?;
+    }
+    Ok(())
+}
+
+fn tables(names: &Names) -> [Table<'_>; 3] {
+    [
         Table {
             name: &names.contacts,
             key: &[("contact_id", S)],
@@ -36,20 +62,10 @@ pub async fn create_tables(
         Table {
             name: &names.deliveries,
             key: &[("job", S), ("contact_id", S)],
-            indexes: &[],
+            indexes: &[("doubt", &[("doubt_shard", S), ("look_at", N)])],
             expires_by: Some("expires_at"),
         },
-    ];
-    for table in tables {
-        table
-            .create(dynamodb)
-            .await
-            .map_err(|source| Error::Table {
-                table: table.name.to_owned(),
-                source: Box::new(source),
-            })?;
-    }
-    Ok(())
+    ]
 }
 
 /// Attributes with their types: the hash attribute, and the range attribute if there is one.
@@ -64,6 +80,52 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
+    fn error(&self, source: aws_sdk_dynamodb::Error) -> Error {
+        Error::Table {
+            table: self.name.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
+    async fn create_missing_indexes(
+        &self,
+        dynamodb: &aws_sdk_dynamodb::Client,
+    ) -> Result<(), aws_sdk_dynamodb::Error> {
+        let described = dynamodb
+            .describe_table()
+            .table_name(self.name)
+            .send()
+            .await?;
+        let known = described
+            .table
+            .and_then(|table| table.global_secondary_indexes);
+        let known: Vec<_> = known
+            .iter()
+            .flatten()
+            .filter_map(|index| index.index_name())
+            .collect();
+        for index in self.secondary_indexes()? {
+            if known.contains(&index.index_name()) {
+                continue;
+            }
+            let create = CreateGlobalSecondaryIndexAction::builder()
+                .index_name(index.index_name())
+                .set_key_schema(Some(index.key_schema().to_vec()))
+                .set_projection(index.projection().cloned())
+                .build()?;
+            dynamodb
+                .update_table()
+                .table_name(self.name)
+                .set_attribute_definitions(Some(self.attributes()?))
+                .global_secondary_index_updates(
+                    GlobalSecondaryIndexUpdate::builder().create(create).build(),
+                )
+                .send()
+                .await?;
+        }
+        Ok(())
+    }
+
     async fn create(
         &self,
         dynamodb: &aws_sdk_dynamodb::Client,

@@ -5,11 +5,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The faults in force, in order: the first that matches a message is used.
+/// What a fault strikes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// A message on its way to a contact.
+    #[default]
+    Send,
+    /// A call of the Conversations API.
+    Lookup,
+    /// The webhook that tells of a message: it comes only if the fault's answer is `ok`, or with `accept`.
+    Echo,
+}
+
+/// The faults in force, in order: the first that matches an operation is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Faults {
-    /// How long every message waits for its answer, a fault's own latency included.
+    /// How long every call waits for its answer, besides a fault's own latency.
     #[serde(default)]
     pub latency_ms: u64,
     /// What goes wrong, in order.
@@ -18,17 +31,21 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// What happens to this message; uses up one of the fault's times.
-    pub fn take(&mut self, page_id: &str, contact_id: &str) -> Treatment {
+    /// What happens this time; uses up one of the fault's times.
+    pub fn take(&mut self, on: Operation, page_id: &str, contact_id: &str) -> Treatment {
+        let latency_ms = match on {
+            Operation::Send | Operation::Lookup => self.latency_ms,
+            Operation::Echo => 0,
+        };
         let mut treatment = Treatment {
-            latency: Duration::from_millis(self.latency_ms),
+            latency: Duration::from_millis(latency_ms),
             accept: true,
             answer: Answer::Ok,
         };
         let matching = self
             .faults
             .iter_mut()
-            .find(|fault| fault.matches(page_id, contact_id));
+            .find(|fault| fault.matches(on, page_id, contact_id));
         if let Some(fault) = matching {
             fault.times = fault.times.map(|times| times - 1);
             treatment.latency += Duration::from_millis(fault.latency_ms);
@@ -39,7 +56,7 @@ impl Faults {
     }
 }
 
-/// How one message is treated.
+/// How one operation is treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Treatment {
     pub latency: Duration,
@@ -52,19 +69,22 @@ pub struct Treatment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
+    /// What it strikes; absent: sends.
+    #[serde(default)]
+    pub on: Operation,
     /// Only for these contacts; absent: for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contacts: Option<BTreeSet<String>>,
     /// Only for these Pages; absent: for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pages: Option<BTreeSet<String>>,
-    /// How many messages it strikes; absent: all that come.
+    /// How often it strikes; absent: whenever it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// How long the answer takes, besides the latency of every message.
+    /// How long the answer takes, besides the latency of every call; how late the echo is.
     #[serde(default)]
     pub latency_ms: u64,
-    /// Whether the contact gets the message all the same: so a time-out is played whose message did arrive.
+    /// Whether the contact gets the message sent all the same: so a time-out is played whose message did arrive.
     /// Absent: only with the answer `ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<bool>,
@@ -137,9 +157,10 @@ impl From<GraphError> for Answer {
 }
 
 impl Fault {
-    /// Gives everybody this answer, for ever.
+    /// Gives every send this answer, for ever.
     pub fn answering(answer: impl Into<Answer>) -> Fault {
         Fault {
+            on: Operation::Send,
             contacts: None,
             pages: None,
             times: None,
@@ -147,6 +168,12 @@ impl Fault {
             accept: None,
             answer: answer.into(),
         }
+    }
+
+    /// Makes it strike something other than sends.
+    pub fn on(mut self, operation: Operation) -> Fault {
+        self.on = operation;
+        self
     }
 
     /// Narrows it to these contacts.
@@ -161,7 +188,7 @@ impl Fault {
         self
     }
 
-    /// Ends it after this many messages.
+    /// Ends it after this many strikes.
     pub fn times(mut self, times: u32) -> Fault {
         self.times = Some(times);
         self
@@ -183,11 +210,12 @@ impl Fault {
         self.accept.unwrap_or(self.answer == Answer::Ok)
     }
 
-    fn matches(&self, page_id: &str, contact_id: &str) -> bool {
+    fn matches(&self, on: Operation, page_id: &str, contact_id: &str) -> bool {
         let concerns = |ids: &Option<BTreeSet<String>>, id: &str| {
             ids.as_ref().is_none_or(|ids| ids.contains(id))
         };
-        self.times != Some(0)
+        self.on == on
+            && self.times != Some(0)
             && concerns(&self.pages, page_id)
             && concerns(&self.contacts, contact_id)
     }
@@ -207,14 +235,38 @@ mod tests {
             ],
         };
 
-        assert_eq!(faults.take("page-1", "ana").answer, Answer::Hang);
-        let second = faults.take("page-1", "ana");
+        assert_eq!(
+            faults.take(Operation::Send, "page-1", "ana").answer,
+            Answer::Hang
+        );
+        let second = faults.take(Operation::Send, "page-1", "ana");
         assert_eq!(second.answer, GraphError::new(613, "too fast").into());
         assert!(!second.accept);
-        assert_eq!(faults.take("page-2", "ana").answer, Answer::Ok);
         assert_eq!(
-            faults.take("page-2", "ana").latency,
-            Duration::from_millis(5)
+            faults.take(Operation::Send, "page-2", "ana").answer,
+            Answer::Ok
+        );
+        let latency = |treatment: Treatment| treatment.latency.as_millis();
+        assert_eq!(latency(faults.take(Operation::Send, "page-2", "ana")), 5);
+        assert_eq!(latency(faults.take(Operation::Lookup, "page-2", "ana")), 5);
+        assert_eq!(latency(faults.take(Operation::Echo, "page-2", "ana")), 0);
+    }
+
+    #[test]
+    fn a_fault_strikes_only_what_it_is_for() {
+        let mut faults = Faults {
+            latency_ms: 0,
+            faults: vec![Fault::answering(Answer::Hang).on(Operation::Lookup)],
+        };
+
+        let answer = |treatment: Treatment| treatment.answer;
+        assert_eq!(
+            answer(faults.take(Operation::Send, "page-1", "ana")),
+            Answer::Ok
+        );
+        assert_eq!(
+            answer(faults.take(Operation::Lookup, "page-1", "ana")),
+            Answer::Hang
         );
     }
 
@@ -227,10 +279,13 @@ mod tests {
                 { "answer": { "error": { "code": 613 }, "headers": { "x-app-usage": "{}" } } },
                 { "pages": ["p"], "latency_ms": 10, "answer": "ok" },
                 { "answer": { "status": 502, "body": "<html>" } },
+                { "on": "lookup", "answer": "reset" },
             ],
         }))
         .unwrap();
 
+        assert_eq!(faults.faults[0].on, Operation::Send);
+        assert_eq!(faults.faults[4].on, Operation::Lookup);
         assert!(faults.faults[0].accepts());
         assert!(
             matches!(&faults.faults[1].answer, Answer::Error { error, headers }

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::conversations::Calls;
 use super::request::{MessagingType, NotificationType};
 
 /// How many contacts a summary names.
 const NAMED_CONTACTS: usize = 100;
 
 /// A message that a contact received.
+///
+/// It is read from the request, and is in the ledger if the sandbox took it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Received {
     /// Who sent it.
@@ -37,7 +41,7 @@ pub struct Received {
     pub appsecret_proof: Option<String>,
     /// The id that Messenger gave it.
     pub message_id: String,
-    /// When it arrived, in milliseconds since 1970.
+    /// When Messenger took it, in milliseconds since 1970.
     pub at: i64,
 }
 
@@ -63,6 +67,11 @@ impl Received {
     }
 }
 
+/// An id as Messenger makes them.
+pub fn new_message_id() -> String {
+    format!("m_{}", Uuid::new_v4().simple())
+}
+
 /// The ledger in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
@@ -74,10 +83,14 @@ pub struct Summary {
     pub contacts_twice: Vec<String>,
     /// The most messages within any one second.
     pub peak_per_second: usize,
+    /// Look-ups in conversations, refused ones included.
+    pub conversation_calls: usize,
+    /// The most of them by one Page within any one second.
+    pub peak_conversation_calls_per_second: usize,
 }
 
-/// Counts what was received.
-pub fn summarize(received: &[Received]) -> Summary {
+/// Counts what was received, and how often was looked up.
+pub fn summarize(received: &[Received], calls: &Calls) -> Summary {
     let mut messages: BTreeMap<&str, usize> = BTreeMap::new();
     for message in received {
         *messages.entry(&message.contact_id).or_default() += 1;
@@ -93,11 +106,13 @@ pub fn summarize(received: &[Received]) -> Summary {
         contacts: messages.len(),
         contacts_twice,
         peak_per_second: peak_per_second(received.iter().map(|message| message.at)),
+        conversation_calls: calls.count(),
+        peak_conversation_calls_per_second: calls.peak_per_second(),
     }
 }
 
 /// The most arrivals within any span of one second.
-fn peak_per_second(arrivals: impl Iterator<Item = i64>) -> usize {
+pub fn peak_per_second(arrivals: impl Iterator<Item = i64>) -> usize {
     let mut arrivals: Vec<i64> = arrivals.collect();
     arrivals.sort_unstable();
     let mut first = 0;
@@ -127,7 +142,10 @@ mod tests {
     #[test]
     fn a_contact_with_two_messages_is_named() {
         let message = Received::to;
-        let summary = summarize(&[message("ana"), message("ben"), message("ana")]);
+        let summary = summarize(
+            &[message("ana"), message("ben"), message("ana")],
+            &Calls::default(),
+        );
 
         assert_eq!(summary.received, 3);
         assert_eq!(summary.contacts, 2);

@@ -1,39 +1,51 @@
-//! Messenger's Send API as a sandbox: it keeps what contacts receive, and fails on request.
+//! Messenger as a sandbox, the Send API, the Conversations API and webhooks: it keeps what contacts receive, and fails on
+//! request.
 //!
-//! `/sandbox/…` shows the ledger and sets the faults, for whoever works with the sandbox from outside.
+//! `/sandbox/…` shows the ledger and sets the faults, for whoever works with the sandbox from outside: see `control`.
 
+mod access;
+mod answers;
+mod control;
+mod conversations;
 mod faults;
 mod ledger;
 mod request;
 mod send_api;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::Router;
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
-use secrecy::SecretString;
+use shared::clock::Clock;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
+use self::access::Access;
+use self::conversations::{Calls, Message};
+use self::webhooks::{Subscription, Webhooks};
 use crate::server::{self, Server};
 
-pub use self::faults::{Answer, Fault, Faults, GraphError};
+pub use self::conversations::ForeignMessage;
+pub use self::faults::{Answer, Fault, Faults, GraphError, Operation};
 pub use self::ledger::{Received, Summary};
 pub use self::request::{MessagingType, NotificationType};
+pub use self::webhooks::{Echoes, SubscribeError};
 
 /// A running sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     messenger: Arc<Messenger>,
+    /// Ends with the sandbox.
+    _webhooks: JoinSet<()>,
     port: u16,
     server: tokio::sync::Mutex<Option<Server>>,
 }
@@ -41,16 +53,23 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts on a free port. `tokens` are the Page access tokens by Page id; other Pages do not exist.
     pub async fn start(tokens: BTreeMap<String, String>) -> io::Result<Sandbox> {
-        let secret = |(page_id, token)| (page_id, SecretString::from(token));
+        Sandbox::start_by(tokens, Clock::default()).await
+    }
+
+    /// The same, by a clock that somebody may set ahead.
+    pub async fn start_by(tokens: BTreeMap<String, String>, clock: Clock) -> io::Result<Sandbox> {
+        let (webhooks, deliver) = Webhooks::new();
+        let mut delivering = JoinSet::new();
+        delivering.spawn(deliver);
         let messenger = Arc::new(Messenger {
-            tokens: tokens.into_iter().map(secret).collect(),
-            contents: Mutex::default(),
+            contents: Mutex::new(Contents::new(tokens, webhooks, clock)),
             in_flight: AtomicUsize::new(0),
             peak_in_flight: AtomicUsize::new(0),
         });
         let server = serve(server::bind(0).await?, &messenger)?;
         Ok(Sandbox {
             messenger,
+            _webhooks: delivering,
             port: server.address().port(),
             server: tokio::sync::Mutex::new(Some(server)),
         })
@@ -82,12 +101,91 @@ impl Sandbox {
 
     /// The ledger in numbers.
     pub fn summary(&self) -> Summary {
-        ledger::summarize(&self.messenger.contents().received)
+        self.messenger.contents().summary()
     }
 
-    /// Empties the ledger.
+    /// Empties the ledger and all conversations.
     pub fn forget_messages(&self) {
-        self.messenger.contents().received.clear();
+        self.messenger.contents().forget_messages();
+    }
+
+    /// Gives a Page this access token in place of any other; a Page that is new exists from now on.
+    pub fn set_token(&self, page_id: &str, token: &str) {
+        let access = &mut self.messenger.contents().access;
+        access.set_token(page_id.to_owned(), token.into());
+    }
+
+    /// Makes a Page's token invalid, as Meta does when a password changes; whether there is such a Page.
+    pub fn revoke_token(&self, page_id: &str) -> bool {
+        let access = &mut self.messenger.contents().access;
+        access.set_revoked(page_id, true)
+    }
+
+    /// Makes the same token valid again; whether there is such a Page.
+    pub fn restore_token(&self, page_id: &str) -> bool {
+        let access = &mut self.messenger.contents().access;
+        access.set_revoked(page_id, false)
+    }
+
+    /// Checks the proofs that come with calls; `required` refuses calls without one.
+    pub fn check_proofs(&self, app_secret: &str, required: bool) {
+        let access = &mut self.messenger.contents().access;
+        access.set_app_secret(Some(app_secret.into()), required);
+    }
+
+    /// Tells this URL of every message from now on, signed with the app's secret. Without it nobody is told.
+    pub fn subscribe(&self, url: &str, app_secret: &str) -> Result<(), SubscribeError> {
+        let subscription = Subscription::new(url.to_owned(), app_secret.into())?;
+        self.messenger.subscribe(subscription);
+        Ok(())
+    }
+
+    /// The same, once the URL has shown that it knows the verify token, as Meta subscribes an app.
+    pub async fn verify_and_subscribe(
+        &self,
+        url: &str,
+        app_secret: &str,
+        verify_token: &str,
+    ) -> Result<(), SubscribeError> {
+        let subscription = Subscription::new(url.to_owned(), app_secret.into())?;
+        subscription.verify(&verify_token.into()).await?;
+        self.messenger.subscribe(subscription);
+        Ok(())
+    }
+
+    /// Tells nobody any more.
+    pub fn unsubscribe(&self) {
+        self.messenger.contents().webhooks.subscription = None;
+    }
+
+    /// Lets echoes come repeated, in any order or on standby. Faults on [`Operation::Echo`] make them late, or lose them.
+    pub fn set_echoes(&self, echoes: Echoes) {
+        self.messenger.contents().webhooks.echoes = echoes;
+    }
+
+    /// Puts a message that Oncecast did not send into a conversation; its id. [`Sandbox::received`] does not show it.
+    pub fn add_message(&self, message: ForeignMessage) -> String {
+        self.messenger.contents().add_foreign(message)
+    }
+
+    /// Hides every message from look-ups until it is so old: Messenger's own view lags, too.
+    pub fn set_visible_after_ms(&self, visible_after_ms: u64) {
+        self.messenger.contents().visible_after_ms = visible_after_ms;
+    }
+
+    /// How many calls of the Conversations API were made, those above the limit included.
+    pub fn conversation_calls(&self) -> usize {
+        self.messenger.contents().calls.count()
+    }
+
+    /// Forgets those calls, so that the next ones are within the limit.
+    pub fn forget_conversation_calls(&self) {
+        self.messenger.contents().calls = Calls::default();
+    }
+
+    /// The most of those calls by one Page within any one second.
+    pub fn peak_conversation_calls_per_second(&self) -> usize {
+        self.messenger.contents().calls.peak_per_second()
     }
 
     /// Adds a fault behind those in force.
@@ -135,20 +233,65 @@ impl Sandbox {
 /// What the routes share.
 #[derive(Debug)]
 struct Messenger {
-    // The operator's own, if they gave us a file, so not for anybody's log.
-    tokens: BTreeMap<String, SecretString>,
     contents: Mutex<Contents>,
     in_flight: AtomicUsize,
     peak_in_flight: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Contents {
+    clock: Clock,
+    access: Access,
     received: Vec<Received>,
+    /// What Oncecast did not send, by Page and contact.
+    foreign: BTreeMap<(String, String), Vec<Message>>,
+    /// How long a message stays hidden from look-ups.
+    visible_after_ms: u64,
+    calls: Calls,
     faults: Faults,
+    webhooks: Webhooks,
+}
+
+impl Contents {
+    fn new(tokens: BTreeMap<String, String>, webhooks: Webhooks, clock: Clock) -> Contents {
+        Contents {
+            clock,
+            access: Access::new(tokens),
+            received: Vec::new(),
+            foreign: BTreeMap::new(),
+            visible_after_ms: 0,
+            calls: Calls::default(),
+            faults: Faults::default(),
+            webhooks,
+        }
+    }
+
+    /// The time in milliseconds since 1970.
+    fn now_ms(&self) -> i64 {
+        self.clock.now().as_millisecond()
+    }
+
+    /// Gives the contact a message, and tells the subscriber.
+    fn accept(&mut self, message: Received) {
+        self.webhooks.tell(&message, &mut self.faults);
+        self.received.push(message);
+    }
+
+    fn summary(&self) -> Summary {
+        ledger::summarize(&self.received, &self.calls)
+    }
+
+    fn forget_messages(&mut self) {
+        self.received.clear();
+        self.foreign.clear();
+    }
 }
 
 impl Messenger {
+    fn subscribe(&self, subscription: Subscription) {
+        self.contents().webhooks.subscription = Some(Arc::new(subscription));
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         // Every change is one statement, so a panic elsewhere leaves nothing half done.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
@@ -172,13 +315,14 @@ impl Drop for InFlight<'_> {
 
 fn serve(listener: TcpListener, messenger: &Arc<Messenger>) -> io::Result<Server> {
     let router = Router::new()
-        .route("/v25.0/{page_id}/messages", post(send_api::send_message))
-        .route("/sandbox/messages", get(messages).delete(forget_messages))
-        .route("/sandbox/summary", get(summary))
+        // What the Graph API calls a node: a Page here, a conversation there.
+        .route("/v25.0/{node}", get(conversations::read))
+        .route("/v25.0/{node}/conversations", get(conversations::find))
         .route(
-            "/sandbox/faults",
-            get(faults).put(set_faults).delete(clear_faults),
+            "/v25.0/{node}/messages",
+            post(send_api::send_message).get(conversations::messages),
         )
+        .nest("/sandbox", control::routes())
         .with_state(Arc::clone(messenger));
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -190,40 +334,10 @@ fn serve(listener: TcpListener, messenger: &Arc<Messenger>) -> io::Result<Server
 
 /// Turns an answer that must not be sent into the error that makes the server close the connection.
 fn sendable(response: Response) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
-    match response.extensions().get::<send_api::Unanswered>() {
+    match response.extensions().get::<answers::Unanswered>() {
         Some(_) => Err("the connection is closed without an answer, as asked".into()),
         None => Ok(response),
     }
-}
-
-async fn messages(State(messenger): State<Arc<Messenger>>) -> Json<Vec<Received>> {
-    Json(messenger.contents().received.clone())
-}
-
-async fn forget_messages(State(messenger): State<Arc<Messenger>>) -> StatusCode {
-    messenger.contents().received.clear();
-    StatusCode::NO_CONTENT
-}
-
-async fn summary(State(messenger): State<Arc<Messenger>>) -> Json<Summary> {
-    Json(ledger::summarize(&messenger.contents().received))
-}
-
-async fn faults(State(messenger): State<Arc<Messenger>>) -> Json<Faults> {
-    Json(messenger.contents().faults.clone())
-}
-
-async fn set_faults(
-    State(messenger): State<Arc<Messenger>>,
-    Json(faults): Json<Faults>,
-) -> Json<Faults> {
-    messenger.contents().faults = faults.clone();
-    Json(faults)
-}
-
-async fn clear_faults(State(messenger): State<Arc<Messenger>>) -> StatusCode {
-    messenger.contents().faults = Faults::default();
-    StatusCode::NO_CONTENT
 }
 
 #[cfg(test)]

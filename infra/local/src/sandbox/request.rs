@@ -1,10 +1,12 @@
-//! A Send API request as Messenger reads it: the token from any of its places, and the documented limits.
+//! A Send API request as Messenger reads it, with the documented limits.
 
 use axum::http::{HeaderMap, Uri, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::access::Credentials;
 use super::faults::GraphError;
+use super::ledger::{Received, new_message_id};
 
 /// `text` must be shorter than this, in UTF-16 units.
 const TEXT_LIMIT: usize = 2_000;
@@ -17,61 +19,33 @@ const DEAD_TAGS: [&str; 3] = [
     "POST_PURCHASE_UPDATE",
 ];
 
-/// A request that Messenger would deliver.
-#[derive(Debug, PartialEq, Eq)]
-pub struct SendRequest {
-    pub contact_id: String,
-    pub messaging_type: MessagingType,
-    pub tag: Option<String>,
-    pub notification_type: Option<NotificationType>,
-    pub text: Option<String>,
-    pub attachment: Option<Value>,
-    pub template: Option<Value>,
-    pub quick_replies: Option<Value>,
-    pub metadata: Option<String>,
-    pub appsecret_proof: Option<String>,
-}
-
-/// A request's fields, and the token that came with it; never to be logged.
+/// A request's fields, and who sends it.
 pub struct Fields {
-    pub token: Option<String>,
-    appsecret_proof: Option<String>,
+    pub credentials: Credentials,
     body: Result<Map<String, Value>, GraphError>,
 }
 
 impl Fields {
-    /// Takes a request apart: a JSON or form body, and the token from header, query or body.
+    /// Takes a request apart: a JSON or form body, and the credentials from header, query or body.
     pub fn read(headers: &HeaderMap, uri: &Uri, body: &[u8]) -> Fields {
         let body = if is_form(headers) {
             Ok(form_fields(body))
         } else {
             serde_json::from_slice(body).map_err(|_| invalid("the body is not a JSON object"))
         };
-        let in_header = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .map(str::to_owned);
-        let parameter = |wanted: &str| {
-            let in_query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-                .find(|(name, _)| name == wanted)
-                .map(|(_, value)| value.into_owned());
-            let in_body = || body.as_ref().ok()?.get(wanted)?.as_str().map(str::to_owned);
-            in_query.or_else(in_body)
-        };
         Fields {
-            token: in_header.or_else(|| parameter("access_token")),
-            appsecret_proof: parameter("appsecret_proof"),
+            credentials: Credentials::read(headers, uri, body.as_ref().ok()),
             body,
         }
     }
 
     /// Checks what Messenger checks before it looks at the contact.
-    pub fn into_request(self) -> Result<SendRequest, GraphError> {
+    pub fn into_message(self, page_id: &str, now_ms: i64) -> Result<Received, GraphError> {
         let body: Body = serde_json::from_value(Value::Object(self.body?))
             .map_err(|error| invalid(format!("(#100) {error}")))?;
         body.check()?;
-        Ok(SendRequest {
+        Ok(Received {
+            page_id: page_id.to_owned(),
             contact_id: body.recipient.id,
             messaging_type: body.messaging_type,
             tag: body.tag,
@@ -81,7 +55,9 @@ impl Fields {
             template: body.message.template,
             quick_replies: body.message.quick_replies,
             metadata: body.message.metadata,
-            appsecret_proof: self.appsecret_proof,
+            appsecret_proof: self.credentials.appsecret_proof,
+            message_id: new_message_id(),
+            at: now_ms,
         })
     }
 }
@@ -198,9 +174,10 @@ mod tests {
 
     use super::*;
 
-    fn read(body: &Value) -> Result<SendRequest, GraphError> {
+    fn read(body: &Value) -> Result<Received, GraphError> {
         let body = body.to_string();
-        Fields::read(&HeaderMap::new(), &Uri::from_static("/"), body.as_bytes()).into_request()
+        Fields::read(&HeaderMap::new(), &Uri::from_static("/"), body.as_bytes())
+            .into_message("page", 0)
     }
 
     #[test]
@@ -210,7 +187,7 @@ mod tests {
                 "recipient": {"id": "6001"}, "messaging_type": "UPDATE", "message": {"text": text}
             })
         };
-        let code = |result: Result<SendRequest, GraphError>| result.map_err(|error| error.code);
+        let code = |result: Result<Received, GraphError>| result.map_err(|error| error.code);
 
         assert!(read(&with_text("é".repeat(1_999))).is_ok());
         assert_eq!(code(read(&with_text("é".repeat(2_000)))), Err(100));
@@ -234,9 +211,9 @@ mod tests {
 
         let fields = Fields::read(&headers, &Uri::from_static("/"), body.as_bytes());
 
-        assert_eq!(fields.token.as_deref(), Some("secret"));
-        let request = fields.into_request().unwrap();
-        assert_eq!(request.contact_id, "6001");
-        assert_eq!(request.metadata.as_deref(), Some("key"));
+        assert_eq!(fields.credentials.token.as_deref(), Some("secret"));
+        let message = fields.into_message("page", 0).unwrap();
+        assert_eq!(message.contact_id, "6001");
+        assert_eq!(message.metadata.as_deref(), Some("key"));
     }
 }

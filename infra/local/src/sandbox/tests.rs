@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod access;
+mod conversations;
+mod lies;
+mod webhooks;
+
 async fn sandbox() -> Sandbox {
     let tokens = BTreeMap::from([("page".to_owned(), "token".to_owned())]);
     Sandbox::start(tokens).await.unwrap()
@@ -27,7 +32,7 @@ async fn send(sandbox: &Sandbox) -> Result<(u16, Value), reqwest::Error> {
     let response = http()
         .post(format!("{}/page/messages", sandbox.url()))
         .bearer_auth("token")
-        .timeout(Duration::from_millis(300))
+        .timeout(Duration::from_secs(1))
         .json(&message())
         .send()
         .await?;
@@ -129,4 +134,5 @@ async fn faults_are_set_and_the_ledger_is_read_from_outside() {
     let summary: Value = http.get(url).send().await.unwrap().json().await.unwrap();
     assert_eq!(summary["received"], 1);
     assert_eq!(summary["peak_per_second"], 1);
+    assert_eq!(summary["conversation_calls"], 0);
 }

@@ -1,0 +1,306 @@
+//! Every external call of a small broadcast, and at each of them everything that can happen there: the process dies before
+//! or after it, freezes before or after it until others have finished its work, the call fails, or its answer is lost.
+//!
+//! The engine is the real one, over the real local services. A process dies when its future is dropped at the call; it
+//! freezes when its future is left alone there, and is taken up again at the end.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::stream::{self, StreamExt};
+use local::sandbox::{Answer, Fault, GraphError};
+use shared::ids::BroadcastId;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::proxy::{self, Call};
+use crate::stack::{self, Endpoints, PAGES, Services, Stack};
+
+/// Broadcasts that are struck at once.
+const AT_ONCE: usize = 8;
+/// Time that goes by between two firings of the schedule: more than a lease, and than any look-up waits for.
+const A_WHILE: Duration = Duration::from_secs(700);
+
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strike {
+    /// The process dies before the call is made.
+    DiesBefore,
+    /// The process dies, and the call has been carried out.
+    DiesAfter,
+    /// The process freezes before the call is made, and makes it when everything is over.
+    FreezesBefore,
+    /// The process freezes before it gets the answer.
+    FreezesAfter,
+    /// The call is not carried out.
+    Fails,
+    /// The call is carried out, and its answer lost.
+    AnswerLost,
+}
+
+const STRIKES: [Strike; 6] = [
+    Strike::DiesBefore,
+    Strike::DiesAfter,
+    Strike::FreezesBefore,
+    Strike::FreezesAfter,
+    Strike::Fails,
+    Strike::AnswerLost,
+];
+
+/// Counts the calls of the functions, and strikes at one of them.
+struct Plan {
+    at: Option<usize>,
+    strike: Strike,
+    /// Only the functions' calls count, not those of the test.
+    counting: AtomicBool,
+    calls: AtomicUsize,
+    struck: Notify,
+    struck_at: std::sync::Mutex<Option<String>>,
+    thaw: Notify,
+}
+
+impl Plan {
+    fn new(at: Option<usize>, strike: Strike) -> Arc<Self> {
+        Arc::new(Self {
+            at,
+            strike,
+            counting: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+            struck: Notify::new(),
+            struck_at: std::sync::Mutex::default(),
+            thaw: Notify::new(),
+        })
+    }
+
+    async fn carry_out(self: Arc<Self>, call: Call) -> Response {
+        let counts = self.counting.load(Ordering::SeqCst);
+        if !counts || Some(self.calls.fetch_add(1, Ordering::SeqCst)) != self.at {
+            return call.carry_out().await;
+        }
+        *self.struck_at.lock().unwrap() = Some(call.name());
+        match self.strike {
+            Strike::Fails => proxy::no_answer(),
+            Strike::AnswerLost => {
+                call.carry_out().await;
+                proxy::no_answer()
+            }
+            Strike::DiesBefore => {
+                self.struck.notify_one();
+                std::future::pending().await
+            }
+            Strike::DiesAfter => {
+                call.carry_out().await;
+                self.struck.notify_one();
+                std::future::pending().await
+            }
+            Strike::FreezesBefore => {
+                self.struck.notify_one();
+                self.thaw.notified().await;
+                call.carry_out().await
+            }
+            Strike::FreezesAfter => {
+                let answer = call.carry_out().await;
+                self.struck.notify_one();
+                self.thaw.notified().await;
+                answer
+            }
+        }
+    }
+
+    /// Whether the process is left as it is, to be taken up again.
+    fn freezes(&self) -> bool {
+        matches!(self.strike, Strike::FreezesBefore | Strike::FreezesAfter)
+    }
+}
+
+type Invocation<'a> = Pin<Box<dyn Future<Output = Option<BroadcastId>> + Send + 'a>>;
+
+/// One broadcast, and the invocations that are frozen.
+struct Story<'a> {
+    stack: &'a Stack,
+    plan: Arc<Plan>,
+    frozen: Vec<Invocation<'a>>,
+}
+
+impl<'a> Story<'a> {
+    /// Invokes a function until it ends, dies or freezes.
+    async fn invoke(&mut self, mut invocation: Invocation<'a>) -> Option<BroadcastId> {
+        self.plan.counting.store(true, Ordering::SeqCst);
+        let ended = tokio::select! {
+            ended = &mut invocation => ended,
+            () = self.plan.struck.notified() => {
+                if self.plan.freezes() {
+                    self.frozen.push(invocation);
+                }
+                None
+            }
+        };
+        self.plan.counting.store(false, Ordering::SeqCst);
+        ended
+    }
+
+    /// Asks for the broadcast as a caller does: again, under the same key, until there is an answer.
+    async fn ask(&mut self, ids: &'a [String]) -> BroadcastId {
+        let stack = self.stack;
+        for _ in 0..5 {
+            let asked = self.invoke(Box::pin(async move {
+                let answer = stack.post_with_key("the-key", &stack::request(ids)).await;
+                (answer.status == StatusCode::ACCEPTED).then(|| answer.broadcast_id())
+            }));
+            if let Some(id) = asked.await {
+                return id;
+            }
+        }
+        panic!("never accepted")
+    }
+
+    /// Hints are worked off, the schedule fires, time goes by.
+    async fn let_time_pass(&mut self) {
+        let stack = self.stack;
+        while let Some(hint) = stack.receive().await {
+            stack.delete(&hint).await;
+            let worked = self.invoke(Box::pin(async move {
+                stack.process_job(&hint).await;
+                None
+            }));
+            worked.await;
+        }
+        stack.advance(A_WHILE);
+        let looked = self.invoke(Box::pin(async move {
+            let ends = Instant::now() + Duration::from_secs(30);
+            // What fails is tried again at the next firing.
+            let _ = scheduled::handle(&stack.app, ends).await;
+            None
+        }));
+        looked.await;
+    }
+
+    /// Until the broadcast is completed, and everything in doubt has been looked up.
+    async fn finish(&mut self, id: &BroadcastId) {
+        let mut quiet = 0;
+        for _ in 0..40 {
+            self.let_time_pass().await;
+            let completed = self.stack.report(id).await["status"] == "completed";
+            quiet = if completed { quiet + 1 } else { 0 };
+            // There are two looks.
+            if quiet == 2 {
+                return;
+            }
+        }
+        panic!("never completed: {:#}", self.stack.report(id).await)
+    }
+}
+
+/// Sends to four contacts, of whom one meets a limit, one gets the message without an answer, and one is refused, while
+/// something happens at one call; what call that was, and how many there were.
+async fn strike(at: Option<usize>, strike: Strike) -> (Option<String>, usize) {
+    let plan = Plan::new(at, strike);
+    let services = Services::start().await;
+    let hook = {
+        let plan = Arc::clone(&plan);
+        move |call| Arc::clone(&plan).carry_out(call)
+    };
+    let own = &services.endpoints;
+    let endpoints = Endpoints {
+        dynamodb: proxy::between(&own.dynamodb, hook.clone()).await,
+        sqs: proxy::between(&own.sqs, hook.clone()).await,
+        graph: proxy::between(&own.graph, hook).await,
+    };
+    let stack = Stack::over(services, &endpoints, &[]).await;
+    let ids = stack.contacts(4).await;
+    let to = |fault: Fault, id: &String| stack.sandbox.add_fault(fault.to_contacts([id]));
+    let limit = GraphError::new(613, "too fast");
+    to(Fault::answering(limit).times(1), &ids[1]);
+    to(Fault::answering(Answer::Reset).but_arriving(), &ids[2]);
+    to(Fault::answering(GraphError::new(551, "blocked")), &ids[3]);
+    let mut story = Story {
+        stack: &stack,
+        plan: Arc::clone(&plan),
+        frozen: Vec::new(),
+    };
+
+    let id = story.ask(&ids).await;
+    story.finish(&id).await;
+    for frozen in std::mem::take(&mut story.frozen) {
+        plan.thaw.notify_one();
+        let thawed = tokio::time::timeout(Duration::from_secs(60), frozen).await;
+        assert!(thawed.is_ok(), "an invocation never ended");
+        story.finish(&id).await;
+        // What it sent when it thawed, after the last look-up, only an echo can tell of.
+        for message in stack.sandbox.received() {
+            stack
+                .echo(&id, &message.contact_id, 1, &message.message_id)
+                .await;
+        }
+    }
+
+    let struck_at = plan.struck_at.lock().unwrap().clone();
+    let context = format!("{strike:?} at call {at:?}, {struck_at:?}");
+    check(&stack, &id, &ids, &context).await;
+    (struck_at, plan.calls.load(Ordering::SeqCst))
+}
+
+/// Nobody twice, nobody missing, and the report is what the contacts would say. The fixture checks line and counters.
+async fn check(stack: &Stack, id: &BroadcastId, ids: &[String], context: &str) {
+    let received = stack.received(id);
+    assert_eq!(
+        received.values().sum::<usize>(),
+        stack.sandbox.received_count(),
+        "{context}: another broadcast was made"
+    );
+    let rows = stack.deliveries(id, "").await;
+    let listed: BTreeSet<_> = rows
+        .iter()
+        .map(|row| row["contact_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(listed.len(), ids.len(), "{context}: somebody is missing");
+    for row in &rows {
+        let contact = row["contact_id"].as_str().unwrap();
+        let got = received.get(contact).copied().unwrap_or_default();
+        let status = row["status"].as_str().unwrap();
+        match (got, status) {
+            (1, "sent") => {}
+            // Nobody knows that it was not sent; only Messenger could say so, and does not.
+            (0, "in_doubt") => {}
+            (0, "failed") => assert_eq!(contact, ids[3], "{context}: {row}"),
+            _ => panic!("{context}: got {got}, and the report says {row}"),
+        }
+    }
+    let report = stack.report(id).await;
+    assert_eq!(report["status"], "completed", "{context}");
+    assert_eq!(report["jobs"][0]["page_id"], PAGES[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_happens_at_any_call_makes_a_duplicate_or_loses_anybody() {
+    let (struck, calls) = strike(None, Strike::Fails).await;
+    assert_eq!(struck, None);
+    // Which calls are made differs a little with what happens: so each strike goes on until there is no such call.
+    let struck: Vec<_> = stream::iter(STRIKES)
+        .flat_map(|kind| stream::iter((0..calls + 6).map(move |at| (at, kind))))
+        .map(|(at, kind)| async move { strike(Some(at), kind).await.0.map(|call| (at, call)) })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let struck: Vec<_> = struck.into_iter().flatten().collect();
+    let kinds: BTreeSet<_> = struck.iter().map(|(_, call)| call).collect();
+    println!(
+        "{calls} calls without a fault; struck {} times at {} kinds of calls, {} places: nobody twice, nobody missing",
+        struck.len(),
+        kinds.len(),
+        struck
+            .iter()
+            .map(|(at, _)| at)
+            .max()
+            .map_or(0, |last| last + 1),
+    );
+    assert!(
+        struck.len() >= STRIKES.len() * calls,
+        "not every call was struck"
+    );
+}

@@ -1,0 +1,301 @@
+//! The promise in full size: a hundred thousand contacts, twenty deaths of everything, and every row compared with what
+//! really arrived.
+//!
+//! It takes a quarter of an hour or more:
+//!
+//! ```sh
+//! cargo test -p tests --test it -- --ignored --nocapture twenty_kills
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use local::sandbox::Sandbox;
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::keeping_data::{Installation, PATIENCE, completed};
+use crate::up::Up;
+
+const CONTACTS: usize = 100_000;
+const KILLS: usize = 20;
+/// Before these kills the deliveries are exported, while they are being made.
+const EXPORTS: [usize; 3] = [5, 10, 15];
+const PAGES: [&str; 5] = ["page-1", "page-2", "page-3", "page-4", "page-5"];
+/// For each Page; what `up` does by itself.
+const RATE_PER_SECOND: usize = 30;
+/// Rows of an import.
+const MAX_IMPORT: usize = 1_000;
+/// Rows of an answer of CSV.
+const MAX_ROWS: usize = 10_000;
+
+/// A row of the export.
+#[derive(Debug, PartialEq)]
+struct Row {
+    page_id: String,
+    status: String,
+    message_id: String,
+}
+
+/// A message in the sandbox's ledger.
+#[derive(Debug)]
+struct Message {
+    page_id: String,
+    message_id: String,
+    text: Option<String>,
+}
+
+/// The Page of the nth contact: neighbours in the request have different ones.
+fn page_of(n: usize) -> &'static str {
+    PAGES[n % PAGES.len()]
+}
+
+fn id_of(n: usize) -> String {
+    format!("{:017}", 6_000_000_000 + n)
+}
+
+/// The answer of a call that may be repeated, and is as long as the API asks for it: the machine may be busy.
+async fn answer(call: impl Fn() -> RequestBuilder) -> Response {
+    let begun = Instant::now();
+    loop {
+        let answer = call().send().await.unwrap();
+        let busy = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
+        if !busy || begun.elapsed() > PATIENCE {
+            assert_eq!(answer.status(), StatusCode::OK);
+            return answer;
+        }
+        println!("busy: asked again");
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn import(up: &Up) {
+    let all: Vec<_> = (0..CONTACTS).collect();
+    for some in all.chunks(MAX_IMPORT) {
+        let mut csv = "contact_id,page_id,first_name,tags\n".to_owned();
+        for &n in some {
+            csv += &format!("{},{},Ana {n},vip;new\n", id_of(n), page_of(n));
+        }
+        let import = || {
+            let call = up.request("PUT", "/v1/contacts");
+            call.header("content-type", "text/csv").body(csv.clone())
+        };
+        let answer = answer(import).await;
+        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        assert_eq!(answer["upserted"], some.len());
+    }
+}
+
+/// All deliveries as CSV, answer by answer, by contact: in order, and so nobody twice.
+async fn export(up: &Up, broadcast_id: &str) -> BTreeMap<String, Row> {
+    let (mut rows, mut last, mut cursor) = (BTreeMap::new(), None, String::new());
+    loop {
+        let path = format!("/v1/broadcasts/{broadcast_id}/deliveries{cursor}");
+        let answer = answer(|| up.request("GET", &path).header("accept", "text/csv")).await;
+        let next = answer.headers().get("x-next-cursor").cloned();
+        let body = answer.bytes().await.unwrap();
+        let before = rows.len();
+        for record in csv::Reader::from_reader(&body[..]).into_deserialize() {
+            let mut record: BTreeMap<String, String> = record.unwrap();
+            let mut cell = |column| record.remove(column).unwrap();
+            let (contact_id, row) = (
+                cell("contact_id"),
+                Row {
+                    page_id: cell("page_id"),
+                    status: cell("status"),
+                    message_id: cell("message_id"),
+                },
+            );
+            let place = Some((row.page_id.clone(), contact_id.clone()));
+            assert!(place > last, "{place:?} comes after {last:?}");
+            last = place;
+            let twice = rows.insert(contact_id, row);
+            assert_eq!(twice, None, "two rows of one contact: {last:?}");
+        }
+        assert!(rows.len() - before <= MAX_ROWS);
+        let Some(next) = next else {
+            return rows;
+        };
+        cursor = format!("?cursor={}", next.to_str().unwrap());
+    }
+}
+
+/// What contacts really got, each of them at most one message.
+fn ledger(sandbox: &Sandbox) -> BTreeMap<String, Message> {
+    let mut ledger = BTreeMap::new();
+    for received in sandbox.received() {
+        let contact_id = received.contact_id;
+        let message = Message {
+            page_id: received.page_id,
+            message_id: received.message_id,
+            text: received.text,
+        };
+        if let Some(first) = ledger.insert(contact_id.clone(), message) {
+            panic!("{contact_id} got two messages: {first:?} and another");
+        }
+    }
+    ledger
+}
+
+/// A row agrees with the ledger: sent by proof, never sent without one.
+fn check(contact_id: &str, row: &Row, got: Option<&Message>) {
+    match (row.status.as_str(), got) {
+        ("sent", Some(message)) => {
+            let said = (&row.page_id, &row.message_id);
+            assert_eq!(
+                said,
+                (&message.page_id, &message.message_id),
+                "{contact_id}"
+            );
+        }
+        ("in_doubt" | "reserved", Some(message)) => {
+            let said = (&row.page_id, row.message_id.as_str());
+            assert_eq!(said, (&message.page_id, ""), "{contact_id}");
+        }
+        ("in_doubt" | "reserved", None) => {}
+        _ => panic!("{contact_id}: {row:?}, and the ledger says {got:?}"),
+    }
+}
+
+/// Exports while the broadcast runs. Everybody who had got a message before has a row, and who is sent stays so.
+async fn check_while_running(
+    up: &Up,
+    broadcast_id: &str,
+    sandbox: &Sandbox,
+    earlier: &BTreeMap<String, Row>,
+) -> BTreeMap<String, Row> {
+    let before = ledger(sandbox);
+    let rows = export(up, broadcast_id).await;
+    let after = ledger(sandbox);
+    for contact_id in before.keys() {
+        assert!(rows.contains_key(contact_id), "{contact_id} has no row");
+    }
+    for (contact_id, row) in &rows {
+        check(contact_id, row, after.get(contact_id));
+    }
+    for (contact_id, row) in earlier.iter().filter(|(_, row)| row.status == "sent") {
+        assert_eq!(rows.get(contact_id), Some(row), "{contact_id} was sent");
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a quarter of an hour: a named longer run"]
+async fn twenty_kills_of_the_whole_stack_lose_nobody_and_repeat_nobody() {
+    let installation = Installation::new(&PAGES, RATE_PER_SECOND).await;
+    let sandbox = &installation.sandbox;
+    sandbox.set_latency_ms(100);
+    let mut up = installation.up();
+    let begun = Instant::now();
+    import(&up).await;
+    println!("{CONTACTS} contacts imported in {:.1?}", begun.elapsed());
+
+    let ids: Vec<_> = (0..CONTACTS).map(id_of).collect();
+    let message = json!({"text": "Hi {{ first_name }}, we open at nine."});
+    let body = json!({"contact_ids": ids, "message": message});
+    let begun = Instant::now();
+    let accepted = up.call("POST", "/v1/broadcasts", &body).await;
+    println!("accepted in {:.1?}", begun.elapsed());
+    assert_eq!(accepted["contacts"]["accepted"], CONTACTS);
+    let id = accepted["broadcast_id"].as_str().unwrap();
+    let path = format!("/v1/broadcasts/{id}");
+
+    let mut rows = BTreeMap::new();
+    for kill in 1..=KILLS {
+        if EXPORTS.contains(&kill) {
+            let exporting = Instant::now();
+            rows = check_while_running(&up, id, sandbox, &rows).await;
+            println!(
+                "{} rows exported in {:.1?}",
+                rows.len(),
+                exporting.elapsed()
+            );
+        }
+        // Each life moves on: five in a row without that would halt a job.
+        let share = kill * CONTACTS / (KILLS + 1);
+        let progress = sandbox.received_count() + CONTACTS / 100;
+        installation.has_received(share.max(progress)).await;
+        let report = up.call("GET", &path, &Value::Null).await;
+        assert_ne!(report["status"], "completed", "killed too late");
+        let counters = report["counters"].as_object().unwrap().values();
+        let counted: u64 = counters.map(|count| count.as_u64().unwrap()).sum();
+        assert_eq!(counted, CONTACTS as u64, "{report:#}");
+        println!(
+            "kill {kill} after {:.0?}: {} received",
+            begun.elapsed(),
+            sandbox.received_count()
+        );
+        // Now it alone, and its functions end because it is gone; now all of them at once.
+        if kill % 2 == 1 {
+            up.kill();
+        } else {
+            up.kill_all();
+        }
+        up = installation.up();
+    }
+    let report = completed(&up, id).await;
+    let took = begun.elapsed();
+    rows = check_while_running(&up, id, sandbox, &rows).await;
+    let received = ledger(sandbox);
+
+    assert_eq!(rows.len(), CONTACTS);
+    let mut by_page = BTreeMap::<_, BTreeMap<_, usize>>::new();
+    for n in 0..CONTACTS {
+        let (contact_id, page_id) = (id_of(n), page_of(n));
+        let row = rows.get(&contact_id);
+        let row = row.unwrap_or_else(|| panic!("{contact_id} is missing"));
+        let got = received.get(&contact_id);
+        check(&contact_id, row, got);
+        assert_eq!(row.page_id, page_id, "{contact_id}");
+        if let Some(message) = got {
+            let text = format!("Hi Ana {n}, we open at nine.");
+            assert_eq!(message.text, Some(text));
+        }
+        let counts = by_page.entry(page_id).or_default();
+        *counts.entry(row.status.clone()).or_default() += 1;
+    }
+    let strangers: Vec<_> = received
+        .keys()
+        .filter(|id| !rows.contains_key(*id))
+        .collect();
+    assert!(strangers.is_empty(), "{strangers:?}");
+
+    let mut in_doubt = 0;
+    let jobs = report["jobs"].as_array().unwrap();
+    let pages: BTreeSet<_> = jobs
+        .iter()
+        .map(|job| job["page_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(pages, BTreeSet::from(PAGES));
+    for job in jobs {
+        let counts = &by_page[job["page_id"].as_str().unwrap()];
+        check_counters(&job["counters"], counts);
+        let doubts = counts.get("in_doubt").copied().unwrap_or_default();
+        // Two seconds' worth of the rate at each kill.
+        assert!(doubts <= KILLS * 2 * RATE_PER_SECOND, "{doubts}");
+        in_doubt += doubts;
+    }
+    let whole = BTreeMap::from([
+        ("sent".to_owned(), CONTACTS - in_doubt),
+        ("in_doubt".to_owned(), in_doubt),
+    ]);
+    check_counters(&report["counters"], &whole);
+    println!(
+        "{CONTACTS} contacts on {} Pages, the stack killed {KILLS} times: {} received, {in_doubt} in doubt, {:.0} s, {:.0} messages a second",
+        PAGES.len(),
+        received.len(),
+        took.as_secs_f64(),
+        received.len() as f64 / took.as_secs_f64()
+    );
+}
+
+/// The six counters are those of the rows, and 0 where there is no row.
+fn check_counters(counters: &Value, rows: &BTreeMap<String, usize>) {
+    let counters = counters.as_object().unwrap();
+    assert_eq!(counters.len(), 6);
+    for (status, count) in counters {
+        let rows = rows.get(status).copied().unwrap_or_default();
+        assert_eq!(*count, rows, "{status} of {counters:?}");
+    }
+}

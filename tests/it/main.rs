@@ -8,16 +8,19 @@
 
 mod accepting;
 mod bad_input;
+mod chance;
 mod claiming;
 mod coming_back;
 mod command_line;
 mod contacts;
 mod every_step;
+mod freezing;
 mod inline;
 mod keeping_data;
 mod long_run;
 mod lost_answers;
 mod pacing;
+mod pressure;
 mod processes;
 mod proxy;
 mod reporting;
@@ -25,4 +28,5 @@ mod sending;
 mod settling;
 mod size;
 mod stack;
+mod strikes;
 mod up;

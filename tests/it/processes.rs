@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use local::clients;
+use local::sandbox::Sandbox;
 use local::stack::{Settings, Stack};
 use serde_json::{Value, json};
 use shared::pace::MAX_IN_FLIGHT;
@@ -15,7 +16,7 @@ const PAGES: usize = 3;
 const VISIBILITY_MARGIN: Duration = Duration::from_secs(1);
 
 /// The API as somebody outside reaches it.
-struct Api {
+pub struct Api {
     http: reqwest::Client,
     url: String,
 }
@@ -33,7 +34,7 @@ impl Api {
         serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
     }
 
-    async fn import(&self, page: &str, ids: &[String]) {
+    pub async fn import(&self, page: &str, ids: &[String]) {
         let contact = |id| json!({"contact_id": id, "page_id": page});
         let contacts: Vec<_> = ids.iter().map(contact).collect();
         let body = json!({"contacts": contacts});
@@ -41,49 +42,84 @@ impl Api {
     }
 
     /// Asks for a broadcast; its id.
-    async fn broadcast(&self, ids: &[String]) -> String {
+    pub async fn broadcast(&self, ids: &[String]) -> String {
         let body = json!({"contact_ids": ids, "message": {"text": "Hi, we open at nine."}});
         let accepted = self.call("POST", "/v1/broadcasts", Some(body)).await;
         accepted["broadcast_id"].as_str().unwrap().to_owned()
     }
 
-    async fn report(&self, broadcast_id: &str) -> Value {
+    pub async fn report(&self, broadcast_id: &str) -> Value {
         let path = format!("/v1/broadcasts/{broadcast_id}");
         self.call("GET", &path, None).await
     }
 
-    async fn in_doubt(&self, broadcast_id: &str) -> BTreeSet<String> {
-        let (mut ids, mut cursor) = (BTreeSet::new(), String::new());
+    /// The rows of a broadcast, of those with this filter.
+    pub async fn deliveries(&self, broadcast_id: &str, filter: &str) -> Vec<Value> {
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
         loop {
-            let filter = format!("status=in_doubt&limit=1000{cursor}");
-            let path = format!("/v1/broadcasts/{broadcast_id}/deliveries?{filter}");
-            let list = self.call("GET", &path, None).await;
-            let items = list["items"].as_array().unwrap().iter();
-            ids.extend(items.map(|item| item["contact_id"].as_str().unwrap().to_owned()));
+            let query = format!("limit=1000{filter}{cursor}");
+            let path = format!("/v1/broadcasts/{broadcast_id}/deliveries?{query}");
+            let mut list = self.call("GET", &path, None).await;
+            rows.append(list["items"].as_array_mut().unwrap());
             let Some(next) = list["next_cursor"].as_str() else {
-                return ids;
+                return rows;
             };
             cursor = format!("&cursor={next}");
+        }
+    }
+
+    async fn in_doubt(&self, broadcast_id: &str) -> BTreeSet<String> {
+        let rows = self.deliveries(broadcast_id, "&status=in_doubt").await;
+        let ids = rows.iter().map(|row| row["contact_id"].as_str().unwrap());
+        ids.map(str::to_owned).collect()
+    }
+
+    pub async fn resume(&self, broadcast_id: &str) {
+        let path = format!("/v1/broadcasts/{broadcast_id}/resume");
+        self.call("POST", &path, None).await;
+    }
+
+    /// Waits until it is completed, and everybody who got its message is known to have got it; its report then.
+    pub async fn settled(&self, broadcast_id: &str, sandbox: &Sandbox) -> Value {
+        let begun = Instant::now();
+        loop {
+            let report = self.report(broadcast_id).await;
+            if report["status"] == "halted" {
+                self.resume(broadcast_id).await;
+            }
+            let is_settled = report["counters"]["sent"] == sandbox.received_count();
+            if report["status"] == "completed" && is_settled {
+                return report;
+            }
+            assert!(begun.elapsed().as_secs() < 180, "not settled: {report:#}");
+            sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
 /// The stack, with a quick schedule and no inline work, and its API.
 async fn start(process_timeout: Duration) -> (Stack, Api) {
-    let environment = [
+    start_with(process_timeout, &[]).await
+}
+
+/// The same, with these variables.
+pub async fn start_with(process_timeout: Duration, variables: &[(&str, &str)]) -> (Stack, Api) {
+    let mut environment = BTreeMap::from([
         ("JOB_LEASE_SECONDS", "3"),
         ("PAGE_RATE_PER_SECOND", "1000"),
         ("INLINE_LIMIT", "0"),
         ("RUST_LOG", "error"),
-    ];
+    ]);
+    environment.extend(variables.iter().copied());
     let stack = Stack::start(Settings {
         executable: EXECUTABLE.into(),
         schedule_every: Duration::from_secs(1),
         process_timeout,
         visibility_margin: VISIBILITY_MARGIN,
         env: environment
+            .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+            .collect(),
         ..Settings::default()
     })
     .await

@@ -11,7 +11,7 @@ use shared::ids::{BroadcastId, ContactId};
 use shared::store::doubts::{Resent, Settled};
 use shared::store::jobs::{Claim, Claimed};
 
-use crate::stack::{PAGES, Stack, VERIFY_TOKEN, request};
+use crate::stack::{IMPATIENT, PAGES, Stack, VERIFY_TOKEN, request};
 
 const FIRST_LOOK: Duration = Duration::from_secs(150);
 const LAST_LOOK: Duration = Duration::from_secs(600);
@@ -282,7 +282,7 @@ async fn look_ups_keep_messengers_limit_and_end_where_it_is_reached() {
 /// Of Messenger's word and the worker's, whichever is first; the other changes nothing.
 #[tokio::test]
 async fn an_echo_that_overtakes_the_answer_settles_the_delivery() {
-    let stack = Stack::start().await;
+    let stack = Stack::with(&[IMPATIENT]).await;
     let ids = stack.contacts(3).await;
     stack.sandbox.add_fault(
         Fault::answering(Answer::Hang)

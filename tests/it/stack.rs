@@ -29,6 +29,7 @@ use shared::config::Config;
 use shared::delivery::{Delivery, State, Status};
 use shared::ids::{BroadcastId, ContactId, JobId};
 use shared::job::{Job, JobStatus};
+use shared::store::deliveries::Metadata;
 use tempfile::NamedTempFile;
 use tower::ServiceExt;
 
@@ -44,6 +45,8 @@ pub const TEXT: &str = "Hi {{ first_name | default('there') }}, we open at nine.
 pub const APP_SECRET: &str = "the-secret-of-the-app";
 /// What Meta must know to subscribe.
 pub const VERIFY_TOKEN: &str = "the-verify-token";
+/// For where Messenger does not answer: long enough for an answer on a busy machine.
+pub const IMPATIENT: (&str, &str) = ("MESSENGER_TIMEOUT_SECONDS", "3");
 /// Deliveries of a job that are looked at in one go.
 const ALL: i32 = 1_000;
 
@@ -191,7 +194,6 @@ impl Stack {
             ("APP_SECRET", file(&app_secret)),
             ("WEBHOOK_VERIFY_TOKEN", file(&verify_token)),
             ("PAGE_RATE_PER_SECOND", "1000".to_owned()),
-            ("MESSENGER_TIMEOUT_SECONDS", "1".to_owned()),
             ("INLINE_LIMIT", "0".to_owned()),
         ]);
         environment.extend(
@@ -220,6 +222,26 @@ impl Stack {
             _queue: services.queue,
             _secrets: [token_file, app_secret, verify_token],
         }
+    }
+
+    /// Another process of the same functions, which reaches its services at these endpoints.
+    pub fn another_app(&self, endpoints: &Endpoints) -> App {
+        let config = Config {
+            graph_api_url: endpoints.graph.clone(),
+            ..self.app.config.clone()
+        };
+        App::new(
+            config,
+            clients::dynamodb(&endpoints.dynamodb),
+            clients::sqs(&endpoints.sqs),
+            self.app.clock.clone(),
+        )
+        .unwrap()
+    }
+
+    /// Where the services themselves are.
+    pub fn services(&self) -> &Endpoints {
+        &self.endpoints
     }
 
     /// Sets the clock of all functions ahead.
@@ -557,6 +579,15 @@ impl Stack {
         received
     }
 
+    /// What echoes tell of the messages that were really received of a broadcast: which delivery each was for, and its id.
+    pub fn echoes(&self, id: &BroadcastId) -> Vec<(Metadata, String)> {
+        let received = self.sandbox.received().into_iter();
+        received
+            .filter_map(|message| Some((Metadata::parse(&message.metadata?)?, message.message_id)))
+            .filter(|(metadata, _)| metadata.job.broadcast_id == *id)
+            .collect()
+    }
+
     /// All that the tables hold.
     pub async fn stored(&self) -> Vec<HashMap<String, AttributeValue>> {
         let config = &self.app.config;
@@ -586,6 +617,7 @@ impl Stack {
 }
 
 /// A message of the queue.
+#[derive(Clone)]
 pub struct Hint(Message);
 
 impl Hint {

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use shared::delivery::State;
 use shared::ids::{BroadcastId, ContactId, JobId};
-use shared::line::{Entry, Line, Next};
+use shared::line::{Entry, Line, Next, Progress};
 use shared::store::deliveries::{Doubt, Record, Reservation, Reserve};
 use shared::store::jobs::{Checkpoint, Checkpointed, Claim, Claimed, HandOver};
 use shared::store::pages::Acquired;
@@ -127,6 +127,7 @@ async fn of_two_workers_racing_for_a_job_one_works() {
     assert_eq!(report["duplicates_prevented"]["claim"], 1);
 }
 
+/// CHECKED 13: two invocations of one process are two.
 #[tokio::test]
 async fn of_two_claims_at_once_one_is_won() {
     let stack = Stack::start().await;
@@ -187,6 +188,7 @@ async fn of_two_workers_racing_for_a_contact_one_may_send() {
     assert_eq!(granted.count(), 1);
 }
 
+/// CHECKED 5, without a segment to append.
 #[tokio::test]
 async fn a_worker_that_was_overtaken_neither_checkpoints_nor_hands_over() {
     let stack = Stack::start().await;
@@ -464,6 +466,42 @@ async fn a_row_that_is_counted_is_not_counted_again() {
     assert_eq!(report["duplicates_prevented"]["reservation"], 1);
 }
 
+/// CHECKED 5: a segment joins the line with the cursor and the counters, or not at all.
+#[tokio::test]
+async fn a_worker_that_was_overtaken_appends_nothing() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(2).await;
+    let id = stack.broadcast(&ids).await;
+    let mut overtaken = Overtaken::on(&stack, &id, &ids[0]).await;
+    let doubt = overtaken.doubt(&stack).await;
+    stack.advance(LEASE + Duration::from_secs(1));
+    let newest = claim(&stack, &stack.job(&id).await.id()).await;
+    let again = (ContactId::parse(&ids[1]).unwrap(), stack.app.clock.now());
+    let what = Checkpoint {
+        progress: Progress {
+            cursor: 2,
+            waiting: 1,
+            again: vec![again],
+            ..Progress::default()
+        },
+        doubts: &[doubt],
+        ..Checkpoint::default()
+    };
+
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+    let written = store
+        .checkpoint(&mut overtaken.new, &what, now)
+        .await
+        .unwrap();
+
+    assert!(matches!(written, Checkpointed::Stale), "{written:?}");
+    let job = stack.job(&id).await;
+    assert_eq!((job.segments, job.cursor), (1, 0));
+    assert_eq!(job.outcomes, newest.job.outcomes);
+    let appended = store.segment(&job.snapshot, 1).await.unwrap();
+    assert!(appended.is_none(), "{appended:?}");
+}
+
 /// CHECKED 14: what changed between being seen and being put in doubt is left out, and handled as found.
 #[tokio::test]
 async fn a_row_that_was_settled_meanwhile_is_not_put_in_doubt() {
@@ -542,11 +580,18 @@ async fn a_fast_worker_that_was_overtaken_comes_to_its_end() {
         while stack.sandbox.received_count() < 50 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        stack.advance(LEASE + Duration::from_secs(1));
-        claim(&stack, &stack.job(&id).await.id()).await
+        let job = stack.job(&id).await.id();
+        // Until it is between two checkpoints of the worker, which go by the same clock.
+        loop {
+            stack.advance(LEASE + Duration::from_secs(1));
+            let claimed = stack.app.store.claim(&job, LEASE, stack.app.clock.now());
+            if let Claimed::Won(_) = claimed.await.unwrap() {
+                break;
+            }
+        }
     };
     let both = async { tokio::join!(work, overtaking) };
-    let ended = tokio::time::timeout(Duration::from_secs(20), both).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), both).await;
 
     assert!(ended.is_ok(), "it goes on for ever");
     stack.delete(&hint).await;

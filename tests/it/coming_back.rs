@@ -143,6 +143,7 @@ async fn a_slice_ends_in_time_and_the_next_goes_on() {
     assert_eq!(report["duplicates_prevented"]["reservation"], 0);
 }
 
+/// CHECKED 11.
 #[tokio::test]
 async fn a_job_is_not_worked_on_when_its_retention_is_over() {
     let stack = Stack::with(&[("RETENTION_DAYS", "1")]).await;
@@ -160,6 +161,28 @@ async fn a_job_is_not_worked_on_when_its_retention_is_over() {
             .starts_with("expired")
     );
     assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+/// CHECKED 11: what retention took too early is not passed over as if it had been sent.
+#[tokio::test]
+async fn a_job_whose_segment_is_gone_is_halted_and_counts_nobody() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1_200).await;
+    let id = stack.broadcast(&ids).await;
+    stack.lose_segment(&stack.job(&id).await.snapshot, 1).await;
+
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["status"], "halted");
+    let reason = report["jobs"][0]["reason"].as_str().unwrap();
+    assert_eq!(reason, "expired: segment 1 is gone");
+    let counters = &report["counters"];
+    assert_eq!(
+        (&counters["sent"], &counters["pending"]),
+        (&json!(1_000), &json!(200))
+    );
+    // Else the fixture would look for them in line.
+    stack.forget_broadcasts();
 }
 
 /// A halted job goes on where it stood, by the operator's word, and with what the operator has mended.

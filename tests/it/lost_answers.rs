@@ -23,6 +23,7 @@ async fn losing_once(write: &'static str, variables: &[(&str, &str)]) -> (Stack,
     (Stack::over_a_bad_way(hook, variables).await, lost)
 }
 
+/// CHECKED 1.
 #[tokio::test]
 async fn a_lost_answer_is_not_a_refusal() {
     for write in [

@@ -566,6 +566,23 @@ impl Stack {
             .unwrap();
     }
 
+    /// Deletes a segment, as time to live does.
+    pub async fn lose_segment(&self, snapshot: &str, number: u32) {
+        let text = AttributeValue::S;
+        let call = self.dynamodb.delete_item();
+        call.table_name(&self.app.config.broadcasts_table)
+            .key("pk", text(format!("segments#{snapshot}")))
+            .key("sk", text(format!("{number:06}")))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Has no broadcast checked at the end: their tables are not what the protocol makes of them.
+    pub fn forget_broadcasts(&self) {
+        self.broadcasts.lock().unwrap().clear();
+    }
+
     // What was really received.
 
     /// How many messages each contact got of a broadcast, by the sandbox's ledger.

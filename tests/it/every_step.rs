@@ -100,19 +100,26 @@ impl<'a> Story<'a> {
     }
 }
 
-/// Sends to four contacts, of whom one meets a limit, one gets the message without an answer, and one is refused, while
-/// something happens at one call; what call that was, and how many there were.
-async fn strike(at: Option<usize>, strike: Strike) -> (Option<String>, usize) {
+/// What becomes of a send that the last look-up does not find.
+type Policy = (&'static str, &'static str);
+const HOLD: Policy = ("IN_DOUBT_POLICY", "hold");
+const RESEND: Policy = ("IN_DOUBT_POLICY", "resend");
+
+/// Sends to five contacts, of whom one meets a limit, one gets the message without an answer, one does not get it and there
+/// is no answer either, and one is refused, while something happens at one call; what call that was, and how many there
+/// were.
+async fn strike(policy: Policy, at: Option<usize>, strike: Strike) -> (Option<String>, usize) {
     let plan = Plan::new(at.map(|at| (at, strike)));
     let services = Services::start().await;
     let endpoints = plan.on_the_way_to(&services.endpoints).await;
-    let stack = Stack::over(services, &endpoints, &[]).await;
-    let ids = stack.contacts(4).await;
+    let stack = Stack::over(services, &endpoints, &[policy]).await;
+    let ids = stack.contacts(5).await;
     let to = |fault: Fault, id: &String| stack.sandbox.add_fault(fault.to_contacts([id]));
     let limit = GraphError::new(613, "too fast");
     to(Fault::answering(limit).times(1), &ids[1]);
     to(Fault::answering(Answer::Reset).but_arriving(), &ids[2]);
     to(Fault::answering(GraphError::new(551, "blocked")), &ids[3]);
+    to(Fault::answering(Answer::Reset).times(1), &ids[4]);
     let mut story = Story {
         stack: &stack,
         plan: Arc::clone(&plan),
@@ -135,7 +142,7 @@ async fn strike(at: Option<usize>, strike: Strike) -> (Option<String>, usize) {
     }
 
     let struck_at = plan.struck_at().pop().map(|(call, _)| call);
-    let context = format!("{strike:?} at call {at:?}, {struck_at:?}");
+    let context = format!("{policy:?}, {strike:?} at call {at:?}, {struck_at:?}");
     check(&stack, &id, &ids, &[&ids[3]], &context).await;
     (struck_at, plan.calls())
 }
@@ -178,31 +185,41 @@ pub async fn check(
     assert_eq!(report["jobs"][0]["page_id"], PAGES[0]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_happens_at_any_call_makes_a_duplicate_or_loses_anybody() {
-    let (struck, calls) = strike(None, Strike::Fails).await;
+/// Strikes at every call in turn, in each of these ways.
+async fn strike_everywhere(policy: Policy, strikes: &[Strike]) {
+    let (struck, calls) = strike(policy, None, Strike::Fails).await;
     assert_eq!(struck, None);
     // Which calls are made differs a little with what happens: so each strike goes on until there is no such call.
-    let struck: Vec<_> = stream::iter(STRIKES)
+    let struck: Vec<_> = stream::iter(strikes.to_vec())
         .flat_map(|kind| stream::iter((0..calls + 6).map(move |at| (at, kind))))
-        .map(|(at, kind)| async move { strike(Some(at), kind).await.0.map(|call| (at, call)) })
+        .map(|(at, kind)| async move {
+            let (call, _) = strike(policy, Some(at), kind).await;
+            call.map(|call| (at, call))
+        })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     let struck: Vec<_> = struck.into_iter().flatten().collect();
     let kinds: BTreeSet<_> = struck.iter().map(|(_, call)| call).collect();
     println!(
-        "{calls} calls without a fault; struck {} times at {} kinds of calls, {} places: nobody twice, nobody missing",
+        "{policy:?}: {calls} calls without a fault; struck {} times at {} kinds of calls: nobody twice, nobody missing",
         struck.len(),
         kinds.len(),
-        struck
-            .iter()
-            .map(|(at, _)| at)
-            .max()
-            .map_or(0, |last| last + 1),
     );
     assert!(
-        struck.len() >= STRIKES.len() * calls,
+        struck.len() >= strikes.len() * calls,
         "not every call was struck"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_happens_at_any_call_makes_a_duplicate_or_loses_anybody() {
+    strike_everywhere(HOLD, &STRIKES).await;
+}
+
+/// But for a process that freezes, which is what `resend` assumes away; of the other strikes those that leave something
+/// behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_does_it_where_what_is_in_doubt_is_sent_again() {
+    strike_everywhere(RESEND, &[Strike::DiesAfter, Strike::AnswerLost]).await;
 }

@@ -8,7 +8,7 @@ use local::sandbox::{Answer, Fault, ForeignMessage, GraphError, Operation};
 use serde_json::{Value, json};
 use shared::delivery::State;
 use shared::ids::{BroadcastId, ContactId};
-use shared::store::doubts::{Resent, Settled};
+use shared::store::doubts::{Ordered, Resent, Settled};
 use shared::store::jobs::{Claim, Claimed};
 
 use crate::stack::{IMPATIENT, PAGES, Stack, VERIFY_TOKEN, request};
@@ -259,6 +259,27 @@ async fn what_a_human_wrote_before_is_no_evidence() {
     assert_eq!(counters(&stack, &id).await, [0, 0, 1]);
 }
 
+/// It may be of a broadcast that the index of jobs does not show yet.
+#[tokio::test]
+async fn a_message_that_is_very_new_is_no_evidence_yet() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = with_doubts(&stack, &ids, &[], &[0]).await;
+    stack.advance(FIRST_LOOK);
+    stack.sandbox.add_message(ForeignMessage {
+        page_id: PAGES[0].to_owned(),
+        contact_id: ids[0].clone(),
+        text: format!("Hi Nr {}, we open at nine.", ids[0]),
+        from_contact: false,
+        at: None,
+    });
+
+    stack.scheduled().await;
+
+    assert_eq!(counters(&stack, &id).await, [0, 0, 1]);
+    stack.forget_broadcasts();
+}
+
 #[tokio::test]
 async fn look_ups_keep_messengers_limit_and_end_where_it_is_reached() {
     let stack = Stack::start().await;
@@ -374,6 +395,95 @@ async fn a_resend_that_is_cut_off_is_carried_out_by_the_next_claim() {
     assert_eq!(stack.received(&id).len(), 4);
 }
 
+/// CHECKED 5, for a resend: the job is another's by now, and the rows are as they were.
+#[tokio::test]
+async fn a_worker_that_was_overtaken_puts_nobody_back_in_line() {
+    let stack = Stack::with(&[RESEND]).await;
+    let ids = stack.contacts(2).await;
+    let id = wished(&stack, &ids).await;
+    let mut old = claim(&stack, &id).await;
+    stack.advance(Duration::from_secs(91));
+    claim(&stack, &id).await;
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+    let (rows, _) = store.rows_to_resend(&old.job.id(), None).await.unwrap();
+
+    let resent = store.resend(&mut old, &rows, now).await.unwrap();
+
+    assert!(matches!(resent, Resent::Stale), "{resent:?}");
+    assert_eq!(stack.job(&id).await.segments, 1);
+}
+
+/// Whoever works on it may be about to pass the contact.
+#[tokio::test]
+async fn a_job_that_is_worked_on_takes_no_wish() {
+    let stack = Stack::with(&[RESEND]).await;
+    let ids = stack.contacts(3).await;
+    let id = wished(&stack, &ids[..2]).await;
+    let working = claim(&stack, &id).await;
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+    let contact = ContactId::parse(&ids[0]).unwrap();
+    let job = working.job.id();
+    let row = store.delivery(&job, &contact).await.unwrap().unwrap();
+
+    let ordered = store.order_resend(&job, &row, now).await.unwrap();
+
+    assert_eq!(ordered, Ordered::NotNow);
+    assert_eq!(stack.job(&id).await.status.to_string(), "processing");
+    stack.advance(Duration::from_secs(200));
+    stack.finish(&id).await;
+}
+
+/// CHECKED 8, by the table: also when the refusal comes late.
+#[tokio::test]
+async fn what_may_have_arrived_before_does_not_fail_late() {
+    let stack = Stack::with(&[RESEND]).await;
+    let ids = stack.contacts(2).await;
+    let id = with_doubts(&stack, &ids, &[], &[0]).await;
+    look_after(&stack, FIRST_LOOK).await;
+    look_after(&stack, LAST_LOOK - FIRST_LOOK).await;
+    let again = Fault::answering(Answer::Reset).to_contacts([&ids[0]]);
+    stack.sandbox.add_fault(again);
+    stack.finish(&id).await;
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+    let (job, contact) = (
+        stack.job(&id).await.id(),
+        ContactId::parse(&ids[0]).unwrap(),
+    );
+    let row = store.delivery(&job, &contact).await.unwrap().unwrap();
+    assert!(row.earlier_doubt.is_some());
+
+    let failed = State::Failed {
+        reason: "refused".to_owned(),
+    };
+    let settled = store.settle(&job, &row, &failed, None, now).await.unwrap();
+
+    assert!(matches!(settled, Settled::Otherwise(_)), "{settled:?}");
+    assert_eq!(counters(&stack, &id).await, [1, 0, 1]);
+}
+
+/// CHECKED 14, for an echo: its row was put in doubt, and counted, since it was seen.
+#[tokio::test]
+async fn an_echo_that_was_overtaken_does_not_settle_past_the_counters() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(2).await;
+    let id = with_doubts(&stack, &ids, &[0], &[]).await;
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+    let (job, contact) = (
+        stack.job(&id).await.id(),
+        ContactId::parse(&ids[0]).unwrap(),
+    );
+    let mut seen = store.delivery(&job, &contact).await.unwrap().unwrap();
+    seen.state = State::Reserved;
+
+    let sent = State::Sent {
+        message_id: stack.sandbox.received()[0].message_id.clone(),
+    };
+    let proved = store.prove(&job, &seen, &sent, now).await.unwrap();
+
+    assert!(matches!(proved, Settled::Otherwise(_)), "{proved:?}");
+    assert_eq!(counters(&stack, &id).await, [1, 0, 1]);
+}
+
 /// CHECKED 14, for a resend: what was settled since the row was seen is left out.
 #[tokio::test]
 async fn a_row_that_was_settled_meanwhile_is_not_sent_again() {
@@ -395,6 +505,30 @@ async fn a_row_that_was_settled_meanwhile_is_not_sent_again() {
     stack.advance(Duration::from_secs(200));
     let report = stack.finish(&id).await;
     assert_eq!(report["counters"]["sent"], 2, "{report:#}");
+}
+
+/// Of two who have proof of one delivery, one counts it.
+#[tokio::test]
+async fn a_row_that_was_settled_meanwhile_is_not_counted_again() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(3).await;
+    let id = with_doubts(&stack, &ids, &[0], &[1]).await;
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+    let (job, contact) = (
+        stack.job(&id).await.id(),
+        ContactId::parse(&ids[0]).unwrap(),
+    );
+    let seen = store.delivery(&job, &contact).await.unwrap().unwrap();
+    let message_id = stack.sandbox.received()[0].message_id.clone();
+    stack.echo(&id, &ids[0], 1, &message_id).await;
+
+    let sent = State::Sent {
+        message_id: "another".to_owned(),
+    };
+    let settled = store.settle(&job, &seen, &sent, None, now).await.unwrap();
+
+    assert!(matches!(settled, Settled::Otherwise(_)), "{settled:?}");
+    assert_eq!(counters(&stack, &id).await, [2, 0, 1]);
 }
 
 /// Two look-ups find one message for two deliveries, and neither sees the other's row.
@@ -465,14 +599,15 @@ async fn only_meta_can_settle_a_delivery() {
     let ids = stack.contacts(1).await;
     let id = with_doubts(&stack, &ids, &[], &[0]).await;
     let page = PAGES[0];
-    let event = |page: &str, contact: &str| {
-        let metadata = format!("oncecast/1 {id} {page} 1 {contact}");
+    let metadata = format!("oncecast/1 {id} {page} 1 {}", ids[0]);
+    let event = |sender: &str, recipient: &str, mid: &str| {
         json!({
-            "sender": {"id": PAGES[0]}, "recipient": {"id": ids[0]}, "timestamp": 0,
-            "message": {"is_echo": true, "mid": "m_forged", "metadata": metadata},
+            "sender": {"id": sender}, "recipient": {"id": recipient}, "timestamp": 0,
+            "message": {"is_echo": true, "mid": mid, "metadata": metadata},
         })
     };
-    let body = json!({"entry": [{"id": page, "messaging": [event(page, &ids[0])]}]}).to_string();
+    let right = event(page, &ids[0], "m_forged");
+    let body = json!({"entry": [{"id": page, "messaging": [&right]}]}).to_string();
 
     assert_eq!(
         stack.signed_webhook(&body, "guess").await,
@@ -483,15 +618,13 @@ async fn only_meta_can_settle_a_delivery() {
         .unwrap();
     assert_eq!(stack.raw(unsigned).await.status(), StatusCode::FORBIDDEN);
     // Another Page of the same app cannot speak for this one, and no contact for another.
-    for (page, contact) in [(PAGES[1], ids[0].as_str()), (page, "somebody-else")] {
-        assert_eq!(
-            stack.webhook(PAGES[0], &[event(page, contact)]).await,
-            StatusCode::OK
-        );
-        assert_eq!(
-            stack.webhook(PAGES[1], &[event(page, contact)]).await,
-            StatusCode::OK
-        );
+    for (entry, event) in [
+        (PAGES[1], right.clone()),
+        (page, event(PAGES[1], &ids[0], "m_forged")),
+        (page, event(page, "somebody-else", "m_forged")),
+        (page, event(page, &ids[0], "")),
+    ] {
+        assert_eq!(stack.webhook(entry, &[event]).await, StatusCode::OK);
     }
     assert_eq!(counters(&stack, &id).await, [0, 0, 1]);
 }

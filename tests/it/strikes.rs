@@ -39,6 +39,13 @@ pub const STRIKES: [Strike; 6] = [
     Strike::AnswerLost,
 ];
 
+impl Strike {
+    /// Whether the process is left as it is, to be taken up again.
+    pub fn freezes(self) -> bool {
+        matches!(self, Self::FreezesBefore | Self::FreezesAfter)
+    }
+}
+
 /// Counts calls, and strikes at some of them.
 pub struct Plan {
     /// By the number of the call, from 0.
@@ -99,8 +106,7 @@ impl Plan {
     /// Whether it was left as it is, to be taken up again.
     pub fn is_frozen(&self) -> bool {
         let struck = self.struck_at.lock().unwrap();
-        let last = struck.last().map(|(_, strike)| *strike);
-        matches!(last, Some(Strike::FreezesBefore | Strike::FreezesAfter))
+        struck.last().is_some_and(|(_, strike)| strike.freezes())
     }
 
     /// What is frozen goes on, and freezes no more.

@@ -2,7 +2,6 @@
 
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 /// The region that every local resource lives in.
 pub const REGION: &str = "us-east-1";
@@ -16,7 +15,7 @@ pub fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
         .credentials_provider(placeholder())
-        .http_client(without_proxy())
+        .http_client(plain())
         .endpoint_url(endpoint)
         .build();
     aws_sdk_dynamodb::Client::from_conf(config)
@@ -28,7 +27,7 @@ pub fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
         .credentials_provider(placeholder())
-        .http_client(without_proxy())
+        .http_client(plain())
         .endpoint_url(endpoint)
         .build();
     aws_sdk_sqs::Client::from_conf(config)
@@ -38,11 +37,10 @@ fn placeholder() -> Credentials {
     Credentials::new(PLACEHOLDER_KEY, PLACEHOLDER_KEY, None, None, "local")
 }
 
-/// The SDK's default client would send even calls to this machine to the operator's `HTTP_PROXY`.
-fn without_proxy() -> SharedHttpClient {
-    Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .build_https()
+/// Our endpoints speak plain HTTP. The SDK's default client would read the machine's certificates each time, and send even
+/// calls to this machine to the operator's `HTTP_PROXY`.
+fn plain() -> SharedHttpClient {
+    Builder::new().build_http()
 }
 
 #[cfg(test)]

@@ -487,6 +487,11 @@ class Run:
     def another_stack(self):
         say("a second stack, with the other choices")
         other = f"{STACK}-two"
+        try:
+            self.cloud.deploy(self.template, f"{STACK}-wrong", JwtIssuer="https://issuer.example.com")
+            check(False, "an issuer without an audience is refused")
+        except Failed as refusal:
+            check("go together" in str(refusal), "an issuer without an audience is refused", refusal)
         outputs = self.cloud.deploy(
             self.template,
             other,
@@ -545,7 +550,8 @@ def stay(cloud, run):
     print("\nIt stays until Ctrl-C. In a shell of your own:")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         print(f"export {name}={cloud.env[name]}")
-    print(f"export API={run.api.base} CALLER={run.caller.access_key}:{run.caller.secret_key}", flush=True)
+    print(f"export CALLER={run.caller.access_key}:{run.caller.secret_key}")
+    print(f"# The API is {run.outputs['ApiUrl']}; where that is no name: curl --connect-to ::127.0.0.1:{cloud.port}", flush=True)
     try:
         signal.pause()
     except KeyboardInterrupt:
@@ -560,6 +566,8 @@ def main():
     parser.add_argument("steps", nargs="*", help="some of them, after the first two")
     options = parser.parse_args()
 
+    # Whatever ends this, ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     directory = Path(tempfile.mkdtemp(prefix="oncecast-ministack-"))
     processes = Processes(directory)
     begun = time.monotonic()

@@ -86,13 +86,17 @@ impl<'a> Story<'a> {
 
     /// Until the broadcast is completed, and everything in doubt has been looked up.
     async fn finish(&mut self, id: &BroadcastId) {
-        let mut quiet = 0;
         for _ in 0..40 {
             self.let_time_pass().await;
-            let completed = self.stack.report(id).await["status"] == "completed";
-            quiet = if completed { quiet + 1 } else { 0 };
-            // There are two looks.
-            if quiet == 2 {
+            let is_completed = self.stack.report(id).await["status"] == "completed";
+            let mut in_doubt = self
+                .stack
+                .deliveries(id, "&status=in_doubt")
+                .await
+                .into_iter();
+            // Who was looked for in vain has the reason to show for it.
+            let looked_up = in_doubt.all(|row| row["reason"].as_str().unwrap().contains("; "));
+            if is_completed && looked_up {
                 return;
             }
         }
@@ -105,6 +109,9 @@ type Policy = (&'static str, &'static str);
 const HOLD: Policy = ("IN_DOUBT_POLICY", "hold");
 const RESEND: Policy = ("IN_DOUBT_POLICY", "resend");
 
+/// A second look is made like the first.
+const ONE_LOOK: (&str, &str) = ("DOUBT_CHECK_SECONDS", "150");
+
 /// Sends to five contacts, of whom one meets a limit, one gets the message without an answer, one does not get it and there
 /// is no answer either, and one is refused, while something happens at one call; what call that was, and how many there
 /// were.
@@ -112,7 +119,7 @@ async fn strike(policy: Policy, at: Option<usize>, strike: Strike) -> (Option<St
     let plan = Plan::new(at.map(|at| (at, strike)));
     let services = Services::start().await;
     let endpoints = plan.on_the_way_to(&services.endpoints).await;
-    let stack = Stack::over(services, &endpoints, &[policy]).await;
+    let stack = Stack::over(services, &endpoints, &[policy, ONE_LOOK]).await;
     let ids = stack.contacts(5).await;
     let to = |fault: Fault, id: &String| stack.sandbox.add_fault(fault.to_contacts([id]));
     let limit = GraphError::new(613, "too fast");
@@ -220,6 +227,7 @@ async fn nothing_that_happens_at_any_call_makes_a_duplicate_or_loses_anybody() {
 /// But for a process that freezes, which is what `resend` assumes away; of the other strikes those that leave something
 /// behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: a named longer run"]
 async fn nor_does_it_where_what_is_in_doubt_is_sent_again() {
     strike_everywhere(RESEND, &[Strike::DiesAfter, Strike::AnswerLost]).await;
 }

@@ -1,20 +1,16 @@
 //! What every function is made of: its configuration and its clients, made once per process.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use secrecy::SecretString;
-use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
-use crate::ids::PageId;
 use crate::queue::Queue;
+use crate::secrets::{self, Secrets};
 use crate::store::Store;
-use crate::tokens::{self, Tokens};
 
 /// The parts of a running function.
 #[derive(Clone)]
@@ -25,12 +21,8 @@ pub struct App {
     pub store: Store,
     /// The queue of hints.
     pub queue: Queue,
-    /// Page access tokens, as they were at start.
-    tokens: Tokens,
-    /// The app's secret, if calls are to be proved and webhooks are to be verified.
-    pub app_secret: Option<SecretString>,
-    /// What Meta must know to subscribe to webhooks for us.
-    pub webhook_verify_token: Option<SecretString>,
+    /// Page access tokens, and what the app and Meta both know.
+    pub secrets: Secrets,
     /// What time it is.
     pub clock: Clock,
 }
@@ -41,9 +33,9 @@ pub enum StartError {
     /// A variable is missing or wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There are no Page tokens.
+    /// A file of secrets cannot be used.
     #[error(transparent)]
-    Tokens(#[from] tokens::Error),
+    Secrets(#[from] secrets::Error),
 }
 
 impl App {
@@ -61,7 +53,8 @@ impl App {
             .await;
         let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
         let sqs = aws_sdk_sqs::Client::new(&aws);
-        Self::new(config, dynamodb, sqs, Clock::default())
+        let ssm = aws_sdk_ssm::Client::new(&aws);
+        Self::new(config, dynamodb, sqs, ssm, Clock::default())
     }
 
     /// The function as told.
@@ -69,30 +62,16 @@ impl App {
         config: Config,
         dynamodb: aws_sdk_dynamodb::Client,
         sqs: aws_sdk_sqs::Client,
+        ssm: aws_sdk_ssm::Client,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        let secret = |path: &Option<PathBuf>| path.as_deref().map(tokens::read_secret).transpose();
         Ok(Self {
             store: Store::new(dynamodb, &config),
             queue: Queue::new(sqs, &config),
-            tokens: Tokens::read(&config.page_tokens)?,
-            app_secret: secret(&config.app_secret)?,
-            webhook_verify_token: secret(&config.webhook_verify_token)?,
+            secrets: Secrets::new(&config, ssm, clock.clone())?,
             clock,
             config,
         })
-    }
-
-    /// The token of a Page, as it is now: the operator may have given a new one.
-    pub fn token(&self, page_id: &PageId) -> Option<SecretString> {
-        match Tokens::read(&self.config.page_tokens) {
-            Ok(tokens) => tokens.of(page_id).cloned(),
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                warn!(error, "Page tokens as they were at start");
-                self.tokens.of(page_id).cloned()
-            }
-        }
     }
 
     /// What is left of an invocation that Lambda ends at this time, in milliseconds of the epoch.

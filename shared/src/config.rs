@@ -22,12 +22,13 @@ pub struct Config {
     pub jobs_queue_url: String,
     /// `GRAPH_API_URL`: base of all Messenger calls, version included, without a slash at its end.
     pub graph_api_url: String,
-    /// `PAGE_TOKENS`, as `file:PATH`: a JSON object of Page ids and their access tokens.
-    pub page_tokens: PathBuf,
-    /// `APP_SECRET`, as `file:PATH`: with it every call carries `appsecret_proof`, and webhooks are verified.
-    pub app_secret: Option<PathBuf>,
-    /// `WEBHOOK_VERIFY_TOKEN`, as `file:PATH`: what Meta must know to subscribe to webhooks for us.
-    pub webhook_verify_token: Option<PathBuf>,
+    /// `PAGE_TOKENS`: a file with a JSON object of Page ids and their access tokens, or what the names of parameters begin
+    /// with and Page ids end.
+    pub page_tokens: Source,
+    /// `APP_SECRET`: with it every call carries `appsecret_proof`, and webhooks are verified.
+    pub app_secret: Option<Source>,
+    /// `WEBHOOK_VERIFY_TOKEN`: what Meta must know to subscribe to webhooks for us.
+    pub webhook_verify_token: Option<Source>,
     /// `JOB_LEASE_SECONDS`: how long a worker that says nothing is taken for alive.
     pub job_lease: Duration,
     /// `PAGE_RATE_PER_SECOND`: sends a second for one Page; Messenger stops a Page above 40.
@@ -47,6 +48,27 @@ pub struct Config {
     pub in_doubt_policy: InDoubtPolicy,
     /// `RETENTION_DAYS`: how long after its due time a job can be worked on.
     pub retention: Duration,
+}
+
+/// Where a secret is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `file:PATH`
+    File(PathBuf),
+    /// `ssm:NAME`: a parameter of the Systems Manager.
+    Parameter(String),
+}
+
+impl FromStr for Source {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),
+            Some(("ssm", name)) if !name.is_empty() => Ok(Self::Parameter(name.to_owned())),
+            _ => Err("must be file:PATH or ssm:NAME"),
+        }
+    }
 }
 
 /// What becomes of a send that may have arrived, once the last look-up has found nothing.
@@ -129,10 +151,10 @@ impl Config {
             jobs_queue_url: variables.required("JOBS_QUEUE_URL")?,
             graph_api_url: variables.url("GRAPH_API_URL", "https://graph.facebook.com/v25.0")?,
             page_tokens: variables
-                .file("PAGE_TOKENS")?
+                .source("PAGE_TOKENS")?
                 .ok_or_else(|| missing("PAGE_TOKENS"))?,
-            app_secret: variables.file("APP_SECRET")?,
-            webhook_verify_token: variables.file("WEBHOOK_VERIFY_TOKEN")?,
+            app_secret: variables.source("APP_SECRET")?,
+            webhook_verify_token: variables.source("WEBHOOK_VERIFY_TOKEN")?,
             job_lease: variables.seconds("JOB_LEASE_SECONDS", 90, 3)?,
             page_rate: variables.or(
                 "PAGE_RATE_PER_SECOND",
@@ -215,17 +237,16 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         Ok(value.trim_end_matches('/').to_owned())
     }
 
-    fn file(&self, variable: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+    /// The problem does not quote the value: somebody may have put the secret itself there.
+    fn source(&self, variable: &'static str) -> Result<Option<Source>, ConfigError> {
         let Some(value) = (self.0)(variable).filter(|value| !value.is_empty()) else {
             return Ok(None);
         };
-        match value.strip_prefix("file:") {
-            Some(path) => Ok(Some(PathBuf::from(path))),
-            None => Err(ConfigError {
-                variable,
-                problem: "must be file:PATH".to_owned(),
-            }),
-        }
+        let source = value.parse().map_err(|problem: &str| ConfigError {
+            variable,
+            problem: problem.to_owned(),
+        });
+        source.map(Some)
     }
 }
 
@@ -286,7 +307,9 @@ mod tests {
             ("JOBS_QUEUE_URL", Some("")),
             ("PAGE_TOKENS", None),
             ("PAGE_TOKENS", Some("tokens.json")),
+            ("PAGE_TOKENS", Some("ssm:")),
             ("APP_SECRET", Some("secret")),
+            ("WEBHOOK_VERIFY_TOKEN", Some("file:")),
             ("PAGE_RATE_PER_SECOND", Some("0")),
             ("GRAPH_API_URL", Some("graph.facebook.com/v25.0")),
             ("JOB_LEASE_SECONDS", Some("1")),

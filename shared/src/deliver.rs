@@ -84,6 +84,8 @@ pub enum Consequence {
     RateLimited(Option<Duration>),
     /// The message would fail for everybody.
     Stop(String),
+    /// So would any, unless the Page has another token by now.
+    TokenRefused(String),
 }
 
 impl Courier<'_> {
@@ -175,11 +177,14 @@ impl Courier<'_> {
                 self.record(reservation, State::Failed { reason }).await?,
                 None,
             ),
-            Verdict::Stop => (
-                self.record(reservation.uncharged(), again(now, &reason))
-                    .await?,
-                Some(Consequence::Stop(reason)),
-            ),
+            Verdict::Stop => {
+                let end = self.record(reservation.uncharged(), again(now, &reason));
+                let consequence = match error.is_of_token() {
+                    true => Consequence::TokenRefused(reason),
+                    false => Consequence::Stop(reason),
+                };
+                (end.await?, Some(consequence))
+            }
             Verdict::InDoubt => (End::Doubt(reservation.into_doubt(reason)), None),
         };
         Ok(Outcome {

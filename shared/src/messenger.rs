@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::app::App;
+use crate::config::Config;
 use crate::ids::{ContactId, PageId};
 use crate::job::Broadcast;
 use crate::message::Envelope;
+use crate::secrets::Access;
 use crate::store::deliveries::Reservation;
-use crate::tokens::signature;
 use crate::verdict::{Refusal, SendError};
 
 /// One Page's way to Messenger, for one invocation: a connection that outlived one would be found dead after a freeze, and
@@ -23,15 +23,13 @@ pub struct Messenger {
     client: Client,
     /// Base of all calls.
     url: String,
-    token: SecretString,
-    appsecret_proof: Option<String>,
+    pub(crate) access: Access,
     pub(crate) page_id: PageId,
 }
 
 impl Messenger {
     /// A client without connections.
-    pub fn new(app: &App, page_id: &PageId, token: SecretString) -> Result<Self, reqwest::Error> {
-        let config = &app.config;
+    pub fn new(config: &Config, page_id: &PageId, access: Access) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .timeout(config.messenger_timeout)
             // A connection that is not made in time must fail as such: it proves that nothing was sent.
@@ -42,12 +40,7 @@ impl Messenger {
         Ok(Self {
             client,
             url: config.graph_api_url.clone(),
-            // Proves to Meta that whoever holds the token knows the app's secret, too.
-            appsecret_proof: app
-                .app_secret
-                .as_ref()
-                .and_then(|secret| signature(secret, token.expose_secret().as_bytes())),
-            token,
+            access,
             page_id: page_id.clone(),
         })
     }
@@ -100,11 +93,11 @@ impl Messenger {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        let proof = self.appsecret_proof.as_ref();
+        let proof = self.access.appsecret_proof.as_ref();
         Ok(self
             .client
             .request(method, url)
-            .bearer_auth(self.token.expose_secret())
+            .bearer_auth(self.access.token.expose_secret())
             .query(&proof.map(|proof| [("appsecret_proof", proof)])))
     }
 }

@@ -132,7 +132,7 @@ async fn look_up_for_page(
     let Some(lease) = app.store.acquire_look_ups(&page_id, lease, now).await? else {
         return Ok(0);
     };
-    let looked = match Looker::new(app, &page_id) {
+    let looked = match Looker::new(app, &page_id).await {
         Some(mut looker) => looker.look_up(doubts, ends).await,
         None => Ok(0),
     };
@@ -162,12 +162,13 @@ enum Look {
 }
 
 impl<'a> Looker<'a> {
-    fn new(app: &'a App, page_id: &'a PageId) -> Option<Self> {
-        let Some(token) = app.token(page_id) else {
-            warn!(page.id = %page_id, "no access token for this Page: its deliveries in doubt cannot be looked up");
-            return None;
-        };
-        let messenger = Messenger::new(app, page_id, token);
+    async fn new(app: &'a App, page_id: &'a PageId) -> Option<Self> {
+        let access = app.secrets.access(page_id).await;
+        let access = access.inspect_err(|error| {
+            let error: &dyn std::error::Error = error;
+            warn!(page.id = %page_id, error, "no access: the Page's deliveries in doubt cannot be looked up");
+        });
+        let messenger = Messenger::new(&app.config, page_id, access.ok()?);
         let messenger = messenger
             .inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
@@ -231,7 +232,12 @@ impl<'a> Looker<'a> {
         let sight = match self.sight(&row, &broadcast).await {
             Ok(sight) => sight,
             Err(error) => match error.verdict() {
-                Verdict::RateLimited(_) | Verdict::Stop => return Ok(Look::PageFailed(error)),
+                Verdict::RateLimited(_) | Verdict::Stop => {
+                    if error.is_of_token() {
+                        self.app.secrets.forget_token(self.page_id);
+                    }
+                    return Ok(Look::PageFailed(error));
+                }
                 Verdict::Never => Sight::Unclear("Messenger does not show the conversation"),
                 Verdict::Later | Verdict::InDoubt => {
                     let later = Ok(self.app.clock.now() + TRY_AGAIN);

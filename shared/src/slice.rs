@@ -10,14 +10,16 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
+use tracing::{error, warn};
 
+use crate::app::App;
 use crate::breakers::{Breakers, Sign, Trip};
 use crate::deliver::{Consequence, Courier, Delivered, End};
-use crate::ids::{ContactId, first_ten};
+use crate::ids::{ContactId, JobId, first_ten};
 use crate::line::{Entry, Finish, Line, Next};
 use crate::pace::Pace;
 use crate::retry;
+use crate::secrets;
 use crate::store;
 use crate::store::deliveries::Doubt;
 use crate::store::jobs::{Checkpoint, Checkpointed, Claim, DOUBTS_AT_ONCE, HandOver};
@@ -46,6 +48,8 @@ enum Stop {
     Yield,
     /// Nobody sends for the Page before this time.
     Pause(Timestamp),
+    /// The Page's access token is refused: it would fail for everybody, unless there is another token.
+    TokenRefused(String),
     /// It would fail for everybody.
     Halt(String),
     /// Whether we have the right to go on cannot be known.
@@ -59,9 +63,10 @@ impl Stop {
         match self {
             Self::Yield => 0,
             Self::Pause(_) => 1,
-            Self::Halt(_) => 2,
-            Self::Unsettled(_) => 3,
-            Self::Overtaken => 4,
+            Self::TokenRefused(_) => 2,
+            Self::Halt(_) => 3,
+            Self::Unsettled(_) => 4,
+            Self::Overtaken => 5,
         }
     }
 }
@@ -164,13 +169,30 @@ impl<'a> Slice<'a> {
             return match stop {
                 Stop::Unsettled(error) => Err(error),
                 Stop::Overtaken => Ok(None),
-                Stop::Yield | Stop::Pause(_) | Stop::Halt(_) if self.line.is_finished() => {
+                Stop::Yield | Stop::Pause(_) | Stop::TokenRefused(_) | Stop::Halt(_)
+                    if self.line.is_finished() =>
+                {
                     Ok(Some(HandOver::Completed))
                 }
                 Stop::Yield => Ok(Some(HandOver::Queued)),
                 Stop::Pause(until) => Ok(Some(HandOver::Waiting(until))),
+                Stop::TokenRefused(reason) => Ok(Some(self.with_another_token(reason).await)),
                 Stop::Halt(reason) => Ok(Some(HandOver::Halted(reason))),
             };
+        }
+    }
+
+    /// How to leave the job when its Page's token is refused: to the next slice if there is another token by now, for all
+    /// who got nothing stand in line again.
+    async fn with_another_token(&self, reason: String) -> HandOver {
+        let Courier { app, messenger, .. } = self.courier;
+        let renewed = app
+            .secrets
+            .is_renewed(&messenger.page_id, &messenger.access.token);
+        match renewed.await {
+            Ok(true) => HandOver::Queued,
+            Ok(false) => HandOver::Halted(reason),
+            Err(error) => without(app, &self.claim.job.id(), &error),
         }
     }
 
@@ -240,6 +262,7 @@ impl<'a> Slice<'a> {
         match outcome.consequence {
             Some(Consequence::RateLimited(regain_after)) => self.pause(regain_after),
             Some(Consequence::Stop(reason)) => self.stop_for(Stop::Halt(reason)),
+            Some(Consequence::TokenRefused(reason)) => self.stop_for(Stop::TokenRefused(reason)),
             None => {}
         }
     }
@@ -259,7 +282,8 @@ impl<'a> Slice<'a> {
 
     /// Watches for what concerns more than one contact. What was in flight when that was decided tells nothing new.
     fn heed(&mut self, sign: Sign) {
-        if matches!(self.stop, Some(Stop::Pause(_) | Stop::Halt(_))) {
+        let decided = |stop: &Stop| (1..=3).contains(&stop.rank());
+        if self.stop.as_ref().is_some_and(decided) {
             return;
         }
         let sign = match sign {
@@ -382,6 +406,15 @@ impl<'a> Slice<'a> {
             warn!(duplicates.layer = "reservation", duplicates.prevented = self.prevented.len(), job.id = %job, contact.ids = ids, "duplicates prevented: contacts were settled before");
         }
     }
+}
+
+/// How to leave a job that cannot be sent for want of a secret: it comes back by itself if the secret may, too.
+pub fn without(app: &App, job: &JobId, error: &secrets::Error) -> HandOver {
+    if !error.may_pass() {
+        return HandOver::Halted(error.to_string());
+    }
+    error!(job.id = %job, error = error as &dyn std::error::Error, "secret not read; the job waits");
+    HandOver::Waiting(app.clock.now() + app.config.retry_base)
 }
 
 /// The rate of the first slice after a pause: a limit that was reached is approached more slowly.

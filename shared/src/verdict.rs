@@ -67,6 +67,11 @@ impl SendError {
         }
     }
 
+    /// Whether Messenger does not take the Page's access token any more.
+    pub fn is_of_token(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == 190)
+    }
+
     /// What it tells about the sends to come.
     pub fn sign(&self) -> Sign {
         match self {

@@ -12,7 +12,7 @@ use crate::ids::JobId;
 use crate::job::{Job, MAX_STALLS};
 use crate::message::Template;
 use crate::messenger::Messenger;
-use crate::slice::{Ended, Slice};
+use crate::slice::{self, Ended, Slice};
 use crate::store;
 use crate::store::doubts::Resent;
 use crate::store::jobs::{Claim, Claimed, DOUBTS_AT_ONCE, HandOver};
@@ -177,9 +177,12 @@ async fn work_a_slice(
         return Ok(Ended::Overtaken);
     }
     let job = claim.job.clone();
-    let Some(token) = app.token(&job.page_id) else {
-        let reason = "no access token for this Page: add it to PAGE_TOKENS, and resume";
-        return halted(claim, reason.to_owned());
+    let access = match app.secrets.access(&job.page_id).await {
+        Ok(access) => access,
+        Err(error) => {
+            let to = slice::without(app, &job.id(), &error);
+            return Ok(Ended::At(Box::new(claim), to));
+        }
     };
     let Some(broadcast) = app.store.broadcast(&job.broadcast_id).await? else {
         return halted(claim, "expired: its message is gone".to_owned());
@@ -194,7 +197,7 @@ async fn work_a_slice(
         job: &job,
         broadcast: &broadcast,
         template,
-        messenger: Messenger::new(app, &job.page_id, token).map_err(Error::Client)?,
+        messenger: Messenger::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
     };
     Slice::new(&courier, claim, page, ends)
         .work()

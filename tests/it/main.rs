@@ -20,6 +20,7 @@ mod keeping_data;
 mod long_run;
 mod lost_answers;
 mod pacing;
+mod parameters;
 mod pressure;
 mod processes;
 mod proxy;

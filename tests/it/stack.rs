@@ -47,6 +47,8 @@ pub const APP_SECRET: &str = "the-secret-of-the-app";
 pub const VERIFY_TOKEN: &str = "the-verify-token";
 /// For where Messenger does not answer: long enough for an answer on a busy machine.
 pub const IMPATIENT: (&str, &str) = ("MESSENGER_TIMEOUT_SECONDS", "3");
+/// Where nobody listens.
+const NOBODY: &str = "http://127.0.0.1:1";
 /// Deliveries of a job that are looked at in one go.
 const ALL: i32 = 1_000;
 
@@ -63,7 +65,7 @@ pub struct Stack {
     // What ends with the stack.
     _database: Option<Database>,
     _queue: Option<Queue>,
-    _secrets: [NamedTempFile; 3],
+    secrets: [NamedTempFile; 3],
 }
 
 /// What a stack runs on.
@@ -82,6 +84,8 @@ pub struct Services {
 pub struct Endpoints {
     pub dynamodb: String,
     pub sqs: String,
+    /// None of its own: nobody asks for a parameter unless a test says where there are any.
+    pub ssm: String,
     pub graph: String,
 }
 
@@ -111,6 +115,7 @@ impl Services {
             endpoints: Endpoints {
                 dynamodb: own_dynamodb.or(named_dynamodb).unwrap(),
                 sqs: own_sqs.or(named_sqs).unwrap(),
+                ssm: NOBODY.to_owned(),
                 graph: sandbox.url(),
             },
             sandbox,
@@ -206,6 +211,7 @@ impl Stack {
             config,
             clients::dynamodb(&endpoints.dynamodb),
             clients::sqs(&endpoints.sqs),
+            clients::ssm(&endpoints.ssm),
             services.clock,
         );
         let app = app.unwrap();
@@ -220,7 +226,7 @@ impl Stack {
             broadcasts: Mutex::default(),
             _database: services.database,
             _queue: services.queue,
-            _secrets: [token_file, app_secret, verify_token],
+            secrets: [token_file, app_secret, verify_token],
         }
     }
 
@@ -254,11 +260,8 @@ impl Stack {
     /// Gives a Page its token, in the operator's file.
     pub fn give_token(&self, page: &str) {
         let pages = [&PAGES[..], &[page]].concat();
-        std::fs::write(
-            &self.app.config.page_tokens,
-            json!(tokens(&pages)).to_string(),
-        )
-        .unwrap();
+        let [token_file, ..] = &self.secrets;
+        std::fs::write(token_file.path(), json!(tokens(&pages)).to_string()).unwrap();
     }
 
     // What a caller does.
@@ -408,7 +411,7 @@ impl Stack {
     }
 
     pub async fn signed_webhook(&self, body: &str, secret: &str) -> StatusCode {
-        let signature = shared::tokens::signature(&secret.into(), body.as_bytes()).unwrap();
+        let signature = shared::secrets::signature(&secret.into(), body.as_bytes()).unwrap();
         let request = Request::post("/v1/webhooks/messenger")
             .header("x-hub-signature-256", format!("sha256={signature}"));
         self.raw(request.body(Body::from(body.to_owned())).unwrap())
@@ -689,9 +692,9 @@ impl Drop for Stack {
                     .build()
                     .unwrap();
                 runtime.block_on(async {
-                    let sqs = clients::sqs("http://127.0.0.1:1");
-                    let app = App::new(config, clients::dynamodb(endpoint), sqs, Clock::default())
-                        .unwrap();
+                    let (sqs, ssm) = (clients::sqs(NOBODY), clients::ssm(NOBODY));
+                    let dynamodb = clients::dynamodb(endpoint);
+                    let app = App::new(config, dynamodb, sqs, ssm, Clock::default()).unwrap();
                     for id in broadcasts {
                         check_promise(&app, sandbox, &id).await;
                     }

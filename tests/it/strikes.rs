@@ -80,6 +80,7 @@ impl Plan {
             dynamodb: proxy::between(&services.dynamodb, hook()).await,
             sqs: proxy::between(&services.sqs, hook()).await,
             graph: proxy::between(&services.graph, hook()).await,
+            ..services.clone()
         }
     }
 

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use shared::store;
+use shared::{secrets, store};
 use tracing::error;
 
 /// Faults that one answer lists.
@@ -83,6 +83,15 @@ impl From<store::Error> for Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             "The request could not be completed. Repeat it; with the same Idempotency-Key it takes effect once at most.",
         )
+    }
+}
+
+/// 503: what is configured to be there could not be read. Meta repeats what is answered so.
+impl From<secrets::Error> for Problem {
+    fn from(error: secrets::Error) -> Self {
+        error!(error = &error as &dyn std::error::Error, "secret not read");
+        let detail = "The request could not be checked. Repeat it.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }
 

@@ -16,10 +16,10 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use shared::app::App;
 use shared::ids::ContactId;
+use shared::secrets::signature;
 use shared::settle::{Heard, settle_by_echo};
 use shared::store;
 use shared::store::deliveries::Metadata;
-use shared::tokens::signature;
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -42,8 +42,9 @@ pub async fn verify(
         let mut parameters = form_urlencoded::parse(query.as_bytes());
         parameters.find_map(|(name, value)| (name == wanted).then_some(value))
     };
-    let known = app.webhook_verify_token.as_ref();
+    let known = app.secrets.verify_token().await?;
     let is_known = known
+        .as_ref()
         .zip(parameter("hub.verify_token"))
         .is_some_and(|(known, given)| is_same(known, &given));
     match parameter("hub.challenge") {
@@ -62,7 +63,8 @@ pub async fn verify(
 pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<StatusCode, Problem> {
     let headers = request.headers().clone();
     let body = whole(request).await?;
-    if !is_signed(&app, &headers, &body) {
+    let secret = app.secrets.app_secret().await?;
+    if !is_signed(secret.as_ref(), &headers, &body) {
         return Err(forbidden("The signature is not the app's."));
     }
     let Ok(notification) = serde_json::from_slice::<Notification>(&body) else {
@@ -101,10 +103,9 @@ fn is_same(known: &SecretString, given: &str) -> bool {
 
 /// `X-Hub-Signature-256: sha256=<hexadecimal HMAC of the bytes as they were received>`. Without a secret nothing is taken
 /// for Meta's.
-fn is_signed(app: &App, headers: &HeaderMap, body: &Bytes) -> bool {
+fn is_signed(secret: Option<&SecretString>, headers: &HeaderMap, body: &Bytes) -> bool {
     let given = headers.get("x-hub-signature-256");
     let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("sha256="));
-    let secret = app.app_secret.as_ref();
     let right = secret.and_then(|secret| signature(secret, body));
     given
         .zip(right)

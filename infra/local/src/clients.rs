@@ -33,6 +33,18 @@ pub fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::from_conf(config)
 }
 
+/// A client of the Systems Manager's parameters for an endpoint of this machine.
+pub fn ssm(endpoint: &str) -> aws_sdk_ssm::Client {
+    let config = aws_sdk_ssm::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static(REGION))
+        .credentials_provider(placeholder())
+        .http_client(without_proxy())
+        .endpoint_url(endpoint)
+        .build();
+    aws_sdk_ssm::Client::from_conf(config)
+}
+
 fn placeholder() -> Credentials {
     Credentials::new(PLACEHOLDER_KEY, PLACEHOLDER_KEY, None, None, "local")
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
-use shared::tokens;
+use shared::secrets::{self, read_file};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 
@@ -14,13 +14,13 @@ const VERIFY_TOKEN: &str = "WEBHOOK_VERIFY_TOKEN";
 /// Why there are none. No message shows one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0} must be file:PATH")]
+    #[error("{0} must be file:PATH: the sandbox has to know it, too")]
     NotAFile(&'static str),
     #[error("{variable} cannot be used")]
     Unusable {
         variable: &'static str,
         #[source]
-        source: tokens::Error,
+        source: secrets::Error,
     },
     #[error("a secret for the sandbox cannot be written")]
     Unwritable(#[source] io::Error),
@@ -73,8 +73,8 @@ impl Secret {
         let path = value
             .strip_prefix("file:")
             .ok_or(Error::NotAFile(variable))?;
-        let value = tokens::read_secret(Path::new(path))
-            .map_err(|source| Error::Unusable { variable, source })?;
+        let value =
+            read_file(Path::new(path)).map_err(|source| Error::Unusable { variable, source })?;
         Ok(Secret {
             value,
             variable,

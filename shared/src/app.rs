@@ -8,6 +8,7 @@ use aws_config::timeout::TimeoutConfig;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
+use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::secrets::{self, Secrets};
 use crate::store::Store;
@@ -23,6 +24,8 @@ pub struct App {
     pub queue: Queue,
     /// Page access tokens, and what the app and Meta both know.
     pub secrets: Secrets,
+    /// What has been counted, for each function to print at the end of an invocation.
+    pub metrics: Metrics,
     /// What time it is.
     pub clock: Clock,
 }
@@ -65,9 +68,11 @@ impl App {
         ssm: aws_sdk_ssm::Client,
         clock: Clock,
     ) -> Result<Self, StartError> {
+        let metrics = Metrics::new(config.metrics_namespace.clone());
         Ok(Self {
-            store: Store::new(dynamodb, &config),
-            queue: Queue::new(sqs, &config),
+            store: Store::new(dynamodb, &config, metrics.clone()),
+            queue: Queue::new(sqs, &config, metrics.clone()),
+            metrics,
             secrets: Secrets::new(&config, ssm, clock.clone())?,
             clock,
             config,

@@ -48,6 +48,8 @@ pub struct Config {
     pub in_doubt_policy: InDoubtPolicy,
     /// `RETENTION_DAYS`: how long after its due time a job can be worked on.
     pub retention: Duration,
+    /// `METRICS_NAMESPACE`: what the metrics are printed for, if they are.
+    pub metrics_namespace: Option<String>,
 }
 
 /// Where a secret is kept.
@@ -169,6 +171,7 @@ impl Config {
             doubt_checks,
             in_doubt_policy,
             retention: DAY * variables.number("RETENTION_DAYS", 90, 1..=3_650)?,
+            metrics_namespace: variables.optional("METRICS_NAMESPACE"),
         })
     }
 }
@@ -176,10 +179,12 @@ impl Config {
 struct Variables<F>(F);
 
 impl<F: Fn(&str) -> Option<String>> Variables<F> {
+    fn optional(&self, variable: &'static str) -> Option<String> {
+        (self.0)(variable).filter(|value| !value.is_empty())
+    }
+
     fn required(&self, variable: &'static str) -> Result<String, ConfigError> {
-        (self.0)(variable)
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| missing(variable))
+        self.optional(variable).ok_or_else(|| missing(variable))
     }
 
     fn or<T: FromStr<Err: Display>>(
@@ -239,7 +244,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
 
     /// The problem does not quote the value: somebody may have put the secret itself there.
     fn source(&self, variable: &'static str) -> Result<Option<Source>, ConfigError> {
-        let Some(value) = (self.0)(variable).filter(|value| !value.is_empty()) else {
+        let Some(value) = self.optional(variable) else {
             return Ok(None);
         };
         let source = value.parse().map_err(|problem: &str| ConfigError {

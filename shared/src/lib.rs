@@ -13,6 +13,7 @@ pub mod job;
 pub mod line;
 pub mod message;
 pub mod messenger;
+pub mod metrics;
 pub mod pace;
 pub mod queue;
 pub mod retry;

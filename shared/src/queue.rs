@@ -10,20 +10,23 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::ids::JobId;
+use crate::metrics::{Event, Metrics};
 
 /// The queue that process-job is fed by.
 #[derive(Clone)]
 pub struct Queue {
     client: Client,
     url: String,
+    metrics: Metrics,
 }
 
 impl Queue {
     /// The queue that the configuration names.
-    pub fn new(client: Client, config: &Config) -> Self {
+    pub fn new(client: Client, config: &Config, metrics: Metrics) -> Self {
         Self {
             client,
             url: config.jobs_queue_url.clone(),
+            metrics,
         }
     }
 
@@ -41,6 +44,7 @@ impl Queue {
             .send()
             .await;
         if let Err(error) = sent {
+            self.metrics.count(Event::HintsLost, 1);
             let error = DisplayErrorContext(&error);
             warn!(job.id = %job, %error, "hint perhaps not sent; the job comes back at its wake-up");
         }

@@ -17,6 +17,7 @@ use crate::breakers::{Breakers, Sign, Trip};
 use crate::deliver::{Consequence, Courier, Delivered, End};
 use crate::ids::{ContactId, JobId, first_ten};
 use crate::line::{Entry, Finish, Line, Next};
+use crate::metrics::{Event, Layer};
 use crate::pace::Pace;
 use crate::retry;
 use crate::secrets;
@@ -260,7 +261,12 @@ impl<'a> Slice<'a> {
             self.heed(sign);
         }
         match outcome.consequence {
-            Some(Consequence::RateLimited(regain_after)) => self.pause(regain_after),
+            Some(Consequence::RateLimited(regain_after)) => {
+                if self.page.not_before.is_none() {
+                    self.courier.app.metrics.count(Event::RateLimitWaits, 1);
+                }
+                self.pause(regain_after);
+            }
             Some(Consequence::Stop(reason)) => self.stop_for(Stop::Halt(reason)),
             Some(Consequence::TokenRefused(reason)) => self.stop_for(Stop::TokenRefused(reason)),
             None => {}
@@ -403,6 +409,8 @@ impl<'a> Slice<'a> {
     fn report_prevented(&self) {
         if !self.prevented.is_empty() {
             let (job, ids) = (self.courier.job.id(), first_ten(&self.prevented));
+            let metrics = &self.courier.app.metrics;
+            metrics.prevented(Layer::Reservation, self.prevented.len() as u64);
             warn!(duplicates.layer = "reservation", duplicates.prevented = self.prevented.len(), job.id = %job, contact.ids = ids, "duplicates prevented: contacts were settled before");
         }
     }

@@ -12,6 +12,7 @@ use crate::ids::JobId;
 use crate::job::{Job, MAX_STALLS};
 use crate::message::Template;
 use crate::messenger::Messenger;
+use crate::metrics::{Event, Layer};
 use crate::slice::{self, Ended, Slice};
 use crate::store;
 use crate::store::doubts::Resent;
@@ -121,6 +122,8 @@ async fn refused(app: &App, job: &JobId) -> Worked {
         let error: &dyn std::error::Error = &error;
         warn!(job.id = %job, error, "refused claim not counted");
     }
+    app.metrics.count(Event::ClaimsRefused, 1);
+    app.metrics.prevented(Layer::Claim, 1);
     warn!(duplicates.layer = "claim", duplicates.prevented = 1, job.id = %job, "duplicates prevented: another works on the job");
     Worked::Refused
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::json;
 
+use crate::metrics::{counted_in, of};
 use crate::proxy::Fate;
 use crate::stack::Stack;
 
@@ -61,6 +62,13 @@ async fn a_lost_answer_is_not_a_refusal() {
         assert_eq!(report["duplicates_prevented"], prevented, "{write}");
         assert_eq!(stack.job(&id).await.epoch, 2, "{write}");
         assert_eq!(stack.received(&id).len(), 5, "{write}");
+        let counted = [
+            ("InDoubt", 1),
+            ("JobsCompleted", 1),
+            ("RateLimitWaits", 1),
+            ("Sent", 5),
+        ];
+        assert_eq!(counted_in(&stack), of(counted), "{write}");
     }
 }
 

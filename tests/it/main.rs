@@ -19,6 +19,7 @@ mod inline;
 mod keeping_data;
 mod long_run;
 mod lost_answers;
+mod metrics;
 mod pacing;
 mod parameters;
 mod pressure;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use reqwest::{RequestBuilder, Response};
@@ -14,6 +15,7 @@ pub struct Up {
     child: Child,
     url: String,
     http: reqwest::Client,
+    printed: Arc<Mutex<Vec<String>>>,
     log: Option<JoinHandle<String>>,
 }
 
@@ -42,11 +44,14 @@ impl Up {
             panic!("it did not start: {}", log.join().unwrap());
         };
         // What it prints further on must find a reader.
-        thread::spawn(move || lines.for_each(drop));
+        let printed = Arc::<Mutex<Vec<_>>>::default();
+        let further = Arc::clone(&printed);
+        thread::spawn(move || lines.for_each(|line| further.lock().unwrap().push(line)));
         Self {
             child,
             url,
             http: reqwest::Client::new(),
+            printed,
             log: Some(log),
         }
     }
@@ -75,6 +80,11 @@ impl Up {
     pub async fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let answer = self.send(method, path, None, body).await;
         serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    }
+
+    /// What it and its functions have printed since it was ready.
+    pub fn printed(&self) -> Vec<String> {
+        self.printed.lock().unwrap().clone()
     }
 
     /// Ends it as its user does; its exit status, and everything that it and its functions logged.

@@ -31,6 +31,7 @@ pub async fn handle(app: &App, event: SqsEvent, context: &Context) -> SqsBatchRe
             answer.add_failure(message.message_id.unwrap_or_default());
         }
     }
+    app.metrics.print(None, app.clock.now());
     answer
 }
 

@@ -12,6 +12,7 @@ use shared::breakers::Breakers;
 use shared::ids::{BroadcastId, ContactId, PageId, first_ten, token};
 use shared::job::{Broadcast, ContactCounts, Job, JobStatus, Outcomes, Report};
 use shared::line::{Segment, cut};
+use shared::metrics::Layer;
 use shared::store::broadcasts::Committed;
 use shared::store::jobs::WAKE_AFTER_HINT;
 use shared::store::requests::{Answered, RequestKey};
@@ -64,7 +65,7 @@ pub async fn accept(
     if let Committed::Taken(answered) = app.store.commit(&key, received, &broadcast, &jobs).await? {
         return replay(app, &key, &answered).await;
     }
-    asked.log(&broadcast.broadcast_id);
+    asked.log(app, &broadcast.broadcast_id);
     for job in &jobs {
         info!(job.id = %job.id(), job.status = %job.status, job.contacts = job.contacts, "job accepted");
     }
@@ -122,6 +123,7 @@ async fn replay(app: &App, key: &RequestKey, answered: &Answered) -> Result<Acce
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let broadcast_id = &answered.broadcast_id;
+    app.metrics.prevented(Layer::Replay, 1);
     warn!(duplicates.layer = "replay", duplicates.prevented = 1, broadcast.id = %broadcast_id, "duplicates prevented: request repeated");
     if let Err(error) = app.store.count_replay(broadcast_id).await {
         let error: &dyn std::error::Error = &error;
@@ -144,9 +146,10 @@ struct Asked {
 }
 
 impl Asked {
-    fn log(&self, broadcast_id: &BroadcastId) {
+    fn log(&self, app: &App, broadcast_id: &BroadcastId) {
         if self.counts.duplicates_removed > 0 {
             let (count, ids) = (self.counts.duplicates_removed, first_ten(&self.repeated));
+            app.metrics.prevented(Layer::Request, count);
             warn!(duplicates.layer = "request", duplicates.prevented = count, broadcast.id = %broadcast_id, contact.ids = ids, "duplicates prevented: ids repeated in the request");
         }
     }

@@ -16,6 +16,9 @@ pub mod webhook;
 
 use std::sync::Arc;
 
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use problem::Problem;
@@ -57,5 +60,15 @@ pub fn router(app: Arc<App>) -> Router {
         )
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            print_metrics,
+        ))
         .with_state(app)
+}
+
+async fn print_metrics(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let answer = next.run(request).await;
+    app.metrics.print(None, app.clock.now());
+    answer
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 use shared::config::{Config, ConfigError};
+use shared::metrics::Metrics;
 use shared::store::{self, Store};
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
@@ -214,12 +215,17 @@ impl Stack {
                 let own = env.get(name).cloned();
                 own.or_else(|| std::env::var(name).ok())
             })?;
-            let store = Store::new(clients::dynamodb(database.endpoint()), &config);
+            let store = Store::new(
+                clients::dynamodb(database.endpoint()),
+                &config,
+                Metrics::default(),
+            );
             // Before anybody works, so that what is found is what an earlier stack left.
             let jobs = recovery::unfinished(&store)
                 .await
                 .map_err(Error::Unfinished)?;
-            let queue = shared::queue::Queue::new(event_source.sqs.clone(), &config);
+            let queue =
+                shared::queue::Queue::new(event_source.sqs.clone(), &config, Metrics::default());
             bringing_work.spawn(recovery::hint(queue, jobs));
         }
         bringing_work.spawn(event_source.poll());

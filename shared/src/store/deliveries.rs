@@ -15,6 +15,7 @@ use super::{
 use crate::delivery::{Delivery, State, Status};
 use crate::ids::{BroadcastId, ContactId, JobId, PageId, token};
 use crate::job::Job;
+use crate::metrics::Event;
 
 /// The right to send to one contact, once: made by a won conditional write, used up by recording what became of it.
 #[derive(Debug)]
@@ -262,6 +263,7 @@ impl Store {
                 now,
             )?));
         let Err(item) = conditionally(OPERATION, call).await? else {
+            self.count(outcome);
             return Ok(Record::Written);
         };
         let row = delivery(OPERATION, item)?;
@@ -277,8 +279,21 @@ impl Store {
                     Settled::MessageTaken | Settled::JobGone => Record::Refused(Box::new(row)),
                 })
             }
-            (found, written) if found == written => Ok(Record::Written),
+            (found, written) if found == written => {
+                // Written by us, and the answer was lost; or at another time by its echo, which has counted it.
+                if row.updated_at == now {
+                    self.count(outcome);
+                }
+                Ok(Record::Written)
+            }
             _ => Ok(Record::Refused(Box::new(row))),
+        }
+    }
+
+    /// Counts what a delivery has come to, by a write that was made.
+    pub(super) fn count(&self, outcome: &State) {
+        if let Some(event) = Event::of(outcome) {
+            self.metrics.count(event, 1);
         }
     }
 

@@ -21,11 +21,14 @@ use crate::delivery::{Delivery, State, Status};
 use crate::ids::{ContactId, JobId, PageId, token};
 use crate::job::JobStatus;
 use crate::line::Segment;
+use crate::metrics::Event;
 
 /// Partitions of the `doubt` index.
 const DOUBT_SHARDS: u64 = 8;
 /// What DynamoDB reads in one call.
 const BATCH: usize = 100;
+/// Rows of one partition of the index that are asked for their age.
+const OLDEST: i32 = 25;
 
 /// What became of settling a row.
 #[derive(Debug)]
@@ -148,13 +151,22 @@ impl Store {
         if let Some(message_id) = evidence {
             parts.push(self.claim_message(message_id, job, &row.contact_id, now)?);
         }
+        let count = || {
+            self.count(outcome);
+            self.metrics.count(Event::DoubtsSettled, 1);
+        };
         let Err(reasons) = transact(self, OPERATION, parts, &token()).await? else {
+            count();
             return Ok(Settled::Now);
         };
         let mut reasons = reasons.into_iter();
         if let Some(reason) = reasons.next().filter(refused) {
             let found = delivery(OPERATION, reason.item)?;
             let done = found.token == row.token && found.state == *outcome;
+            // By us, and the answer was lost; or at another time by another, who has counted it.
+            if done && found.updated_at == now {
+                count();
+            }
             return Ok(if done {
                 Settled::Now
             } else {
@@ -212,10 +224,14 @@ impl Store {
             .set_expression_attribute_names(Some(names()))
             .set_expression_attribute_values(Some(values));
         let Err(item) = conditionally(OPERATION, call).await? else {
+            self.count(sent);
             return Ok(Settled::Now);
         };
         let found = delivery(OPERATION, item)?;
         Ok(if found.state == *sent {
+            if found.updated_at == now {
+                self.count(sent);
+            }
             Settled::Now
         } else {
             Settled::Otherwise(Box::new(found))
@@ -257,6 +273,34 @@ impl Store {
         }
     }
 
+    /// When the oldest delivery was reserved that is still to be looked up, if there is one. In each partition of the index
+    /// only those are read that are to be looked up first, [`OLDEST`] of them; those whose look-ups fail are among them.
+    pub async fn oldest_doubt(&self) -> Result<Option<Timestamp>, Error> {
+        const OPERATION: &str = "look for the oldest delivery in doubt";
+        let mut keys = Vec::new();
+        for shard in Self::doubt_shards() {
+            let call = self
+                .client
+                .query()
+                .table_name(&self.deliveries)
+                .index_name("doubt")
+                .key_condition_expression("doubt_shard = :shard")
+                .expression_attribute_values(":shard", value(shard.to_string())?)
+                .limit(OLDEST);
+            let found = patiently(|| call.clone().send())
+                .await
+                .map_err(unsettled(OPERATION))?;
+            for item in found.items.unwrap_or_default() {
+                let key: Key = from_item(OPERATION, item)?;
+                keys.push((key.job, key.contact_id));
+            }
+        }
+        let rows = self.rows_by_key(OPERATION, &keys).await?.into_iter();
+        // The index lags.
+        let waiting = rows.filter(|row| row.look_at.is_some());
+        Ok(waiting.map(|row| row.reserved_at).min())
+    }
+
     /// The partitions of the index that [`Store::doubts_to_look_up`] looks into.
     pub fn doubt_shards() -> std::ops::Range<u64> {
         0..DOUBT_SHARDS
@@ -286,7 +330,10 @@ impl Store {
                 .expression_attribute_values(":reason", value(reason)?),
         };
         // Refused: it has been settled.
-        let _ = conditionally("look a delivery up again", call).await?;
+        let written = conditionally("look a delivery up again", call).await?;
+        if written.is_ok() && next.is_err() {
+            self.metrics.count(Event::DoubtsLeft, 1);
+        }
         Ok(())
     }
 
@@ -329,33 +376,43 @@ impl Store {
         contact_id: &ContactId,
         jobs: &[JobId],
     ) -> Result<Vec<Delivery>, Error> {
-        const OPERATION: &str = "read a contact's deliveries";
+        let keys = jobs.iter().map(|job| (job.to_string(), contact_id.clone()));
+        let keys: Vec<_> = keys.collect();
+        self.rows_by_key("read a contact's deliveries", &keys).await
+    }
+
+    /// These deliveries, as far as there are any, as of now.
+    async fn rows_by_key(
+        &self,
+        operation: &'static str,
+        keys: &[(String, ContactId)],
+    ) -> Result<Vec<Delivery>, Error> {
         let mut rows = Vec::new();
-        for jobs in jobs.chunks(BATCH) {
+        for some in keys.chunks(BATCH) {
             let mut keys = KeysAndAttributes::builder().consistent_read(true);
-            for job in jobs {
+            for (job, contact_id) in some {
                 let key = [
-                    ("job".to_owned(), value(job.to_string())?),
+                    ("job".to_owned(), value(job)?),
                     ("contact_id".to_owned(), value(contact_id)?),
                 ];
                 keys = keys.keys(key.into());
             }
-            let keys = keys.build().map_err(incomplete(OPERATION))?;
+            let keys = keys.build().map_err(incomplete(operation))?;
             let mut asked = [(self.deliveries.clone(), keys)].into();
             let mut pauses = pauses();
             loop {
                 let call = self.client.batch_get_item().set_request_items(Some(asked));
                 let answer = patiently(|| call.clone().send())
                     .await
-                    .map_err(unsettled(OPERATION))?;
+                    .map_err(unsettled(operation))?;
                 for item in answer.responses.unwrap_or_default().into_values().flatten() {
-                    rows.push(from_item(OPERATION, item)?);
+                    rows.push(from_item(operation, item)?);
                 }
                 asked = answer.unprocessed_keys.unwrap_or_default();
                 if asked.is_empty() {
                     break;
                 }
-                let pause = pauses.next().ok_or_else(|| throttled(OPERATION))?;
+                let pause = pauses.next().ok_or_else(|| throttled(operation))?;
                 tokio::time::sleep(pause).await;
             }
         }

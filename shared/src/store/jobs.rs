@@ -20,6 +20,7 @@ use crate::delivery::Delivery;
 use crate::ids::{BroadcastId, JobId, PageId, token};
 use crate::job::{Job, JobStatus};
 use crate::line::{Entry, Progress, Segment};
+use crate::metrics::Event;
 use crate::store::deliveries::Doubt;
 
 /// A working job is looked at when its lease has been over for so long.
@@ -285,6 +286,8 @@ impl Store {
                 }
             }
         }
+        let doubts = what.doubts.len() as u64;
+        self.metrics.count(Event::InDoubt, doubts);
         claim.note_written(new_checkpoint_id, now);
         claim.job.cursor = progress.cursor;
         claim.job.segments = segments;
@@ -337,7 +340,15 @@ impl Store {
             Err(Some(item)) => Claim::is_written(item, &new_checkpoint_id)?,
             Err(None) => false,
         };
-        Ok(handed_over.then_some(wake_at.unwrap_or(now)))
+        if !handed_over {
+            return Ok(None);
+        }
+        match to {
+            HandOver::Halted(_) => self.metrics.count(Event::JobsHalted, 1),
+            HandOver::Completed => self.metrics.count(Event::JobsCompleted, 1),
+            HandOver::Queued | HandOver::Waiting(_) => {}
+        }
+        Ok(Some(wake_at.unwrap_or(now)))
     }
 
     /// The part of a resend that moves so many rows from doubt into a new segment, on top of this claim's last checkpoint.

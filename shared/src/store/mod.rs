@@ -35,6 +35,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::Config;
+use crate::metrics::Metrics;
 
 /// The version of the items that are written; unknown attributes of later versions are left alone.
 const SCHEMA: u32 = 1;
@@ -42,7 +43,7 @@ const SCHEMA: u32 = 1;
 /// Delivery rows, broadcasts and jobs outlive a job's segments by this, so that the report outlives the work.
 const REPORT_OUTLIVES: Duration = Duration::from_secs(30 * 86_400);
 
-/// The tables' client and names, and what of the configuration is written into items.
+/// The tables' client and names, what of the configuration is written into items, and who counts what was written.
 #[derive(Clone)]
 pub struct Store {
     client: Client,
@@ -53,6 +54,8 @@ pub struct Store {
     first_look: Duration,
     /// How long after its due time a job can be worked on.
     retention: Duration,
+    /// Counts what is written.
+    metrics: Metrics,
 }
 
 /// An item as DynamoDB has it.
@@ -89,7 +92,7 @@ pub enum Error {
 
 impl Store {
     /// The tables that the configuration names.
-    pub fn new(client: Client, config: &Config) -> Self {
+    pub fn new(client: Client, config: &Config, metrics: Metrics) -> Self {
         Self {
             client,
             broadcasts: config.broadcasts_table.clone(),
@@ -97,6 +100,7 @@ impl Store {
             contacts: config.contacts_table.clone(),
             first_look: config.doubt_checks.first().copied().unwrap_or_default(),
             retention: config.retention,
+            metrics,
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Config {
     pub in_doubt_policy: InDoubtPolicy,
     /// `RETENTION_DAYS`: how long after its due time a job can be worked on.
     pub retention: Duration,
+    /// `PAGES_CLAIM`: the claim of a JWT that names the Pages which its bearer may use; none: all.
+    pub pages_claim: Option<String>,
     /// `METRICS_NAMESPACE`: what the metrics are printed for, if they are.
     pub metrics_namespace: Option<String>,
 }
@@ -171,6 +173,7 @@ impl Config {
             doubt_checks,
             in_doubt_policy,
             retention: DAY * variables.number("RETENTION_DAYS", 90, 1..=3_650)?,
+            pages_claim: variables.optional("PAGES_CLAIM"),
             metrics_namespace: variables.optional("METRICS_NAMESPACE"),
         })
     }

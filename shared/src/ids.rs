@@ -1,5 +1,6 @@
 //! Identities, parsed once at the edge: whoever holds one of these types holds a valid id.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::Error as _;
@@ -50,6 +51,30 @@ impl PageId {
     /// The id as Messenger knows it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The Pages that somebody may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Whatever Pages there are.
+    All,
+    /// These.
+    Only(BTreeSet<PageId>),
+}
+
+impl Pages {
+    /// Whether this Page is among them.
+    pub fn allow(&self, page_id: &PageId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(pages) => pages.contains(page_id),
+        }
+    }
+
+    /// Whether no Page is.
+    pub fn are_none(&self) -> bool {
+        matches!(self, Self::Only(pages) if pages.is_empty())
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use send::accept::accept;
+use send::caller::Caller;
 use send::new_broadcast::NewBroadcast;
 use serde_json::json;
 
@@ -200,7 +201,9 @@ async fn a_request_that_waited_at_the_door_while_its_key_expired_is_a_repetition
 
     stack.advance(Duration::from_secs(330));
     let new = NewBroadcast::parse(&request(&ids)).unwrap();
-    let second = accept(&stack.app, new, None, received).await.unwrap();
+    let caller = Caller::anybody();
+    let second = accept(&stack.app, &caller, new, None, received);
+    let second = second.await.unwrap();
 
     assert!(second.replayed);
     assert_eq!(second.report.summary.broadcast_id, first.broadcast_id());

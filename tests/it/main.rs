@@ -8,6 +8,7 @@
 
 mod accepting;
 mod bad_input;
+mod callers;
 mod chance;
 mod claiming;
 mod coming_back;

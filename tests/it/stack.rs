@@ -284,6 +284,33 @@ impl Stack {
         self.json(request.body(body).unwrap()).await
     }
 
+    /// A call by somebody whom API Gateway has found out to be this.
+    pub async fn call_by(
+        &self,
+        authorizer: &Value,
+        call: (&str, &str),
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> Answer {
+        let (method, path) = call;
+        let context = json!({
+            "authorizer": authorizer,
+            "http": {"method": method, "path": path},
+            "timeEpoch": self.app.clock.now().as_millisecond(),
+        });
+        let context = serde_json::from_value(context).unwrap();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .extension(RequestContext::ApiGatewayV2(context));
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        self.json(request.body(body).unwrap()).await
+    }
+
     /// Imports contacts as a body of this type.
     pub async fn import_as(&self, content_type: &str, body: impl Into<Body>) -> Answer {
         let request = Request::put("/v1/contacts").header("content-type", content_type);

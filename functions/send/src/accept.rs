@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use shared::app::App;
 use shared::breakers::Breakers;
-use shared::ids::{BroadcastId, ContactId, PageId, first_ten, token};
+use shared::ids::{BroadcastId, ContactId, PageId, Pages, first_ten, token};
 use shared::job::{Broadcast, ContactCounts, Job, JobStatus, Outcomes, Report};
 use shared::line::{Segment, cut};
 use shared::metrics::Layer;
@@ -20,6 +20,7 @@ use shared::work::work_inline;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::caller::Caller;
 use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
 
@@ -43,16 +44,17 @@ pub struct Accepted {
 /// Accepts a broadcast once, however often it is asked for.
 pub async fn accept(
     app: &App,
+    caller: &Caller,
     new: NewBroadcast,
     idempotency_key: Option<&str>,
     received: Timestamp,
 ) -> Result<Accepted, Problem> {
-    let key = new.key(idempotency_key);
+    let key = new.key(caller.name.as_deref(), idempotency_key);
     if let Some(answered) = app.store.answered(&key, received).await? {
-        return replay(app, &key, &answered).await;
+        return replay(app, caller, &key, &answered).await;
     }
     new.check_time(received)?;
-    let asked = sort_out(app, &new.contact_ids).await?;
+    let asked = sort_out(app, &caller.pages, &new.contact_ids).await?;
     let (broadcast, jobs) = plan(app, new, &asked, received);
     let writes = jobs.iter().map(|(job, segments)| {
         app.store
@@ -63,7 +65,7 @@ pub async fn accept(
     }
     let jobs: Vec<_> = jobs.into_iter().map(|(job, _)| job).collect();
     if let Committed::Taken(answered) = app.store.commit(&key, received, &broadcast, &jobs).await? {
-        return replay(app, &key, &answered).await;
+        return replay(app, caller, &key, &answered).await;
     }
     asked.log(app, &broadcast.broadcast_id);
     for job in &jobs {
@@ -117,7 +119,12 @@ async fn work_off(app: &App, broadcast: Broadcast, jobs: &[Job]) -> Result<Accep
     })
 }
 
-async fn replay(app: &App, key: &RequestKey, answered: &Answered) -> Result<Accepted, Problem> {
+async fn replay(
+    app: &App,
+    caller: &Caller,
+    key: &RequestKey,
+    answered: &Answered,
+) -> Result<Accepted, Problem> {
     if answered.fingerprint != key.fingerprint {
         let detail = "This Idempotency-Key was used for another request.";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
@@ -130,6 +137,7 @@ async fn replay(app: &App, key: &RequestKey, answered: &Answered) -> Result<Acce
         warn!(broadcast.id = %broadcast_id, error, "repetition not counted");
     }
     let report = app.store.report(broadcast_id).await?;
+    let report = report.filter(|report| caller.may_see(report));
     let report = report
         .ok_or_else(|| Problem::not_found("The broadcast of this request is no longer kept."))?;
     Ok(Accepted {
@@ -155,8 +163,9 @@ impl Asked {
     }
 }
 
-/// Removes repetitions, finds each contact's Page, and counts whom nothing will be sent to.
-async fn sort_out(app: &App, ids: &[ContactId]) -> Result<Asked, Problem> {
+/// Removes repetitions, finds each contact's Page, and counts whom nothing will be sent to. To this caller, contacts of other
+/// Pages than these are unknown.
+async fn sort_out(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<Asked, Problem> {
     let mut seen = HashSet::with_capacity(ids.len());
     let (unique, repeated): (Vec<_>, Vec<_>) =
         ids.iter().cloned().partition(|id| seen.insert(id.clone()));
@@ -168,7 +177,8 @@ async fn sort_out(app: &App, ids: &[ContactId]) -> Result<Asked, Problem> {
     };
     let mut by_page = BTreeMap::<_, Vec<_>>::new();
     for id in unique {
-        match contacts.get(&id) {
+        let contact = contacts.get(&id);
+        match contact.filter(|contact| pages.allow(&contact.page_id)) {
             None => {
                 counts.unknown += 1;
                 if counts.unknown_ids.len() < MAX_UNKNOWN_IDS {

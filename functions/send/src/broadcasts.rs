@@ -15,6 +15,7 @@ use shared::store::broadcasts::Listed;
 use tracing::info;
 
 use crate::accept::{Accepted, accept};
+use crate::caller::Caller;
 use crate::list::{self, DEFAULT_LIMIT, ListPart};
 use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
@@ -28,12 +29,14 @@ const READS_AT_ONCE: usize = 8;
 /// `POST /v1/broadcasts`
 pub async fn create(
     State(app): State<Arc<App>>,
+    caller: Caller,
     ReceivedAt(received): ReceivedAt,
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let new = NewBroadcast::parse(&body)?;
-    let Accepted { report, replayed } = accept(&app, new, key.as_deref(), received).await?;
+    let Accepted { report, replayed } =
+        accept(&app, &caller, new, key.as_deref(), received).await?;
     let status = match report.done_inline {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
@@ -51,17 +54,19 @@ pub async fn create(
 /// `GET /v1/broadcasts/{id}`
 pub async fn show(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<Json<Report>, Problem> {
-    Ok(Json(report(&app, &id).await?))
+    Ok(Json(report(&app, &caller, &id).await?))
 }
 
 /// `POST /v1/broadcasts/{id}/resume`: halted jobs are queued again; those that go on by themselves are left alone.
 pub async fn resume(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathId(id): PathId,
 ) -> Result<(StatusCode, Json<Report>), Problem> {
-    let found = report(&app, &id).await?;
+    let found = report(&app, &caller, &id).await?;
     if [JobStatus::Completed, JobStatus::Cancelled].contains(&found.summary.status) {
         let detail = format!(
             "The broadcast is {}; nothing is left to resume.",
@@ -83,21 +88,29 @@ pub async fn resume(
             app.queue.hint(&job, epoch, wake_at).await;
         }
     }
-    Ok((StatusCode::ACCEPTED, Json(report(&app, &id).await?)))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(report(&app, &caller, &id).await?),
+    ))
 }
 
-/// The broadcast with the id of a path.
-pub async fn report(app: &App, id: &str) -> Result<Report, Problem> {
+/// The broadcast with the id of a path, if the caller may know of it.
+pub async fn report(app: &App, caller: &Caller, id: &str) -> Result<Report, Problem> {
     let unknown = || Problem::not_found("There is no such broadcast.");
     let id = BroadcastId::parse(id).ok_or_else(unknown)?;
-    app.store.report(&id).await?.ok_or_else(unknown)
+    let report = app.store.report(&id).await?;
+    report
+        .filter(|report| caller.may_see(report))
+        .ok_or_else(unknown)
 }
 
 /// `GET /v1/broadcasts`
 ///
-/// The index says which and in what order, each broadcast itself how it stands; one that is gone by then is left out.
+/// The index says which and in what order, each broadcast itself how it stands; one that is gone by then is left out, as is
+/// one that is not for the caller to see. So a part may be empty, and go on.
 pub async fn list(
     State(app): State<Arc<App>>,
+    caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListPart<Summary>>, Problem> {
     let (mut limit, mut after) = (DEFAULT_LIMIT, None);
@@ -119,6 +132,7 @@ pub async fn list(
         .try_collect()
         .await?;
     let reports = reports.into_iter().flatten();
+    let reports = reports.filter(|report| caller.may_see(report));
     Ok(Json(ListPart {
         items: reports.map(|report| report.summary).collect(),
         next_cursor: last.map(|last| {

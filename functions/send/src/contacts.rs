@@ -9,30 +9,44 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use shared::app::App;
 use shared::contact::Contact;
-use shared::ids::ContactId;
+use shared::ids::{ContactId, first_ten};
 
+use crate::caller::Caller;
 use crate::import;
 use crate::problem::Problem;
 use crate::request::{JsonOrCsv, PathId};
 
 /// `PUT /v1/contacts`
-pub async fn upsert(State(app): State<Arc<App>>, body: JsonOrCsv) -> Result<Json<Value>, Problem> {
+///
+/// A contact of a Page that the caller may not use is neither changed nor moved away.
+pub async fn upsert(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    body: JsonOrCsv,
+) -> Result<Json<Value>, Problem> {
+    let pages = &caller.pages;
     let patches = match body {
-        JsonOrCsv::Json(body) => import::from_json(&body)?,
-        JsonOrCsv::Csv(body) => import::from_csv(&body)?,
+        JsonOrCsv::Json(body) => import::from_json(&body, pages)?,
+        JsonOrCsv::Csv(body) => import::from_csv(&body, pages)?,
     };
-    app.store.upsert_contacts(&patches).await?;
+    let foreign = app.store.upsert_contacts(&patches, pages).await?;
+    if !foreign.is_empty() {
+        let detail = format!("Of a Page that you may not use: {}.", first_ten(&foreign));
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
     Ok(Json(json!({"upserted": patches.len()})))
 }
 
 /// `GET /v1/contacts/{contact_id}`
 pub async fn show(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathId(contact_id): PathId,
 ) -> Result<Json<Value>, Problem> {
     let contact_id = ContactId::parse(&contact_id).map_err(|_| unknown())?;
-    let contact = app.store.contact(&contact_id).await?.ok_or_else(unknown)?;
-    Ok(Json(shown(&contact)))
+    let contact = app.store.contact(&contact_id).await?;
+    let contact = contact.filter(|contact| caller.pages.allow(&contact.page_id));
+    Ok(Json(shown(&contact.ok_or_else(unknown)?)))
 }
 
 /// `DELETE /v1/contacts/{contact_id}`
@@ -40,10 +54,11 @@ pub async fn show(
 /// Forgets everything that is known of the contact, an opt-out too. Who still stands in line is skipped.
 pub async fn delete(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathId(contact_id): PathId,
 ) -> Result<StatusCode, Problem> {
     let contact_id = ContactId::parse(&contact_id).map_err(|_| unknown())?;
-    if app.store.delete_contact(&contact_id).await? {
+    if app.store.delete_contact(&contact_id, &caller.pages).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(unknown())

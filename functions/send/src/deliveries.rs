@@ -18,6 +18,7 @@ use shared::job::Report;
 use tracing::error;
 
 use crate::broadcasts::report;
+use crate::caller::Caller;
 use crate::fields::word;
 use crate::list::{self, DEFAULT_LIMIT, ListPart};
 use crate::problem::Problem;
@@ -49,12 +50,13 @@ const COLUMNS: [&str; 7] = [
 /// `GET /v1/broadcasts/{id}/deliveries`
 pub async fn list(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathId(id): PathId,
     AcceptsCsv(as_csv): AcceptsCsv,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let asked = Asked::parse(query.as_deref().unwrap_or_default(), as_csv)?;
-    let part = read(&app, report(&app, &id).await?, asked).await?;
+    let part = read(&app, report(&app, &caller, &id).await?, asked).await?;
     if !as_csv {
         return Ok(Json(part).into_response());
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Number, Value, json};
 use shared::contact::ATTRIBUTE_PREFIX;
-use shared::ids::{ContactId, PageId};
+use shared::ids::{ContactId, PageId, Pages};
 use shared::store::contacts::ContactPatch;
 
 use crate::fields::{Faults, Fields, Place, moment};
@@ -35,14 +35,14 @@ const MAX_TEXT: usize = 1_000;
 /// Bytes of one contact, as JSON: DynamoDB takes 400 KB, and what is merged adds up.
 const MAX_BYTES: usize = 32_000;
 
-/// Reads the contacts of a JSON body, or says everything that is wrong with them.
-pub fn from_json(body: &Value) -> Result<Vec<ContactPatch>, Problem> {
+/// Reads the contacts of a JSON body, which must be of these Pages, or says everything that is wrong with them.
+pub fn from_json(body: &Value, pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
     let faults = Faults::default();
-    let patches = patches(body, &faults);
+    let patches = patches(body, pages, &faults);
     faults.or(patches)
 }
 
-fn patches(body: &Value, faults: &Faults) -> Option<Vec<ContactPatch>> {
+fn patches(body: &Value, pages: &Pages, faults: &Faults) -> Option<Vec<ContactPatch>> {
     let fields = Fields::of(body, "", &["contacts"], faults)?;
     let contacts = fields.list("contacts", fields.required("contacts"))?;
     if !(1..=MAX_CONTACTS).contains(&contacts.len()) {
@@ -55,20 +55,20 @@ fn patches(body: &Value, faults: &Faults) -> Option<Vec<ContactPatch>> {
         );
         return None;
     }
-    let mut import = Import::new(faults);
+    let mut import = Import::new(pages, faults);
     for (n, contact) in contacts.iter().enumerate() {
         import.add(contact, Place::Pointer(format!("/contacts/{n}")));
     }
     Some(import.patches)
 }
 
-/// Reads the contacts of a CSV body, or says everything that is wrong with them.
-pub fn from_csv(body: &[u8]) -> Result<Vec<ContactPatch>, Problem> {
+/// Reads the contacts of a CSV body, which must be of these Pages, or says everything that is wrong with them.
+pub fn from_csv(body: &[u8], pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
     let faults = Faults::default();
     let Some(mut rows) = Rows::of(body, &faults) else {
         return faults.or(None);
     };
-    let mut import = Import::new(&faults);
+    let mut import = Import::new(pages, &faults);
     let mut count = 0;
     for (place, contact) in rows.by_ref().take(MAX_CONTACTS) {
         count += 1;
@@ -90,14 +90,16 @@ pub fn from_csv(body: &[u8]) -> Result<Vec<ContactPatch>, Problem> {
 
 /// The contacts of one request, each of them once.
 struct Import<'a> {
+    pages: &'a Pages,
     faults: &'a Faults,
     places: HashMap<ContactId, Place>,
     patches: Vec<ContactPatch>,
 }
 
 impl<'a> Import<'a> {
-    fn new(faults: &'a Faults) -> Self {
+    fn new(pages: &'a Pages, faults: &'a Faults) -> Self {
         Self {
+            pages,
             faults,
             places: HashMap::new(),
             patches: Vec::new(),
@@ -105,7 +107,7 @@ impl<'a> Import<'a> {
     }
 
     fn add(&mut self, contact: &Value, place: Place) {
-        let Some(patch) = patch(contact, &place, self.faults) else {
+        let Some(patch) = patch(contact, &place, self.pages, self.faults) else {
             return;
         };
         if let Some(first) = self.places.get(&patch.contact_id) {
@@ -118,7 +120,7 @@ impl<'a> Import<'a> {
     }
 }
 
-fn patch(contact: &Value, place: &Place, faults: &Faults) -> Option<ContactPatch> {
+fn patch(contact: &Value, place: &Place, pages: &Pages, faults: &Faults) -> Option<ContactPatch> {
     let fields = Fields::of(contact, place.clone(), &FIELDS, faults)?;
     if contact.to_string().len() > MAX_BYTES {
         let message = format!("must have at most {MAX_BYTES} bytes");
@@ -128,7 +130,11 @@ fn patch(contact: &Value, place: &Place, faults: &Faults) -> Option<ContactPatch
         Ok(ContactId::parse(id)?)
     });
     let page_id = fields.parsed("page_id", fields.required("page_id"), |id| {
-        Ok(PageId::parse(id)?)
+        let page_id = PageId::parse(id)?;
+        match pages.allow(&page_id) {
+            true => Ok(page_id),
+            false => Err("is not a Page that you may use".to_owned()),
+        }
     });
     let mut changes = Changes {
         fields: &fields,

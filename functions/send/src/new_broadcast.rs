@@ -69,14 +69,15 @@ impl NewBroadcast {
         })
     }
 
-    /// A request is known by its key if it has one, else by what it asks for: the ids as a set, the rest as it is.
-    pub fn key(&self, idempotency_key: Option<&str>) -> RequestKey {
+    /// A request is known by its key if it has one, else by what it asks for: the ids as a set, the rest as it is. Each caller
+    /// has keys of their own.
+    pub fn key(&self, caller: Option<&str>, idempotency_key: Option<&str>) -> RequestKey {
         let ids: BTreeSet<_> = self.contact_ids.iter().collect();
         let asks_for = json!([ids, self.message, self.envelope, self.scheduled_at]);
-        let fingerprint = digest("body", &asks_for.to_string());
+        let fingerprint = digest("body", caller, &asks_for.to_string());
         match idempotency_key {
             Some(key) => RequestKey {
-                digest: digest("key", key),
+                digest: digest("key", caller, key),
                 fingerprint,
                 valid_for: KEY_VALID_FOR,
             },
@@ -187,11 +188,66 @@ fn tag(text: &str) -> Result<Tag, String> {
     word(text, "HUMAN_AGENT")
 }
 
-fn digest(kind: &str, of: &str) -> String {
-    let digest = Sha256::new()
+/// Nobody can ask for what gives another caller's digest: each caller begins with the length of their name, and what
+/// belongs to nobody in particular with a kind. That has the digest of times when callers were not told apart.
+fn digest(kind: &str, caller: Option<&str>, of: &str) -> String {
+    let mut digest = Sha256::new();
+    if let Some(caller) = caller {
+        digest.update("caller\0");
+        digest.update(caller.len().to_be_bytes());
+        digest.update(caller);
+    }
+    let digest = digest
         .chain_update(kind)
         .chain_update([0])
         .chain_update(of)
         .finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(caller: Option<&str>, key: Option<&str>) -> RequestKey {
+        let body = json!({"contact_ids": ["6001"], "message": {"text": "Hi"}});
+        NewBroadcast::parse(&body).unwrap().key(caller, key)
+    }
+
+    #[test]
+    fn each_caller_has_keys_of_their_own() {
+        let callers = [None, Some("a"), Some("ab"), Some("")];
+        // What one appends to their name, the other prepends to their key.
+        let keys = [None, Some("k"), Some("bk"), Some("key")];
+        let mut digests = BTreeSet::new();
+        for caller in callers {
+            for name in keys {
+                digests.insert(key(caller, name).digest);
+            }
+        }
+        assert_eq!(digests.len(), callers.len() * keys.len());
+        assert_ne!(
+            key(Some("a"), None).fingerprint,
+            key(Some("b"), None).fingerprint
+        );
+    }
+
+    #[test]
+    fn no_name_and_key_run_together_into_anothers() {
+        let digest = |caller, of| digest("key", Some(caller), of);
+        assert_ne!(digest("a", "key\0b"), digest("akey\0", "b"));
+    }
+
+    /// A data directory of an earlier version has such keys: with others, its requests could be made twice.
+    #[test]
+    fn the_keys_of_those_who_are_not_asked_who_they_are_stay_what_they_were() {
+        assert_eq!(
+            key(None, Some("k")).digest,
+            "903662806b80f155e989d7cb4595c36f60d08e2ac8cf693d0a4614a9d6d0f81e"
+        );
+        assert_eq!(
+            key(None, None).digest,
+            "cae10f8196fc81c6a523343017151e1a6c9041690500f023f22b31aa12a43d93"
+        );
+    }
 }

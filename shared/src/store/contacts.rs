@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValue};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -13,12 +14,14 @@ use super::{
     unsettled, value,
 };
 use crate::contact::{ATTRIBUTE_PREFIX, Contact};
-use crate::ids::{ContactId, PageId};
+use crate::ids::{ContactId, PageId, Pages};
 
 /// What DynamoDB reads in one call.
 const BATCH: usize = 100;
 /// Calls at once: the time of a large request is spent here.
 const CALLS_AT_ONCE: usize = 8;
+/// What a refused condition is called outside of transactions.
+const CONDITIONAL_CHECK_FAILED: &str = "ConditionalCheckFailedException";
 /// Writes at once.
 const WRITES_AT_ONCE: usize = 16;
 
@@ -156,18 +159,50 @@ impl Store {
 
     /// Creates or changes contacts. Each is one write; a failure leaves those before it changed, and repeating the import
     /// is harmless.
-    pub async fn upsert_contacts(&self, patches: &[ContactPatch]) -> Result<(), Error> {
+    ///
+    /// Contacts of other Pages than these are left alone, and returned. Nothing is written if there are any, but for those
+    /// that another import moves there in this very moment.
+    pub async fn upsert_contacts(
+        &self,
+        patches: &[ContactPatch],
+        pages: &Pages,
+    ) -> Result<Vec<ContactId>, Error> {
+        let mut known = HashMap::new();
+        if *pages != Pages::All {
+            let ids: Vec<_> = patches
+                .iter()
+                .map(|patch| patch.contact_id.clone())
+                .collect();
+            known = self.find_contacts(&ids).await?;
+            let is_foreign = |id: &&ContactId| {
+                let contact = known.get(*id);
+                contact.is_some_and(|contact| !pages.allow(&contact.page_id))
+            };
+            let foreign: Vec<_> = ids.iter().filter(is_foreign).cloned().collect();
+            if !foreign.is_empty() {
+                return Ok(foreign);
+            }
+        }
         let writes: Vec<_> = patches
             .iter()
-            .map(|patch| self.upsert_contact(patch))
+            .map(|patch| self.upsert_contact(patch, pages, known.get(&patch.contact_id)))
             .collect();
-        stream::iter(writes)
+        let refused: Vec<_> = stream::iter(writes)
             .buffer_unordered(WRITES_AT_ONCE)
             .try_collect()
-            .await
+            .await?;
+        Ok(refused.into_iter().flatten().collect())
     }
 
-    async fn upsert_contact(&self, patch: &ContactPatch) -> Result<(), Error> {
+    /// The contact's id, if it belongs to none of these Pages.
+    async fn upsert_contact(
+        &self,
+        patch: &ContactPatch,
+        pages: &Pages,
+        known: Option<&Recipient>,
+    ) -> Result<Option<ContactId>, Error> {
+        const IF_NEW_OR_THEIRS: &str = "attribute_not_exists(contact_id) OR page_id = :page_id";
+        const OPERATION: &str = "write a contact";
         let mut fields = patch.fields.clone();
         if patch.clears_attributes
             && let Some(known) = self.contact(&patch.contact_id).await?
@@ -202,10 +237,28 @@ impl Store {
             update = format!("{update} REMOVE {}", remove.join(", "));
         }
         let call = call.update_expression(update);
-        patiently(|| call.clone().send())
-            .await
-            .map_err(unsettled("write a contact"))?;
-        Ok(())
+        if *pages == Pages::All {
+            patiently(|| call.clone().send())
+                .await
+                .map_err(unsettled(OPERATION))?;
+            return Ok(None);
+        }
+        let mut page_id = known.map(|known| known.page_id.clone());
+        loop {
+            let call = call
+                .clone()
+                .condition_expression(IF_NEW_OR_THEIRS)
+                .expression_attribute_values(":page_id", value(&page_id)?);
+            let Err(item) = conditionally(OPERATION, call).await? else {
+                return Ok(None);
+            };
+            let found: Found = from_item(OPERATION, item.unwrap_or_default())?;
+            if !pages.allow(&found.recipient.page_id) {
+                return Ok(Some(found.contact_id));
+            }
+            // Moved meanwhile, by somebody who may.
+            page_id = Some(found.recipient.page_id);
+        }
     }
 
     /// Notes when a contact of ours was heard of; never an earlier time than the one known.
@@ -230,17 +283,34 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a contact; whether there was one.
-    pub async fn delete_contact(&self, contact_id: &ContactId) -> Result<bool, Error> {
-        let call = self
+    /// Forgets a contact of one of these Pages; whether there was one.
+    pub async fn delete_contact(
+        &self,
+        contact_id: &ContactId,
+        pages: &Pages,
+    ) -> Result<bool, Error> {
+        const IF_THEIRS: &str = "page_id = :page_id";
+        const OPERATION: &str = "delete a contact";
+        let mut call = self
             .client
             .delete_item()
             .table_name(&self.contacts)
             .key("contact_id", value(contact_id)?)
             .return_values(ReturnValue::AllOld);
-        let deleted = patiently(|| call.clone().send())
-            .await
-            .map_err(unsettled("delete a contact"))?;
-        Ok(deleted.attributes.is_some())
+        if *pages != Pages::All {
+            let known = self.contact(contact_id).await?;
+            let Some(known) = known.filter(|known| pages.allow(&known.page_id)) else {
+                return Ok(false);
+            };
+            call = call
+                .condition_expression(IF_THEIRS)
+                .expression_attribute_values(":page_id", value(&known.page_id)?);
+        }
+        match patiently(|| call.clone().send()).await {
+            Ok(deleted) => Ok(deleted.attributes.is_some()),
+            // Moved to another Page, or deleted, meanwhile.
+            Err(error) if error.code() == Some(CONDITIONAL_CHECK_FAILED) => Ok(false),
+            Err(error) => Err(unsettled(OPERATION)(error)),
+        }
     }
 }

@@ -25,7 +25,7 @@ pub fn of<const N: usize>(counts: [(&str, u64); N]) -> Counts {
 
 /// What the functions of this stack have counted.
 pub fn counted_in(stack: &Stack) -> Counts {
-    summed(&stack.app.metrics.take(None, stack.app.clock.now()))
+    summed(&stack.metrics())
 }
 
 /// The sums of these lines; of what has a dimension, by its value.

@@ -13,18 +13,18 @@ use serde_json::{Value, json};
 
 use crate::stack::{APP_SECRET, Endpoints, PAGES, Services, Stack, VERIFY_TOKEN, request};
 
-const TOKEN: &str = "/oncecast/tokens/page-1";
+pub const TOKEN: &str = "/oncecast/page-tokens/page-1";
 const SECRET: &str = "/oncecast/app-secret";
-const VERIFY: &str = "/oncecast/verify-token";
+const VERIFY: &str = "/oncecast/webhook-verify-token";
 const VARIABLES: [(&str, &str); 3] = [
-    ("PAGE_TOKENS", "ssm:/oncecast/tokens/"),
+    ("PAGE_TOKENS", "ssm:/oncecast/page-tokens/"),
     ("APP_SECRET", "ssm:/oncecast/app-secret"),
-    ("WEBHOOK_VERIFY_TOKEN", "ssm:/oncecast/verify-token"),
+    ("WEBHOOK_VERIFY_TOKEN", "ssm:/oncecast/webhook-verify-token"),
 ];
 
 /// The Systems Manager, as far as it is asked for parameters.
 #[derive(Clone)]
-struct Manager(Arc<Mutex<Contents>>);
+pub struct Manager(Arc<Mutex<Contents>>);
 
 struct Contents {
     values: BTreeMap<String, String>,
@@ -55,7 +55,7 @@ impl Manager {
         (manager, url)
     }
 
-    fn set(&self, name: &str, value: &str) {
+    pub fn set(&self, name: &str, value: &str) {
         let mut contents = self.0.lock().unwrap();
         contents.values.insert(name.to_owned(), value.to_owned());
     }
@@ -103,13 +103,19 @@ async fn answer(
 
 /// A stack whose secrets are parameters, and whose Messenger wants proofs.
 async fn start() -> (Stack, Manager) {
+    start_with(&[]).await
+}
+
+/// … and with variables of its own.
+pub async fn start_with(variables: &[(&str, &str)]) -> (Stack, Manager) {
     let (manager, ssm) = Manager::start().await;
     let services = Services::start().await;
     let endpoints = Endpoints {
         ssm,
         ..services.endpoints.clone()
     };
-    let stack = Stack::over(services, &endpoints, &VARIABLES).await;
+    let variables = [&VARIABLES, variables].concat();
+    let stack = Stack::over(services, &endpoints, &variables).await;
     stack.sandbox.check_proofs(APP_SECRET, true);
     (stack, manager)
 }
@@ -138,13 +144,13 @@ async fn what_is_not_there_and_what_is_not_answered_are_told_apart() {
             "no token",
             &|manager| manager.remove(TOKEN),
             "halted",
-            "no access token for this Page: put it into the parameter /oncecast/tokens/page-1, and resume",
+            "no access token for this Page: put it into the parameter /oncecast/page-tokens/page-1, and resume",
         ),
         (
             "no token, but a text",
             &|manager| manager.set(TOKEN, "two words"),
             "halted",
-            "the parameter /oncecast/tokens/page-1 must hold one line of visible ASCII characters",
+            "the parameter /oncecast/page-tokens/page-1 must hold one line of visible ASCII characters",
         ),
         (
             "no secret, though there should be one",
@@ -156,7 +162,7 @@ async fn what_is_not_there_and_what_is_not_answered_are_told_apart() {
             "not allowed",
             &|manager| manager.refuse(Some((BAD, "AccessDeniedException"))),
             "halted",
-            "the parameter /oncecast/tokens/page-1 cannot be read: AccessDeniedException",
+            "the parameter /oncecast/page-tokens/page-1 cannot be read: AccessDeniedException",
         ),
         (
             "throttled",

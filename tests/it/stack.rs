@@ -33,6 +33,7 @@ use shared::store::deliveries::Metadata;
 use tempfile::NamedTempFile;
 use tower::ServiceExt;
 
+use crate::permissions::{self, Calls};
 use crate::proxy::{self, Fate};
 
 /// The Pages that have a token.
@@ -47,6 +48,8 @@ pub const APP_SECRET: &str = "the-secret-of-the-app";
 pub const VERIFY_TOKEN: &str = "the-verify-token";
 /// For where Messenger does not answer: long enough for an answer on a busy machine.
 pub const IMPATIENT: (&str, &str) = ("MESSENGER_TIMEOUT_SECONDS", "3");
+/// Signs what is called in place of a function.
+pub const TEST: &str = "test";
 /// Where nobody listens.
 const NOBODY: &str = "http://127.0.0.1:1";
 /// Deliveries of a job that are looked at in one go.
@@ -55,7 +58,12 @@ const ALL: i32 = 1_000;
 pub struct Stack {
     pub app: App,
     pub sandbox: Sandbox,
+    /// What the three functions have called.
+    pub calls: Calls,
     router: Router,
+    send: App,
+    process_job: App,
+    scheduled: App,
     /// Of the services themselves, whatever stands between them and the functions.
     endpoints: Endpoints,
     dynamodb: aws_sdk_dynamodb::Client,
@@ -207,17 +215,29 @@ impl Stack {
                 .map(|(name, value)| (*name, (*value).to_owned())),
         );
         let config = Config::from_variables(|name| environment.get(name).cloned()).unwrap();
-        let app = App::new(
-            config,
-            clients::dynamodb(&endpoints.dynamodb),
-            clients::sqs(&endpoints.sqs),
-            clients::ssm(&endpoints.ssm),
-            services.clock,
-        );
-        let app = app.unwrap();
+        // Each function signs with a key of its own, and so does a test in their place.
+        let calls = Calls::default();
+        let app = |key: &str| {
+            let dynamodb = clients::dynamodb_config(key, &endpoints.dynamodb);
+            let sqs = clients::sqs_config(key, &endpoints.sqs);
+            let ssm = clients::ssm_config(key, &endpoints.ssm);
+            let app = App::new(
+                config.clone(),
+                aws_sdk_dynamodb::Client::from_conf(dynamodb.interceptor(calls.clone()).build()),
+                aws_sdk_sqs::Client::from_conf(sqs.interceptor(calls.clone()).build()),
+                aws_sdk_ssm::Client::from_conf(ssm.interceptor(calls.clone()).build()),
+                services.clock.clone(),
+            );
+            app.unwrap()
+        };
+        let send = app("send");
         Self {
-            router: send::router(std::sync::Arc::new(app.clone())),
-            app,
+            router: send::router(std::sync::Arc::new(send.clone())),
+            send,
+            process_job: app("process-job"),
+            scheduled: app("scheduled"),
+            app: app(TEST),
+            calls,
             sandbox: services.sandbox,
             endpoints: services.endpoints,
             dynamodb,
@@ -240,6 +260,7 @@ impl Stack {
             config,
             clients::dynamodb(&endpoints.dynamodb),
             clients::sqs(&endpoints.sqs),
+            clients::ssm(&endpoints.ssm),
             self.app.clock.clone(),
         )
         .unwrap()
@@ -503,12 +524,12 @@ impl Stack {
     pub async fn process_job_for(&self, hint: &Hint, time: Duration) -> SqsBatchResponse {
         let mut context = lambda_runtime::Context::default();
         context.deadline = u64::try_from((Timestamp::now() + time).as_millisecond()).unwrap();
-        process_job::handle(&self.app, hint.event(), &context).await
+        process_job::handle(&self.process_job, hint.event(), &context).await
     }
 
     pub async fn scheduled(&self) {
         let ends = tokio::time::Instant::now() + Duration::from_secs(30);
-        scheduled::handle(&self.app, ends).await.unwrap();
+        scheduled::handle(&self.scheduled, ends).await.unwrap();
     }
 
     /// Works off hints until there are none.
@@ -656,6 +677,13 @@ impl Stack {
         items
     }
 
+    /// What has been counted since this was asked last.
+    pub fn metrics(&self) -> Vec<Value> {
+        let apps = [&self.send, &self.process_job, &self.scheduled, &self.app].into_iter();
+        apps.flat_map(|app| app.metrics.take(None, app.clock.now()))
+            .collect()
+    }
+
     pub async fn job(&self, id: &BroadcastId) -> Job {
         let mut jobs = jobs(&self.app, id).await;
         assert_eq!(jobs.len(), 1);
@@ -710,6 +738,10 @@ impl Drop for Stack {
         if std::thread::panicking() {
             return;
         }
+        let mut calls = self.calls.made();
+        calls.retain(|call| call.function != TEST);
+        let refused = permissions::refused(&calls);
+        assert!(refused.is_empty(), "no role allows: {refused:#?}");
         let (sandbox, broadcasts) = (&self.sandbox, self.broadcasts.lock().unwrap().clone());
         let (config, endpoint) = (self.app.config.clone(), &self.endpoints.dynamodb);
         let checked = std::thread::scope(|scope| {

@@ -11,42 +11,51 @@ pub const PLACEHOLDER_KEY: &str = "local";
 
 /// A DynamoDB client for an endpoint of this machine.
 pub fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
-    let config = aws_sdk_dynamodb::Config::builder()
+    aws_sdk_dynamodb::Client::from_conf(dynamodb_config(PLACEHOLDER_KEY, endpoint).build())
+}
+
+/// What such a client is made of, with this access key.
+pub fn dynamodb_config(access_key: &str, endpoint: &str) -> aws_sdk_dynamodb::config::Builder {
+    aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
-        .credentials_provider(placeholder())
+        .credentials_provider(credentials(access_key))
         .http_client(plain())
         .endpoint_url(endpoint)
-        .build();
-    aws_sdk_dynamodb::Client::from_conf(config)
 }
 
 /// An SQS client for an endpoint of this machine.
 pub fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
-    let config = aws_sdk_sqs::Config::builder()
+    aws_sdk_sqs::Client::from_conf(sqs_config(PLACEHOLDER_KEY, endpoint).build())
+}
+
+/// What such a client is made of, with this access key.
+pub fn sqs_config(access_key: &str, endpoint: &str) -> aws_sdk_sqs::config::Builder {
+    aws_sdk_sqs::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
-        .credentials_provider(placeholder())
+        .credentials_provider(credentials(access_key))
         .http_client(plain())
         .endpoint_url(endpoint)
-        .build();
-    aws_sdk_sqs::Client::from_conf(config)
 }
 
 /// A client of the Systems Manager's parameters for an endpoint of this machine.
 pub fn ssm(endpoint: &str) -> aws_sdk_ssm::Client {
-    let config = aws_sdk_ssm::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static(REGION))
-        .credentials_provider(placeholder())
-        .http_client(without_proxy())
-        .endpoint_url(endpoint)
-        .build();
-    aws_sdk_ssm::Client::from_conf(config)
+    aws_sdk_ssm::Client::from_conf(ssm_config(PLACEHOLDER_KEY, endpoint).build())
 }
 
-fn placeholder() -> Credentials {
-    Credentials::new(PLACEHOLDER_KEY, PLACEHOLDER_KEY, None, None, "local")
+/// What such a client is made of, with this access key.
+pub fn ssm_config(access_key: &str, endpoint: &str) -> aws_sdk_ssm::config::Builder {
+    aws_sdk_ssm::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static(REGION))
+        .credentials_provider(credentials(access_key))
+        .http_client(plain())
+        .endpoint_url(endpoint)
+}
+
+fn credentials(access_key: &str) -> Credentials {
+    Credentials::new(access_key, PLACEHOLDER_KEY, None, None, "local")
 }
 
 /// Our endpoints speak plain HTTP. The SDK's default client would read the machine's certificates each time, and send even

@@ -6,11 +6,13 @@
 //! - [`database`], [`queue`], [`resources`]: DynamoDB and SQS over HTTP, and what the functions need in them
 //! - [`data_dir`], `recovery`: what is kept from one start to the next, and how it goes on
 //! - [`lambda`]: the functions as child processes that speak the Runtime API
+//! - [`calls`]: who called what of AWS, if somebody asks
 //! - `gateway`, `event_source`, `schedule`: what invokes the functions
 //! - [`sandbox`]: Messenger, with a ledger and with faults on request; `messenger`: it, or the real one; `secrets`: what the
 //!   sandbox and the functions both know
 //! - `command_line`, `up`, `demo`: the commands
 
+pub mod calls;
 pub mod clients;
 mod command_line;
 pub mod data_dir;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::calls::{self, Way};
 use crate::clients;
 use crate::data_dir::{self, DataDir};
 use crate::database::{self, Database};
@@ -61,6 +62,8 @@ pub struct Settings {
     pub visibility_margin: Duration,
     /// What runs as the functions' processes: an executable whose `main` is [`crate::main`].
     pub executable: PathBuf,
+    /// A file for the calls that the functions make of AWS; none: nobody notes them.
+    pub log_calls: Option<PathBuf>,
     /// Further variables for the functions.
     pub env: BTreeMap<String, String>,
 }
@@ -77,6 +80,7 @@ impl Default for Settings {
             process_timeout: Duration::from_secs(120),
             visibility_margin: Duration::from_secs(30),
             executable: std::env::current_exe().unwrap_or_default(),
+            log_calls: None,
             env: BTreeMap::new(),
         }
     }
@@ -101,6 +105,12 @@ pub enum Error {
     Messenger(#[from] messenger::Error),
     #[error(transparent)]
     Secrets(#[from] secrets::Error),
+    #[error("calls cannot be noted in {}", path.display())]
+    LogCalls {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("port {port} is taken by another program; choose another with --port")]
     PortTaken { port: u16 },
     #[error("the API cannot listen on port {port}")]
@@ -129,6 +139,7 @@ pub struct Stack {
     sandbox: Option<Sandbox>,
     names: Names,
     queue_urls: QueueUrls,
+    _ways: Option<[Way; 2]>,
     queue: Queue,
     database: Database,
     _data: Option<DataDir>,
@@ -171,9 +182,18 @@ impl Stack {
         let queue_urls = resources::create_queues(&sqs, &names, visibility).await?;
         let queue_arn = resources::queue_arn(&sqs, &names.jobs_queue, &queue_urls.jobs).await?;
 
+        let ways = settings.log_calls.map(|path| {
+            let endpoints = [database.endpoint(), queue.endpoint()];
+            ways(&path, endpoints).map_err(|source| Error::LogCalls { path, source })
+        });
+        let ways = ways.transpose()?;
+        let [dynamodb_endpoint, sqs_endpoint] = match &ways {
+            Some(ways) => ways.each_ref().map(Way::endpoint),
+            None => [database.endpoint(), queue.endpoint()],
+        };
         let variables = [
-            ("AWS_ENDPOINT_URL_DYNAMODB", database.endpoint()),
-            ("AWS_ENDPOINT_URL_SQS", queue.endpoint()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_endpoint),
+            ("AWS_ENDPOINT_URL_SQS", sqs_endpoint),
             ("BROADCASTS_TABLE", &names.broadcasts),
             ("DELIVERIES_TABLE", &names.deliveries),
             ("CONTACTS_TABLE", &names.contacts),
@@ -239,6 +259,7 @@ impl Stack {
             sandbox: messenger.sandbox,
             names,
             queue_urls,
+            _ways: ways,
             queue,
             database,
             _data: data,
@@ -333,6 +354,13 @@ impl Stack {
     pub fn scheduled(&self) -> &Function {
         &self.scheduled
     }
+}
+
+/// Ways to these services that note in this file who calls what.
+fn ways(path: &Path, endpoints: [&str; 2]) -> io::Result<[Way; 2]> {
+    let log = calls::Log::open(path)?;
+    let [dynamodb, sqs] = endpoints;
+    Ok([Way::start(dynamodb, log.clone())?, Way::start(sqs, log)?])
 }
 
 async fn listen(port: u16) -> Result<TcpListener, Error> {

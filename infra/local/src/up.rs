@@ -34,6 +34,9 @@ pub struct Options {
     /// How long one piece of sending may take
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
     process_timeout: Duration,
+    /// Note in this file which AWS actions the functions call on what, as their roles must allow
+    #[arg(long, value_name = "FILE")]
+    log_calls: Option<PathBuf>,
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -48,6 +51,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         data: options.data,
         schedule_every: options.schedule_every,
         process_timeout: options.process_timeout,
+        log_calls: options.log_calls,
         ..Settings::default()
     })
     .await?;

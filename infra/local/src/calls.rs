@@ -1,0 +1,266 @@
+//! Who called what: which function asked for which AWS action on what, as a role would have to allow it.
+//!
+//! A function is known by the access key that its calls are signed with, and each has one of its own.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use crate::runtime_thread::RuntimeThread;
+use crate::server::Server;
+
+/// What stands in place of what a call does not say as it should: no role allows it.
+const UNKNOWN: &str = "?";
+
+/// A function, an action, and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// Whose access key the call is signed with.
+    pub function: String,
+    /// As IAM names it, such as `dynamodb:UpdateItem`.
+    pub action: String,
+    /// The name of a table, with `/index/NAME` for an index of it, of a queue or of a parameter.
+    pub resource: String,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (function, action, resource) = (&self.function, &self.action, &self.resource);
+        write!(f, "{function}\t{action}\t{resource}")
+    }
+}
+
+/// What a request asks to be allowed. A transaction needs the actions of its items.
+pub fn calls(authorization: &str, target: &str, body: &[u8]) -> Vec<Call> {
+    let credential = authorization.split_once("Credential=");
+    let key = credential.and_then(|(_, credential)| credential.split_once('/'));
+    let function = key.map_or(UNKNOWN, |(key, _)| key);
+    let (service, operation) = target.split_once('.').unwrap_or((UNKNOWN, UNKNOWN));
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or(UNKNOWN).to_owned();
+    let allowed = match (service, operation) {
+        ("DynamoDB_20120810", "TransactWriteItems" | "TransactGetItems") => {
+            let items = body["TransactItems"].as_array().into_iter().flatten();
+            let parts = items.filter_map(Value::as_object).flatten();
+            parts
+                .map(|(kind, part)| {
+                    let action = match kind.as_str() {
+                        "ConditionCheck" => "ConditionCheckItem".to_owned(),
+                        kind => format!("{kind}Item"),
+                    };
+                    (format!("dynamodb:{action}"), text(&part["TableName"]))
+                })
+                .collect()
+        }
+        ("DynamoDB_20120810", "BatchGetItem" | "BatchWriteItem") => {
+            let tables = body["RequestItems"].as_object().into_iter().flatten();
+            tables
+                .map(|(table, _)| (format!("dynamodb:{operation}"), table.clone()))
+                .collect()
+        }
+        ("DynamoDB_20120810", operation) => {
+            let table = text(&body["TableName"]);
+            let resource = match body["IndexName"].as_str() {
+                Some(index) => format!("{table}/index/{index}"),
+                None => table,
+            };
+            vec![(format!("dynamodb:{operation}"), resource)]
+        }
+        ("AmazonSQS", operation) => {
+            let url = text(&body["QueueUrl"]);
+            let queue = url.rsplit('/').next().unwrap_or(UNKNOWN);
+            vec![(format!("sqs:{operation}"), queue.to_owned())]
+        }
+        ("AmazonSSM", operation) => vec![(format!("ssm:{operation}"), text(&body["Name"]))],
+        _ => vec![(target.to_owned(), UNKNOWN.to_owned())],
+    };
+    let allowed = allowed.into_iter();
+    allowed
+        .map(|(action, resource)| Call {
+            function: function.to_owned(),
+            action,
+            resource,
+        })
+        .collect()
+}
+
+/// What a request with these headers asks to be allowed.
+pub fn calls_of(headers: &HeaderMap, body: &[u8]) -> Vec<Call> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let authorization = text(header::AUTHORIZATION.as_str()).unwrap_or_default();
+    calls(
+        authorization,
+        text("x-amz-target").unwrap_or_default(),
+        body,
+    )
+}
+
+/// A file with a line for each call that was made, be it once or often.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Mutex<(File, BTreeSet<Call>)>>);
+
+impl Log {
+    /// Opens it, to write behind what it holds.
+    pub fn open(path: &Path) -> io::Result<Log> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Log(Arc::new(Mutex::new((file, BTreeSet::new())))))
+    }
+
+    fn note(&self, calls: Vec<Call>) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, known) = &mut *log;
+        for call in calls {
+            if known.insert(call.clone())
+                && let Err(error) = writeln!(file, "{call}")
+            {
+                tracing::error!(%error, "a call could not be noted");
+            }
+        }
+    }
+}
+
+/// A way to a service that notes every call.
+#[derive(Debug)]
+pub struct Way {
+    endpoint: String,
+    _thread: RuntimeThread,
+}
+
+#[derive(Clone)]
+struct Passing {
+    log: Log,
+    to: Arc<str>,
+    http: reqwest::Client,
+}
+
+impl Way {
+    /// Starts one to the service that listens here.
+    pub fn start(to: &str, log: Log) -> io::Result<Way> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let http = reqwest::Client::builder().no_proxy().build();
+        let http = http.map_err(io::Error::other)?;
+        let to = to.into();
+        let router = Router::new()
+            .fallback(pass)
+            .with_state(Passing { log, to, http });
+        let thread = RuntimeThread::spawn("calls", || serve(listener, router))?;
+        Ok(Way {
+            endpoint,
+            _thread: thread,
+        })
+    }
+
+    /// Where it begins.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+}
+
+async fn serve(listener: TcpListener, router: Router) {
+    let listener = tokio::net::TcpListener::from_std(listener);
+    match listener.and_then(|listener| Server::route(listener, router)) {
+        Ok(_server) => std::future::pending().await,
+        Err(error) => tracing::error!(%error, "the log of calls could not listen"),
+    }
+}
+
+async fn pass(State(passing): State<Passing>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    passing.log.note(calls_of(&head.headers, &body));
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let call = passing
+        .http
+        .request(head.method, format!("{}{path}", passing.to))
+        .headers(head.headers)
+        .body(body);
+    let answer = match call.send().await {
+        Ok(answer) => (
+            answer.status(),
+            answer.headers().clone(),
+            answer.bytes().await,
+        ),
+        Err(error) => return no_way(&error),
+    };
+    match answer {
+        (status, headers, Ok(body)) => {
+            let mut answer = (status, Body::from(body)).into_response();
+            answer.headers_mut().extend(headers);
+            answer
+        }
+        (_, _, Err(error)) => no_way(&error),
+    }
+}
+
+fn no_way(error: &reqwest::Error) -> Response {
+    tracing::warn!(%error, "a call could not be passed on");
+    StatusCode::BAD_GATEWAY.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_the_actions_that_it_must_be_allowed() {
+        const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=send/20261125/us-east-1/dynamodb/aws4_request, Signature=0";
+        for (target, body, expected) in [
+            (
+                "DynamoDB_20120810.GetItem",
+                r#"{"TableName": "t"}"#,
+                &["send\tdynamodb:GetItem\tt"][..],
+            ),
+            (
+                "DynamoDB_20120810.Query",
+                r#"{"TableName": "t", "IndexName": "i"}"#,
+                &["send\tdynamodb:Query\tt/index/i"],
+            ),
+            (
+                "DynamoDB_20120810.BatchWriteItem",
+                r#"{"RequestItems": {"a": [], "b": []}}"#,
+                &[
+                    "send\tdynamodb:BatchWriteItem\ta",
+                    "send\tdynamodb:BatchWriteItem\tb",
+                ],
+            ),
+            (
+                "DynamoDB_20120810.TransactWriteItems",
+                r#"{"TransactItems": [{"Put": {"TableName": "a"}}, {"ConditionCheck": {"TableName": "b"}}]}"#,
+                &[
+                    "send\tdynamodb:PutItem\ta",
+                    "send\tdynamodb:ConditionCheckItem\tb",
+                ],
+            ),
+            (
+                "AmazonSQS.SendMessage",
+                r#"{"QueueUrl": "http://127.0.0.1:1/000000000000/jobs.fifo"}"#,
+                &["send\tsqs:SendMessage\tjobs.fifo"],
+            ),
+            (
+                "AmazonSSM.GetParameter",
+                r#"{"Name": "/a/b"}"#,
+                &["send\tssm:GetParameter\t/a/b"],
+            ),
+            ("Else.Where", "{}", &["send\tElse.Where\t?"]),
+        ] {
+            let calls = calls(SIGNED, target, body.as_bytes());
+            let calls: Vec<_> = calls.iter().map(Call::to_string).collect();
+            assert_eq!(calls, expected);
+        }
+    }
+}

@@ -31,7 +31,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 /// … and after so many contacts.
 const CHECKPOINT_AFTER: usize = 200;
 /// What an invocation needs after its last send has ended: checkpoints and the hand-over, with their retries.
-const WIND_UP: Duration = Duration::from_secs(15);
+pub const WIND_UP: Duration = Duration::from_secs(15);
 
 /// How a slice ended.
 #[derive(Debug)]

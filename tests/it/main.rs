@@ -34,4 +34,5 @@ mod size;
 mod stack;
 mod strikes;
 mod template;
+mod template_and_code;
 mod up;

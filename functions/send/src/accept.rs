@@ -30,7 +30,7 @@ const MAX_PAGES: usize = 90;
 const MAX_UNKNOWN_IDS: usize = 100;
 
 /// How long a request may be worked off inline; API Gateway waits 29 s.
-const INLINE_TIME: Duration = Duration::from_secs(20);
+pub const INLINE_TIME: Duration = Duration::from_secs(20);
 
 /// The answer to a request that was accepted, now or before.
 #[derive(Debug)]

@@ -37,8 +37,10 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const READY_ATTEMPTS: u32 = 3;
 /// How many processes a function may have, and so how many Pages are worked on at once.
 const MAX_CHILDREN: u32 = 10;
-/// The `scheduled` function has this long, on AWS too.
-const SCHEDULED_TIMEOUT: Duration = Duration::from_secs(60);
+/// The `send` function has this long, on AWS too.
+pub const SEND_TIMEOUT: Duration = gateway::ANSWER_TIMEOUT;
+/// … and the `scheduled` function this long.
+pub const SCHEDULED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the API takes Messenger's webhooks.
 const WEBHOOKS: &str = "/v1/webhooks/messenger";
@@ -215,7 +217,7 @@ impl Stack {
                 max_children: MAX_CHILDREN,
             })
         };
-        let send = function("send", gateway::ANSWER_TIMEOUT);
+        let send = function("send", SEND_TIMEOUT);
         let process_job = function("process-job", settings.process_timeout);
         let scheduled = function("scheduled", SCHEDULED_TIMEOUT);
 

@@ -1,0 +1,264 @@
+//! `infra/template.yaml` says what the code says, and what the local stack does.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{KeySchemaElement, TableDescription};
+use aws_sdk_sqs::types::QueueAttributeName;
+use local::clients;
+use local::database::Database;
+use local::queue::Queue;
+use local::resources::{Names, create_queues, create_tables};
+use local::stack::{SCHEDULED_TIMEOUT, SEND_TIMEOUT, Settings};
+use send::accept::INLINE_TIME;
+use serde_json::json;
+use serde_yaml_ng::Value;
+use shared::config::Config;
+use shared::slice::WIND_UP;
+
+use crate::template::{TEMPLATE, tagged};
+
+fn seconds(value: &Value) -> Duration {
+    Duration::from_secs(value.as_u64().unwrap())
+}
+
+fn timeout_of(function: &str) -> Duration {
+    let id = TEMPLATE.functions()[function];
+    seconds(&TEMPLATE.properties(id)["Timeout"])
+}
+
+/// A parameter of the template, as a text.
+fn text_of(name: &str, what: &str) -> String {
+    match &TEMPLATE.parameter(name)[what] {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// What a function is given where nobody chooses otherwise; nothing for what the deployment makes.
+fn given_by_default(value: &Value) -> Option<String> {
+    let value = match value {
+        Value::Tagged(choice) if choice.tag == "!If" => &choice.value[1],
+        other => other,
+    };
+    let (kind, name) = tagged(value);
+    let is_chosen = kind == "!Ref" && !TEMPLATE.parameter(name).is_null();
+    is_chosen.then(|| text_of(name, "Default"))
+}
+
+/// A configuration of these variables, and of what every deployment makes; and the names of all that it asks for.
+fn config(given: &BTreeMap<String, String>) -> (Config, BTreeSet<String>) {
+    let asked = RefCell::new(BTreeSet::new());
+    let config = Config::from_variables(|name| {
+        asked.borrow_mut().insert(name.to_owned());
+        match name {
+            "PAGE_TOKENS" => Some("ssm:/oncecast/page-tokens/".to_owned()),
+            name if name.ends_with("_TABLE") || name == "JOBS_QUEUE_URL" => Some(name.to_owned()),
+            name => given.get(name).cloned(),
+        }
+    });
+    (config.unwrap(), asked.into_inner())
+}
+
+#[test]
+fn they_name_the_same_variables() {
+    let functions = TEMPLATE.functions();
+    let given = functions
+        .keys()
+        .flat_map(|function| TEMPLATE.variables(function));
+    let mut given: BTreeSet<_> = given.map(|(name, _)| name.to_owned()).collect();
+    // That one is read by the log alone.
+    assert!(given.remove("RUST_LOG"));
+
+    let (_, asked) = config(&BTreeMap::new());
+
+    assert_eq!(given, asked);
+}
+
+#[test]
+fn they_have_the_same_defaults() {
+    for function in TEMPLATE.functions().keys() {
+        let variables = TEMPLATE.variables(function).into_iter();
+        let given: BTreeMap<_, _> = variables
+            .filter(|(name, _)| !["RUST_LOG", "APP_SECRET", "METRICS_NAMESPACE"].contains(name))
+            .filter_map(|(name, value)| Some((name.to_owned(), given_by_default(value)?)))
+            .collect();
+        assert!(given.len() >= 8, "{given:?}");
+
+        let (deployed, _) = config(&given);
+        let (without, _) = config(&BTreeMap::new());
+
+        assert_eq!(
+            format!("{deployed:#?}"),
+            format!("{without:#?}"),
+            "{function}"
+        );
+    }
+}
+
+/// The table of times in `infra/README.md`.
+#[test]
+fn times_agree_with_each_other_and_with_the_local_stack() {
+    let (config, _) = config(&BTreeMap::new());
+    let local = Settings::default();
+    let process_job = timeout_of("process-job");
+    let visibility = seconds(&TEMPLATE.properties("JobsQueue")["VisibilityTimeout"]);
+    let integration = &TEMPLATE.properties("SendIntegration")["TimeoutInMillis"];
+    let gateway = Duration::from_millis(integration.as_u64().unwrap());
+
+    assert_eq!(process_job, local.process_timeout);
+    assert_eq!(visibility, process_job + Duration::from_secs(30));
+    assert_eq!(local.visibility_margin, Duration::from_secs(30));
+    assert_eq!(timeout_of("scheduled"), SCHEDULED_TIMEOUT);
+    assert_eq!(timeout_of("send"), SEND_TIMEOUT);
+    // A time-out is the function's, so that it is in its log.
+    assert!(timeout_of("send") < gateway);
+    // What is sent inline ends, and is recorded, in time.
+    let messenger = text_of("MessengerTimeoutSeconds", "MaxValue")
+        .parse()
+        .unwrap();
+    assert!(INLINE_TIME + Duration::from_secs(5) < timeout_of("send"));
+    // Who comes back after a time-out finds the lease of the dead one over.
+    assert!(config.job_lease < visibility);
+    // Whatever Messenger's time-out, most of a slice is for sending.
+    assert!(Duration::from_secs(messenger) + WIND_UP < process_job / 2);
+}
+
+#[tokio::test]
+async fn queues_are_those_of_the_local_stack() {
+    let queue = Queue::start().unwrap();
+    let sqs = clients::sqs(queue.endpoint());
+    let local = Settings::default();
+    let visibility = local.process_timeout + local.visibility_margin;
+    let urls = create_queues(&sqs, &Names::default(), visibility)
+        .await
+        .unwrap();
+    let attributes = async |url: &str| {
+        let all = QueueAttributeName::All;
+        let call = sqs
+            .get_queue_attributes()
+            .queue_url(url)
+            .attribute_names(all);
+        call.send().await.unwrap().attributes.unwrap()
+    };
+    let (ours, dead) = (
+        attributes(&urls.jobs).await,
+        attributes(&urls.dead_letters).await,
+    );
+
+    let jobs = TEMPLATE.properties("JobsQueue");
+    let text = |name: &QueueAttributeName| ours[name].as_str();
+    let visibility = jobs["VisibilityTimeout"].as_u64().unwrap().to_string();
+    assert_eq!(text(&QueueAttributeName::VisibilityTimeout), visibility);
+    let redrive: serde_json::Value =
+        serde_json::from_str(text(&QueueAttributeName::RedrivePolicy)).unwrap();
+    let receives = jobs["RedrivePolicy"]["maxReceiveCount"].as_u64().unwrap();
+    assert_eq!(
+        (&redrive["maxReceiveCount"], receives),
+        (&json!(receives), 5)
+    );
+    for (theirs, ours) in [
+        (jobs, &ours),
+        (TEMPLATE.properties("DeadLettersQueue"), &dead),
+    ] {
+        assert_eq!(theirs["FifoQueue"], true);
+        assert_eq!(ours[&QueueAttributeName::FifoQueue], "true");
+        assert_ne!(theirs["ContentBasedDeduplication"], true);
+        assert_eq!(
+            ours[&QueueAttributeName::ContentBasedDeduplication],
+            "false"
+        );
+    }
+}
+
+/// Keys, indexes, and what items expire by.
+#[tokio::test]
+async fn tables_are_those_of_the_local_stack() {
+    let database = Database::start().unwrap();
+    let dynamodb = clients::dynamodb(database.endpoint());
+    create_tables(&dynamodb, &Names::default()).await.unwrap();
+    let key = |key: &[KeySchemaElement]| {
+        let parts = key.iter();
+        let parts = parts.map(|part| (part.attribute_name.clone(), part.key_type.to_string()));
+        parts.collect::<Vec<_>>()
+    };
+    let keys_of_table = |table: &TableDescription| {
+        let indexes = table.global_secondary_indexes().iter();
+        let indexes = indexes.map(|index| (index.index_name.clone(), key(index.key_schema())));
+        let own = (None, key(table.key_schema()));
+        indexes.chain([own]).collect::<BTreeMap<_, _>>()
+    };
+    let key = |key: &Value| {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let parts = key.as_sequence().unwrap().iter();
+        let parts = parts.map(|part| (text(&part["AttributeName"]), text(&part["KeyType"])));
+        parts.collect::<Vec<_>>()
+    };
+    let tables = TEMPLATE.of_type("AWS::DynamoDB::Table");
+    assert_eq!(tables.len(), 3);
+    for id in tables {
+        let theirs = TEMPLATE.properties(id);
+        let (_, name) = tagged(&theirs["TableName"]);
+        let name = name.replace("${AWS::StackName}", "oncecast");
+        let ours = dynamodb.describe_table().table_name(&name).send().await;
+        let ours = ours.unwrap().table.unwrap();
+        let expiry = dynamodb
+            .describe_time_to_live()
+            .table_name(&name)
+            .send()
+            .await;
+        let expiry = expiry.unwrap().time_to_live_description.unwrap();
+
+        let indexes = theirs["GlobalSecondaryIndexes"]
+            .as_sequence()
+            .unwrap()
+            .iter();
+        let indexes = indexes.map(|index| {
+            assert_eq!(index["Projection"]["ProjectionType"], "KEYS_ONLY");
+            let name = index["IndexName"].as_str().unwrap().to_owned();
+            (Some(name), key(&index["KeySchema"]))
+        });
+        let own = (None, key(&theirs["KeySchema"]));
+        assert_eq!(
+            indexes.chain([own]).collect::<BTreeMap<_, _>>(),
+            keys_of_table(&ours)
+        );
+        let definitions = theirs["AttributeDefinitions"].as_sequence().unwrap().iter();
+        let definitions = definitions.map(|one| {
+            let part = |name: &str| one[name].as_str().unwrap().to_owned();
+            (part("AttributeName"), part("AttributeType"))
+        });
+        let of_ours = ours.attribute_definitions().iter();
+        let of_ours =
+            of_ours.map(|one| (one.attribute_name.clone(), one.attribute_type.to_string()));
+        assert_eq!(definitions.collect::<BTreeSet<_>>(), of_ours.collect());
+        let by = &theirs["TimeToLiveSpecification"]["AttributeName"];
+        assert_eq!(by.as_str(), expiry.attribute_name());
+    }
+}
+
+#[test]
+fn every_route_is_declared_and_no_other() {
+    let declared = TEMPLATE.of_type("AWS::ApiGatewayV2::Route").into_iter();
+    let declared = declared.map(|id| TEMPLATE.properties(id)["RouteKey"].as_str().unwrap());
+    let routes = send::routes();
+    let routes = routes.iter().map(|(route, _)| *route);
+
+    assert_eq!(declared.collect::<BTreeSet<_>>(), routes.collect());
+}
+
+/// Messenger alone brings neither a signature of IAM nor a token.
+#[test]
+fn only_webhooks_are_open_to_everybody() {
+    for id in TEMPLATE.of_type("AWS::ApiGatewayV2::Route") {
+        let route = TEMPLATE.properties(id);
+        let is_webhook = route["RouteKey"]
+            .as_str()
+            .unwrap()
+            .ends_with("/v1/webhooks/messenger");
+        let is_open = route["AuthorizationType"] == "NONE";
+        assert_eq!(is_open, is_webhook, "{id}");
+    }
+}

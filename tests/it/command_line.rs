@@ -1,15 +1,19 @@
 //! The local stack as its user starts it: by its commands, with what they print, log and exit with.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use local::clients;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::up::{EXECUTABLE, Up};
 
 const TOKEN: &str = "EAAB-a-token-that-nobody-may-see";
+const APP_SECRET: &str = "an-app-secret-that-nobody-may-see";
+const VERIFY_TOKEN: &str = "a-verify-token-that-nobody-may-see";
 const TEXT: &str = "a-text-that-nobody-may-see";
 
 fn file_of(text: &str) -> NamedTempFile {
@@ -18,56 +22,119 @@ fn file_of(text: &str) -> NamedTempFile {
     file
 }
 
+/// Everything that one can do with it, and everything that it leaves: log, metrics, answers, items.
 #[tokio::test]
-async fn a_broadcast_by_hand_leaves_no_token_and_no_text_in_any_log() {
+async fn no_secret_is_in_any_log_item_or_answer_and_no_text_in_any_log() {
     let tokens = file_of(&json!({"page-1": TOKEN}).to_string());
-    let page_tokens = ["--page-tokens", tokens.path().to_str().unwrap()];
-    let up = Up::start(&page_tokens, &[("RUST_LOG", "trace")]);
-    let call = async |method: &str, path: &str, body: Value| up.call(method, path, &body).await;
-
-    let contacts = json!([{"contact_id": "ana", "page_id": "page-1"}, {"contact_id": "ben", "page_id": "page-1"}]);
-    call("PUT", "/v1/contacts", json!({"contacts": contacts})).await;
-    let body = json!({"contact_ids": ["ana", "ben"], "message": {"text": format!("{TEXT} {{{{ first_name }}}}")}});
-    let failed = call("POST", "/v1/broadcasts", body).await;
-    let body = json!({"contact_ids": ["ana", "ben"], "message": {"text": TEXT}});
-    let sent = call("POST", "/v1/broadcasts", body.clone()).await;
-    call("POST", "/v1/broadcasts", body).await;
-    call(
-        "POST",
-        "/v1/broadcasts",
-        json!({"contact_ids": ["ana"], "message": {"text": format!("{TEXT} {{{{")}}),
-    )
-    .await;
-    for (id, outcome) in [
-        (&failed["broadcast_id"], "failed"),
-        (&sent["broadcast_id"], "sent"),
-    ] {
+    let (app_secret, verify_token) = (file_of(APP_SECRET), file_of(VERIFY_TOKEN));
+    let named = |file: &NamedTempFile| format!("file:{}", file.path().display());
+    let up = Up::start(
+        &["--page-tokens", tokens.path().to_str().unwrap()],
+        &[
+            ("RUST_LOG", "trace"),
+            ("METRICS_NAMESPACE", "Oncecast/test"),
+            ("DOUBT_CHECK_SECONDS", "2"),
+            ("APP_SECRET", &named(&app_secret)),
+            ("WEBHOOK_VERIFY_TOKEN", &named(&verify_token)),
+        ],
+    );
+    let sandbox = up.address("summary").replace("/summary", "");
+    let http = reqwest::Client::new();
+    let fault = async |answer: Value, contact: &str| {
+        let faults = json!({"faults": [{"contacts": [contact], "answer": answer}]});
+        let call = http.put(format!("{sandbox}/faults"));
+        let call = call.header("content-type", "application/json");
+        let answer = call.body(faults.to_string()).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    };
+    let answers = RefCell::new(String::new());
+    let call = async |method: &str, path: &str, body: Value| {
+        let answer = up.send(method, path, None, &body).await;
+        let text = answer.text().await.unwrap();
+        answers.borrow_mut().push_str(&text);
+        serde_json::from_str::<Value>(&text).unwrap_or_default()
+    };
+    let ended = async |id: &Value, status: &str| {
         let path = format!("/v1/broadcasts/{}", id.as_str().unwrap());
         loop {
             let report = call("GET", &path, Value::Null).await;
-            if report["status"] == "completed" {
-                assert_eq!(report["counters"][outcome], 2);
-                break;
+            if report["status"] == status {
+                break report;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-    let (ended, log) = up.terminate();
+    };
+    let post = async |ids: &[&str], text: &str| {
+        let body = json!({"contact_ids": ids, "message": {"text": text}});
+        call("POST", "/v1/broadcasts", body).await["broadcast_id"].clone()
+    };
 
-    assert!(ended.success(), "{ended}");
+    let contacts = json!([{"contact_id": "ana", "page_id": "page-1"}, {"contact_id": "ben", "page_id": "page-1"}]);
+    call("PUT", "/v1/contacts", json!({"contacts": contacts})).await;
+    let failed = post(&["ana", "ben"], &format!("{TEXT} {{{{ first_name }}}}")).await;
+    let sent = post(&["ana", "ben"], TEXT).await;
+    post(&["ana", "ben"], TEXT).await;
+    post(&["ana"], &format!("{TEXT} {{{{")).await;
+    for (id, outcome) in [(&failed, "failed"), (&sent, "sent")] {
+        assert_eq!(ended(id, "completed").await["counters"][outcome], 2);
+    }
+    fault(json!("reset"), "ana").await;
+    ended(
+        &post(&["ana"], &format!("{TEXT}, unanswered")).await,
+        "completed",
+    )
+    .await;
+    let quoting = json!({"error": {"code": 190, "message": format!("Malformed token {TOKEN}")}});
+    fault(quoting, "ben").await;
+    ended(&post(&["ben"], &format!("{TEXT}, refused")).await, "halted").await;
+    for token in [VERIFY_TOKEN, "another"] {
+        let query = format!("hub.mode=subscribe&hub.challenge=7&hub.verify_token={token}");
+        call(
+            "GET",
+            &format!("/v1/webhooks/messenger?{query}"),
+            Value::Null,
+        )
+        .await;
+    }
+    call("POST", "/v1/webhooks/messenger", json!({"text": TEXT})).await;
+    let looked = |lines: &[String]| lines.iter().any(|line| line.contains("DoubtsLeft"));
+    while !looked(&up.printed()) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let dynamodb = clients::dynamodb(&up.address("DynamoDB"));
+    let mut items = String::new();
+    for table in ["broadcasts", "deliveries", "contacts"] {
+        let scan = dynamodb.scan().table_name(format!("oncecast-{table}"));
+        items.push_str(&format!("{:?}", scan.send().await.unwrap().items()));
+    }
+    let printed = up.printed().join("\n");
+    let (status, log) = up.terminate();
+
+    assert!(status.success(), "{status}");
     for expected in [
         "job completed",
+        "job halted",
         "\"duplicates.layer\":\"replay\"",
         "contact worked on",
+        "delivery stays in doubt",
     ] {
+        let there = log.contains(expected);
         assert!(
-            log.contains(expected),
+            there,
             "{expected} is not in the log: it would prove nothing"
         );
     }
-    for secret in [TOKEN, TEXT] {
-        let line = log.lines().find(|line| line.contains(secret));
-        assert_eq!(line, None);
+    assert!(items.contains(TEXT) && printed.contains("JobsHalted"));
+    let answers = answers.into_inner();
+    for secret in [TOKEN, APP_SECRET, VERIFY_TOKEN, TEXT] {
+        for (what, text) in [("log", &log), ("metrics", &printed)] {
+            let line = text.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "in the {what}");
+        }
+    }
+    for secret in [TOKEN, APP_SECRET, VERIFY_TOKEN] {
+        assert!(!items.contains(secret), "{secret} in an item");
+        assert!(!answers.contains(secret), "{secret} in an answer");
     }
 }
 

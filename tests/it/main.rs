@@ -18,6 +18,7 @@ mod every_step;
 mod freezing;
 mod inline;
 mod keeping_data;
+mod leaks;
 mod long_run;
 mod lost_answers;
 mod metrics;

@@ -33,6 +33,7 @@ use shared::store::deliveries::Metadata;
 use tempfile::NamedTempFile;
 use tower::ServiceExt;
 
+use crate::leaks;
 use crate::permissions::{self, Calls};
 use crate::proxy::{self, Fate};
 
@@ -180,6 +181,7 @@ impl Stack {
         endpoints: &Endpoints,
         variables: &[(&str, &str)],
     ) -> Self {
+        leaks::search_logs();
         let names = match services.shared {
             true => Names::with_prefix(&shared::ids::token()),
             false => Names::default(),
@@ -363,6 +365,8 @@ impl Stack {
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(leaks::secret_in(&text), None, "in the answer: {text}");
         Response::from_parts(head, body)
     }
 
@@ -658,23 +662,7 @@ impl Stack {
 
     /// All that the tables hold.
     pub async fn stored(&self) -> Vec<HashMap<String, AttributeValue>> {
-        let config = &self.app.config;
-        let mut items = Vec::new();
-        for table in [
-            &config.broadcasts_table,
-            &config.deliveries_table,
-            &config.contacts_table,
-        ] {
-            let scan = self
-                .dynamodb
-                .scan()
-                .table_name(table)
-                .into_paginator()
-                .items()
-                .send();
-            items.extend(scan.try_collect().await.unwrap());
-        }
-        items
+        stored(&self.dynamodb, &self.app.config).await
     }
 
     /// What has been counted since this was asked last.
@@ -728,6 +716,23 @@ pub fn request(ids: &[String]) -> Value {
     json!({"contact_ids": ids, "message": {"text": TEXT}})
 }
 
+/// All that the tables hold.
+async fn stored(
+    dynamodb: &aws_sdk_dynamodb::Client,
+    config: &Config,
+) -> Vec<HashMap<String, AttributeValue>> {
+    let mut items = Vec::new();
+    for table in [
+        &config.broadcasts_table,
+        &config.deliveries_table,
+        &config.contacts_table,
+    ] {
+        let scan = dynamodb.scan().table_name(table).into_paginator();
+        items.extend(scan.items().send().try_collect().await.unwrap());
+    }
+    items
+}
+
 async fn jobs(app: &App, id: &BroadcastId) -> Vec<Job> {
     app.store.broadcast_and_jobs(id).await.unwrap().unwrap().1
 }
@@ -742,6 +747,11 @@ impl Drop for Stack {
         calls.retain(|call| call.function != TEST);
         let refused = permissions::refused(&calls);
         assert!(refused.is_empty(), "no role allows: {refused:#?}");
+        let leaked = leaks::leaked_in_logs();
+        assert!(
+            leaked.is_empty(),
+            "in the log of this or another story: {leaked:#?}"
+        );
         let (sandbox, broadcasts) = (&self.sandbox, self.broadcasts.lock().unwrap().clone());
         let (config, endpoint) = (self.app.config.clone(), &self.endpoints.dynamodb);
         let checked = std::thread::scope(|scope| {
@@ -753,6 +763,10 @@ impl Drop for Stack {
                 runtime.block_on(async {
                     let (sqs, ssm) = (clients::sqs(NOBODY), clients::ssm(NOBODY));
                     let dynamodb = clients::dynamodb(endpoint);
+                    for item in stored(&dynamodb, &config).await {
+                        let leaked = leaks::secret_in(&format!("{item:?}"));
+                        assert_eq!(leaked, None, "stored: {item:?}");
+                    }
                     let app = App::new(config, dynamodb, sqs, ssm, Clock::default()).unwrap();
                     for id in broadcasts {
                         check_promise(&app, sandbox, &id).await;

@@ -82,6 +82,18 @@ impl Up {
         serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
     }
 
+    /// An address that it prints behind, or in, this word when it is ready.
+    pub fn address(&self, word: &str) -> String {
+        loop {
+            let printed = self.printed();
+            let line = printed.iter().find(|line| line.contains(word));
+            if let Some(address) = line.and_then(|line| line.split_whitespace().last()) {
+                return address.to_owned();
+            }
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// What it and its functions have printed since it was ready.
     pub fn printed(&self) -> Vec<String> {
         self.printed.lock().unwrap().clone()

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::ids::{ContactId, PageId};
@@ -36,14 +37,33 @@ pub struct Contact {
     /// When they last wrote to the Page.
     #[serde(default, with = "millisecond::optional")]
     pub last_interaction_at: Option<Timestamp>,
-    #[serde(flatten)]
-    rest: BTreeMap<String, Value>,
+    /// The contact's own attributes, by name with the prefix.
+    #[serde(flatten, deserialize_with = "own_attributes")]
+    own: BTreeMap<String, Value>,
+}
+
+/// Of all other attributes of the item. What a later version has written may be of types that no JSON has.
+fn own_attributes<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Value>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Attribute {
+        Own(Value),
+        Other(IgnoredAny),
+    }
+    let all = BTreeMap::<String, Attribute>::deserialize(deserializer)?;
+    let own = all.into_iter().filter_map(|(name, value)| match value {
+        Attribute::Own(value) if name.starts_with(ATTRIBUTE_PREFIX) => Some((name, value)),
+        Attribute::Own(_) | Attribute::Other(_) => None,
+    });
+    Ok(own.collect())
 }
 
 impl Contact {
     /// The contact's own attributes, by name without the prefix.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.rest
+        self.own
             .iter()
             .filter_map(|(key, value)| Some((key.strip_prefix(ATTRIBUTE_PREFIX)?, value)))
     }

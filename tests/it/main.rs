@@ -31,6 +31,7 @@ mod proxy;
 mod reporting;
 mod sending;
 mod settling;
+mod side_by_side;
 mod size;
 mod stack;
 mod strikes;

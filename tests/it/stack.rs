@@ -601,6 +601,39 @@ impl Stack {
             .unwrap();
     }
 
+    /// Adds attributes to every item that has none of them yet, as a later version would.
+    pub async fn write_more_by_hand(&self, more: &HashMap<String, AttributeValue>) {
+        let config = &self.app.config;
+        for (table, key) in [
+            (&config.broadcasts_table, &["pk", "sk"][..]),
+            (&config.deliveries_table, &["job", "contact_id"]),
+            (&config.contacts_table, &["contact_id"]),
+        ] {
+            let scan = self.dynamodb.scan().table_name(table).into_paginator();
+            let items: Vec<_> = scan.items().send().try_collect().await.unwrap();
+            for mut item in items {
+                if more.keys().all(|name| item.contains_key(name)) {
+                    continue;
+                }
+                item.extend(more.clone());
+                let key = key
+                    .iter()
+                    .map(|name| ((*name).to_owned(), item[*name].clone()));
+                let mut update = self.dynamodb.update_item().table_name(table);
+                update = update.set_key(Some(key.collect()));
+                let mut set = Vec::new();
+                for (n, (name, value)) in more.iter().enumerate() {
+                    update = update
+                        .expression_attribute_names(format!("#n{n}"), name)
+                        .expression_attribute_values(format!(":v{n}"), value.clone());
+                    set.push(format!("#n{n} = :v{n}"));
+                }
+                let update = update.update_expression(format!("SET {}", set.join(", ")));
+                update.send().await.unwrap();
+            }
+        }
+    }
+
     /// Writes the row of a contact that was skipped for this reason.
     pub async fn write_skipped_by_hand(&self, job: &JobId, contact_id: &str, reason: &str) {
         let text = |text: &str| AttributeValue::S(text.to_owned());

@@ -20,6 +20,8 @@ use crate::ids::{ContactId, PageId, Pages};
 const BATCH: usize = 100;
 /// Calls at once: the time of a large request is spent here.
 const CALLS_AT_ONCE: usize = 8;
+/// An item that a later version has written stays one.
+const KEEP_SCHEMA: &str = "#schema = if_not_exists(#schema, :schema)";
 /// What a refused condition is called outside of transactions.
 const CONDITIONAL_CHECK_FAILED: &str = "ConditionalCheckFailedException";
 /// Writes at once.
@@ -221,7 +223,7 @@ impl Store {
             .key("contact_id", value(&patch.contact_id)?)
             .expression_attribute_names("#schema", "schema")
             .expression_attribute_values(":schema", value(SCHEMA)?);
-        let (mut set, mut remove) = (vec!["#schema = :schema".to_owned()], Vec::new());
+        let (mut set, mut remove) = (vec![KEEP_SCHEMA.to_owned()], Vec::new());
         for (n, (name, new)) in fields.iter().enumerate() {
             call = call.expression_attribute_names(format!("#f{n}"), name);
             match new {

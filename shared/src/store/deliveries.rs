@@ -169,7 +169,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Reserve, Error> {
         const RESERVE: &str = "SET #status = :reserved, epoch = :epoch, #token = :token, reserved_at = :now, \
-                               updated_at = :now, expires_at = :expires_at, #schema = :schema";
+                               updated_at = :now, expires_at = :expires_at, \
+                               #schema = if_not_exists(#schema, :schema)";
         const IF_TEXT: &str = ", text_digest = :digest";
         const BEGIN_ANEW: &str = " REMOVE not_before, reason ADD attempts :one";
         const IF_FREE: &str = "attribute_not_exists(contact_id) \

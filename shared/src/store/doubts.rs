@@ -14,8 +14,8 @@ use super::broadcasts::wake_shard;
 use super::deliveries::{Doubt, IF_UNCHANGED, Outcome, delivery, names};
 use super::jobs::{Claim, DOUBTS_AT_ONCE};
 use super::{
-    Error, REPORT_OUTLIVES, Store, at, conditionally, expiry, from_item, incomplete, patiently,
-    pauses, refused, throttled, to_item, transact, unsettled, value,
+    Error, REPORT_OUTLIVES, SCHEMA, Store, at, conditionally, expiry, from_item, incomplete,
+    patiently, pauses, refused, throttled, to_item, transact, unsettled, value,
 };
 use crate::delivery::{Delivery, State, Status};
 use crate::ids::{ContactId, JobId, PageId, token};
@@ -69,6 +69,7 @@ pub enum Resent {
 struct StoredMessage {
     pk: String,
     sk: &'static str,
+    schema: u32,
     delivery: String,
     expires_at: i64,
 }
@@ -192,6 +193,7 @@ impl Store {
         let stored = StoredMessage {
             pk: format!("mid#{message_id}"),
             sk: "mid",
+            schema: SCHEMA,
             delivery: format!("{job}/{contact_id}"),
             expires_at: expiry(now + self.retention, REPORT_OUTLIVES),
         };

@@ -37,7 +37,8 @@ use serde::de::DeserializeOwned;
 use crate::config::Config;
 use crate::metrics::Metrics;
 
-/// The version of the items that are written; unknown attributes of later versions are left alone.
+/// The version of the items that are written first. Writes are updates of named attributes, which leave alone what a later
+/// version has written, its number included.
 const SCHEMA: u32 = 1;
 
 /// Delivery rows, broadcasts and jobs outlive a job's segments by this, so that the report outlives the work.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::Deserialize;
 
-use super::{Error, Store, at, conditionally, from_item, value};
+use super::{Error, SCHEMA, Store, at, conditionally, from_item, value};
 use crate::ids::{JobId, PageId, token};
 
 /// The right to send for a Page.
@@ -95,7 +95,8 @@ impl Store {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Acquired, Error> {
-        const ACQUIRE: &str = "SET holder = :holder, job = :job, lease_until = :until";
+        const ACQUIRE: &str = "SET holder = :holder, job = :job, lease_until = :until, \
+                               #schema = if_not_exists(#schema, :schema)";
         const IF_FREE: &str = "(attribute_not_exists(lease_until) OR lease_until < :now) \
                                AND (attribute_not_exists(not_before) OR not_before <= :now)";
         const OPERATION: &str = "acquire a Page";
@@ -108,6 +109,8 @@ impl Store {
             .key("sk", value(sk)?)
             .update_expression(ACQUIRE)
             .condition_expression(IF_FREE)
+            .expression_attribute_names("#schema", "schema")
+            .expression_attribute_values(":schema", value(SCHEMA)?)
             .expression_attribute_values(":holder", value(&holder)?)
             .expression_attribute_values(":job", value(job)?)
             .expression_attribute_values(":until", at(until)?)

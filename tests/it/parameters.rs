@@ -139,40 +139,41 @@ async fn a_parameter_is_read_once_in_five_minutes() {
 #[tokio::test]
 async fn what_is_not_there_and_what_is_not_answered_are_told_apart() {
     const BAD: StatusCode = StatusCode::BAD_REQUEST;
-    let cases: [(&str, &dyn Fn(&Manager), &str, &str); 7] = [
+    type Spoil = fn(&Manager);
+    let cases: [(&str, Spoil, &str, &str); 7] = [
         (
             "no token",
-            &|manager| manager.remove(TOKEN),
+            |manager| manager.remove(TOKEN),
             "halted",
             "no access token for this Page: put it into the parameter /oncecast/page-tokens/page-1, and resume",
         ),
         (
             "no token, but a text",
-            &|manager| manager.set(TOKEN, "two words"),
+            |manager| manager.set(TOKEN, "two words"),
             "halted",
             "the parameter /oncecast/page-tokens/page-1 must hold one line of visible ASCII characters",
         ),
         (
             "no secret, though there should be one",
-            &|manager| manager.remove(SECRET),
+            |manager| manager.remove(SECRET),
             "halted",
             "the parameter /oncecast/app-secret does not exist: create it, and resume",
         ),
         (
             "not allowed",
-            &|manager| manager.refuse(Some((BAD, "AccessDeniedException"))),
+            |manager| manager.refuse(Some((BAD, "AccessDeniedException"))),
             "halted",
             "the parameter /oncecast/page-tokens/page-1 cannot be read: AccessDeniedException",
         ),
         (
             "throttled",
-            &|manager| manager.refuse(Some((BAD, "ThrottlingException"))),
+            |manager| manager.refuse(Some((BAD, "ThrottlingException"))),
             "waiting",
             "",
         ),
         (
             "broken",
-            &|manager| {
+            |manager| {
                 manager.refuse(Some((
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "InternalServerError",
@@ -183,7 +184,7 @@ async fn what_is_not_there_and_what_is_not_answered_are_told_apart() {
         ),
         (
             "unheard of",
-            &|manager| manager.refuse(Some((BAD, "AnErrorOfTomorrow"))),
+            |manager| manager.refuse(Some((BAD, "AnErrorOfTomorrow"))),
             "waiting",
             "",
         ),

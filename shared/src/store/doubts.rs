@@ -276,7 +276,7 @@ impl Store {
     }
 
     /// When the oldest delivery was reserved that is still to be looked up, if there is one. In each partition of the index
-    /// only those are read that are to be looked up first, [`OLDEST`] of them; those whose look-ups fail are among them.
+    /// only those are read that are to be looked up first, a few dozen; those whose look-ups fail are among them.
     pub async fn oldest_doubt(&self) -> Result<Option<Timestamp>, Error> {
         const OPERATION: &str = "look for the oldest delivery in doubt";
         let mut keys = Vec::new();

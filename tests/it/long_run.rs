@@ -216,7 +216,8 @@ async fn twenty_kills_of_the_whole_stack_lose_nobody_and_repeat_nobody() {
         let share = kill * CONTACTS / (KILLS + 1);
         let progress = sandbox.received_count() + CONTACTS / 100;
         installation.has_received(share.max(progress)).await;
-        let report = up.call("GET", &path, &Value::Null).await;
+        let report = answer(|| up.request("GET", &path)).await;
+        let report: Value = serde_json::from_slice(&report.bytes().await.unwrap()).unwrap();
         assert_ne!(report["status"], "completed", "killed too late");
         let counters = report["counters"].as_object().unwrap().values();
         let counted: u64 = counters.map(|count| count.as_u64().unwrap()).sum();

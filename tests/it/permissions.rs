@@ -84,6 +84,7 @@ async fn what_is_granted_is_called() {
     let variables = [
         ("IN_DOUBT_POLICY", "resend"),
         ("INLINE_LIMIT", "3"),
+        ("MESSENGER_TIMEOUT_SECONDS", "1"),
         ("DOUBT_CHECK_SECONDS", "20"),
     ];
     let (stack, manager) = parameters::start_with(&variables).await;

@@ -45,7 +45,12 @@ fn key(item: &Item) -> String {
 /// heard of, changed.
 #[tokio::test]
 async fn what_a_later_version_has_written_survives_everything() {
-    let stack = Stack::with(&[("IN_DOUBT_POLICY", "resend"), ("DOUBT_CHECK_SECONDS", "20")]).await;
+    let stack = Stack::with(&[
+        ("IN_DOUBT_POLICY", "resend"),
+        ("MESSENGER_TIMEOUT_SECONDS", "1"),
+        ("DOUBT_CHECK_SECONDS", "20"),
+    ])
+    .await;
     let more = of_a_later_version();
     let ids = stack.contacts(6).await;
     stack.write_more_by_hand(&more).await;
@@ -126,7 +131,11 @@ async fn what_a_later_version_has_written_survives_everything() {
 
 #[tokio::test]
 async fn every_item_says_by_which_version_it_was_written() {
-    let stack = Stack::with(&[("DOUBT_CHECK_SECONDS", "20")]).await;
+    let stack = Stack::with(&[
+        ("MESSENGER_TIMEOUT_SECONDS", "1"),
+        ("DOUBT_CHECK_SECONDS", "20"),
+    ])
+    .await;
     let ids = stack.contacts(3).await;
     let unanswered = Fault::answering(Answer::Reset).but_arriving();
     stack.sandbox.add_fault(unanswered.to_contacts([&ids[1]]));

@@ -161,7 +161,7 @@ impl Process {
     async fn end(self) {
         self.plan.thaw();
         let ended = tokio::time::timeout(PATIENCE, self.task);
-        ended.await.expect("a process never ended").unwrap();
+        ended.await.unwrap().unwrap();
     }
 }
 

@@ -25,7 +25,7 @@ use crate::stack::{Hint, Stack};
 use crate::strikes::{Plan, STRIKES, Strike};
 
 /// Schedules that are tried, and how many of them at once.
-const SCHEDULES: usize = 60;
+const SCHEDULES: usize = 40;
 const AT_ONCE: usize = 8;
 /// Contacts of a broadcast.
 const CONTACTS: usize = 6;

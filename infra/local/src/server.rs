@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time;
 
@@ -22,6 +22,16 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 /// Binds a port of 127.0.0.1, never of an outside interface; port 0 takes any free one.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+}
+
+/// Keeps a port of 127.0.0.1 from others without listening on it. Not possible for a while after connections to it were
+/// closed.
+pub fn keep(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Two that allow the reuse of an address may both have it.
+    socket.set_reuseaddr(false)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+    Ok(socket)
 }
 
 /// A running server.

@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use shared::clock::Clock;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
 use self::access::Access;
@@ -47,7 +47,16 @@ pub struct Sandbox {
     /// Ends with the sandbox.
     _webhooks: JoinSet<()>,
     port: u16,
-    server: tokio::sync::Mutex<Option<Server>>,
+    server: tokio::sync::Mutex<Listening>,
+}
+
+/// Whether the sandbox can be reached.
+#[derive(Debug)]
+enum Listening {
+    Now(Server),
+    /// The port is kept, where that is possible, lest another program that takes any free one gets what is sent to
+    /// Messenger.
+    NotNow(Option<TcpSocket>),
 }
 
 impl Sandbox {
@@ -71,7 +80,7 @@ impl Sandbox {
             messenger,
             _webhooks: delivering,
             port: server.address().port(),
-            server: tokio::sync::Mutex::new(Some(server)),
+            server: tokio::sync::Mutex::new(Listening::Now(server)),
         })
     }
 
@@ -215,20 +224,33 @@ impl Sandbox {
 
     /// Stops listening: connections are cut, and new ones refused.
     pub async fn unreachable(&self) {
-        if let Some(server) = self.server.lock().await.take() {
+        let mut listening = self.server.lock().await;
+        if let Listening::Now(server) = std::mem::replace(&mut *listening, Listening::NotNow(None))
+        {
             server.stop().await;
+        }
+        if let Listening::NotNow(kept @ None) = &mut *listening {
+            *kept = server::keep(self.port).ok();
         }
     }
 
     /// Listens again on the same port.
     pub async fn reachable(&self) -> io::Result<()> {
-        let mut server = self.server.lock().await;
-        if server.is_none() {
-            *server = Some(serve(server::bind(self.port).await?, &self.messenger)?);
-        }
+        let mut listening = self.server.lock().await;
+        let listener = match &mut *listening {
+            Listening::Now(_) => return Ok(()),
+            Listening::NotNow(kept) => match kept.take() {
+                Some(kept) => kept.listen(BACKLOG)?,
+                None => server::bind(self.port).await?,
+            },
+        };
+        *listening = Listening::Now(serve(listener, &self.messenger)?);
         Ok(())
     }
 }
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 /// What the routes share.
 #[derive(Debug)]

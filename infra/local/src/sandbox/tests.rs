@@ -99,6 +99,18 @@ async fn a_hanging_answer_times_out_and_its_message_does_not_arrive() {
     assert_eq!(sandbox.peak_in_flight(), 1);
 }
 
+/// Else another program's server gets what is sent to Messenger, and its answer is taken for Messenger's.
+#[tokio::test]
+async fn nobody_else_gets_the_port_of_an_unreachable_sandbox() {
+    let sandbox = Sandbox::start(BTreeMap::new()).await.unwrap();
+    sandbox.unreachable().await;
+
+    let another = server::bind(sandbox.port).await;
+
+    assert_eq!(another.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    sandbox.reachable().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_unreachable_sandbox_refuses_connections_until_it_is_reachable() {
     let sandbox = sandbox().await;

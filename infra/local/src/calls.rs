@@ -17,6 +17,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use crate::clients::function_of;
 use crate::runtime_thread::RuntimeThread;
 use crate::server::Server;
 
@@ -45,7 +46,7 @@ impl fmt::Display for Call {
 pub fn calls(authorization: &str, target: &str, body: &[u8]) -> Vec<Call> {
     let credential = authorization.split_once("Credential=");
     let key = credential.and_then(|(_, credential)| credential.split_once('/'));
-    let function = key.map_or(UNKNOWN, |(key, _)| key);
+    let function = key.map_or_else(|| UNKNOWN.to_owned(), |(key, _)| function_of(key));
     let (service, operation) = target.split_once('.').unwrap_or((UNKNOWN, UNKNOWN));
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or(UNKNOWN).to_owned();
@@ -88,7 +89,7 @@ pub fn calls(authorization: &str, target: &str, body: &[u8]) -> Vec<Call> {
     let allowed = allowed.into_iter();
     allowed
         .map(|(action, resource)| Call {
-            function: function.to_owned(),
+            function: function.clone(),
             action,
             resource,
         })

@@ -14,12 +14,12 @@ pub fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
     aws_sdk_dynamodb::Client::from_conf(dynamodb_config(PLACEHOLDER_KEY, endpoint).build())
 }
 
-/// What such a client is made of, with this access key.
-pub fn dynamodb_config(access_key: &str, endpoint: &str) -> aws_sdk_dynamodb::config::Builder {
+/// What such a client is made of, for a function of this name.
+pub fn dynamodb_config(function: &str, endpoint: &str) -> aws_sdk_dynamodb::config::Builder {
     aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
-        .credentials_provider(credentials(access_key))
+        .credentials_provider(credentials(function))
         .http_client(plain())
         .endpoint_url(endpoint)
 }
@@ -29,12 +29,12 @@ pub fn sqs(endpoint: &str) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::from_conf(sqs_config(PLACEHOLDER_KEY, endpoint).build())
 }
 
-/// What such a client is made of, with this access key.
-pub fn sqs_config(access_key: &str, endpoint: &str) -> aws_sdk_sqs::config::Builder {
+/// What such a client is made of, for a function of this name.
+pub fn sqs_config(function: &str, endpoint: &str) -> aws_sdk_sqs::config::Builder {
     aws_sdk_sqs::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
-        .credentials_provider(credentials(access_key))
+        .credentials_provider(credentials(function))
         .http_client(plain())
         .endpoint_url(endpoint)
 }
@@ -44,18 +44,28 @@ pub fn ssm(endpoint: &str) -> aws_sdk_ssm::Client {
     aws_sdk_ssm::Client::from_conf(ssm_config(PLACEHOLDER_KEY, endpoint).build())
 }
 
-/// What such a client is made of, with this access key.
-pub fn ssm_config(access_key: &str, endpoint: &str) -> aws_sdk_ssm::config::Builder {
+/// What such a client is made of, for a function of this name.
+pub fn ssm_config(function: &str, endpoint: &str) -> aws_sdk_ssm::config::Builder {
     aws_sdk_ssm::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
-        .credentials_provider(credentials(access_key))
+        .credentials_provider(credentials(function))
         .http_client(plain())
         .endpoint_url(endpoint)
 }
 
-fn credentials(access_key: &str) -> Credentials {
-    Credentials::new(access_key, PLACEHOLDER_KEY, None, None, "local")
+/// The access key of a function: of letters and digits alone, as AWS's are and as DynamoDB Local wants them.
+pub fn access_key(function: &str) -> String {
+    function.replace('-', "0")
+}
+
+/// The function that has this access key.
+pub fn function_of(access_key: &str) -> String {
+    access_key.replace('0', "-")
+}
+
+fn credentials(function: &str) -> Credentials {
+    Credentials::new(access_key(function), PLACEHOLDER_KEY, None, None, "local")
 }
 
 /// Our endpoints speak plain HTTP. The SDK's default client would read the machine's certificates each time, and send even

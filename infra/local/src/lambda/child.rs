@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time;
 
-use crate::clients::{PLACEHOLDER_KEY, REGION};
+use crate::clients::{PLACEHOLDER_KEY, REGION, access_key};
 
 use super::runtime_api::{Invocation, RuntimeApi};
 use super::{Definition, InvokeError};
@@ -87,7 +87,7 @@ impl Child {
             .env("AWS_REGION", REGION)
             .env("AWS_DEFAULT_REGION", REGION)
             // One for each function, by which the log of calls tells them apart.
-            .env("AWS_ACCESS_KEY_ID", name)
+            .env("AWS_ACCESS_KEY_ID", access_key(name))
             .env("AWS_SECRET_ACCESS_KEY", PLACEHOLDER_KEY)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("NO_PROXY", without_proxy())

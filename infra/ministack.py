@@ -5,7 +5,8 @@ do, since MiniStack asks them; a broadcast goes through API, queue and schedule,
 sandbox; nothing is sent while `Sending` is `off`, jobs are halted while it is `halt`, and all goes on with `on`; a scheduled
 broadcast is sent when its time has come; an older version works on newer tables; a message that is no hint ends in the
 dead-letter queue; the functions' metrics are in their logs; a second stack, with the other choices of parameters, fits beside
-the first, and its tables outlive it.
+the first, and its tables outlive it. The runbook's steps are tried: to drain, to stop at once, to rotate a token, to roll back,
+to restore tables without sending anything again, to delete a person's data.
 
 Not shown, because MiniStack differs from AWS:
 - It listens without TLS, so the queues' policy, which denies that, is taken out of what is deployed.
@@ -46,6 +47,10 @@ STACK = "oncecast"
 REGION = "eu-central-1"
 FUNCTIONS = ("send", "process-job", "scheduled")
 PAGES = ("page-1", "page-2")
+# The runbook's are among them.
+STEPS = (
+    "webhooks broadcasts schedule drain stop_at_once halt rotate roll_back dead_letter restore forget another_stack logs".split()
+)
 SERVICES = "apigateway,cloudformation,cloudwatch,dynamodb,iam,kms,lambda,logs,s3,scheduler,sns,sqs,ssm,sts"
 
 
@@ -126,6 +131,7 @@ class Sandbox:
 
     def __init__(self, processes, directory, executable):
         self.tokens = {page: secrets.token_hex(16) for page in PAGES}
+        self.known_tokens = list(self.tokens.values())
         self.app_secret = secrets.token_hex(16)
         self.verify_token = secrets.token_hex(16)
         files = {
@@ -464,6 +470,132 @@ class Run:
         self.check_one_each("by version 1", self.contacts)
         functions.update_alias(FunctionName=name, Name="live", FunctionVersion=live)
 
+    def rotate(self):
+        say("a token is rotated, and taken away")
+        ssm, page = self.cloud.client("ssm"), PAGES[0]
+        name = f"/{STACK}/page-tokens/{page}"
+
+        def give(token):
+            self.sandbox.tokens[page] = token
+            self.sandbox.known_tokens.append(token)
+            ssm.put_parameter(Name=name, Value=token, Type="SecureString", Overwrite=True)
+
+        give(secrets.token_hex(16))
+        # From here on Messenger refuses the old one, which the functions still have at hand.
+        self.sandbox.control("PUT", f"tokens/{page}", {"token": self.sandbox.tokens[page]})
+        _, answer = self.broadcast("rotated", self.contacts)
+        self.completed(answer["broadcast_id"], 120)
+        self.check_one_each("rotated", self.contacts)
+
+        ssm.delete_parameter(Name=name)
+        self.sandbox.control("DELETE", f"tokens/{page}")
+        _, answer = self.broadcast("taken away", self.contacts)
+        path = f"/v1/broadcasts/{answer['broadcast_id']}"
+        report = until(
+            "the Page's job is halted",
+            120,
+            lambda: (found := self.report(answer["broadcast_id"]))["status"] == "halted" and found,
+        )
+        statuses = {job["page_id"]: job["status"] for job in report["jobs"]}
+        check(statuses == {page: "halted", PAGES[1]: "completed"}, "its Page's job is halted, the other goes on", statuses)
+        give(secrets.token_hex(16))
+        self.sandbox.control("PUT", f"tokens/{page}", {"token": self.sandbox.tokens[page]})
+        status, answer = self.api.call(self.caller, "POST", f"{path}/resume")
+        check(status == 202, "with a new token it is resumed", f"{status} {answer}")
+        self.completed(answer["broadcast_id"], 120)
+        self.check_one_each("taken away", self.contacts)
+
+    def stop_at_once(self):
+        say("stopped at once, without a deployment")
+        functions, scheduler = self.cloud.client("lambda"), self.cloud.client("scheduler")
+        mappings = functions.list_event_source_mappings(FunctionName=f"{STACK}-process-job:live")
+        mapping = mappings["EventSourceMappings"][0]["UUID"]
+        every_minute = scheduler.get_schedule(Name=f"{STACK}-every-minute")
+        kept = ("Name", "ScheduleExpression", "FlexibleTimeWindow", "Target")
+        every_minute = {name: every_minute[name] for name in kept}
+        functions.update_event_source_mapping(UUID=mapping, Enabled=False)
+        scheduler.update_schedule(**every_minute, State="DISABLED")
+        _, answer = self.broadcast("stopped", self.contacts)
+        time.sleep(70)
+        check(not self.sandbox.received("stopped"), "what is accepted is not sent for 70 s")
+        functions.update_event_source_mapping(UUID=mapping, Enabled=True)
+        scheduler.update_schedule(**every_minute, State="ENABLED")
+        self.completed(answer["broadcast_id"], 300)
+        self.check_one_each("stopped", self.contacts)
+
+    def restore(self):
+        say("tables are restored from a copy that has forgotten a broadcast")
+        tables = self.cloud.client("dynamodb")
+        names = [f"{STACK}-{table}" for table in ("contacts", "broadcasts", "deliveries")]
+
+        def copy(name, as_of):
+            return tables.create_backup(TableName=name, BackupName=as_of)["BackupDetails"]["BackupArn"]
+
+        self.cloud.deploy(self.template, Sending="off")
+        _, forgotten = self.broadcast("sent after the copy", self.contacts)
+        copies = {name: copy(name, "restored") for name in names}
+        self.cloud.deploy(self.template, Sending="on")
+        self.completed(forgotten["broadcast_id"], 300)
+
+        self.cloud.deploy(self.template, Sending="off")
+        for name in names:
+            copy(name, "before-restore")
+            tables.update_table(TableName=name, DeletionProtectionEnabled=False)
+            tables.delete_table(TableName=name)
+            tables.get_waiter("table_not_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
+            tables.restore_table_from_backup(TargetTableName=name, BackupArn=copies[name])
+            tables.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
+            tables.update_table(TableName=name, DeletionProtectionEnabled=True)
+            recovery = {"PointInTimeRecoveryEnabled": True}
+            tables.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=recovery)
+            if not name.endswith("contacts"):
+                ends = {"Enabled": True, "AttributeName": "expires_at"}
+                tables.update_time_to_live(TableName=name, TimeToLiveSpecification=ends)
+        pending = self.report(forgotten["broadcast_id"])["counters"]["pending"]
+        check(pending == 120, "they know of a broadcast, and not that it was sent", pending)
+        self.cloud.deploy(self.template, Sending="halt", InDoubtPolicy="hold")
+        until(
+            "its jobs are halted",
+            300,
+            lambda: self.report(forgotten["broadcast_id"])["status"] == "halted",
+        )
+        self.cloud.deploy(self.template, Sending="on")
+        _, answer = self.broadcast("after the restore", self.contacts)
+        self.completed(answer["broadcast_id"], 300)
+        self.check_one_each("after the restore", self.contacts)
+        self.check_one_each("sent after the copy", self.contacts)
+
+    def forget(self):
+        say("a person's data is deleted")
+        contact, tables = self.contacts[0], self.cloud.client("dynamodb")
+        table = f"{STACK}-deliveries"
+        _, answer = self.broadcast("known", self.contacts)
+        report = self.completed(answer["broadcast_id"], 120)
+        status, _ = self.api.call(self.caller, "DELETE", f"/v1/contacts/{contact}")
+        check(status == 204, "the contact is deleted", status)
+
+        def rows():
+            found = tables.get_paginator("scan").paginate(
+                TableName=table,
+                FilterExpression="contact_id = :contact",
+                ExpressionAttributeValues={":contact": {"S": contact}},
+                ProjectionExpression="job, contact_id, #status",
+                ExpressionAttributeNames={"#status": "status"},
+            )
+            return [row for page in found for row in page["Items"]]
+
+        theirs = rows()
+        check(theirs and all(row["status"]["S"] == "sent" for row in theirs), f"{len(theirs)} deliveries are theirs")
+        for row in theirs:
+            tables.delete_item(TableName=table, Key={"job": row["job"], "contact_id": row["contact_id"]})
+        check(not rows(), "and are deleted")
+        again = self.report(answer["broadcast_id"])
+        check(again["counters"] == report["counters"], "the counters stay", again["counters"])
+        status, answer = self.broadcast("forgotten", self.contacts)
+        check(answer["contacts"]["unknown_ids"] == [contact], "they are not known any more", f"{status} {answer}")
+        self.completed(answer["broadcast_id"], 120)
+        check(contact not in self.sandbox.received("forgotten"), "and are sent nothing")
+
     def dead_letter(self):
         say("a message that is no hint")
         sqs = self.cloud.client("sqs")
@@ -526,7 +658,7 @@ class Run:
             own = [event["message"] for page in pages for event in page["events"]]
             check(own, f"{function} writes to {group}")
             lines += own
-        known = [*self.sandbox.tokens.values(), self.sandbox.app_secret, self.sandbox.verify_token]
+        known = [*self.sandbox.known_tokens, self.sandbox.app_secret, self.sandbox.verify_token]
         known += ["drained, many", "by version 1"]
         shown = [line for line in lines if any(secret in line for secret in known)]
         check(not shown, f"no token, secret or text in {len(lines)} of them", shown[:1])
@@ -579,8 +711,7 @@ def main():
         run = Run(cloud, sandbox, template)
         run.deploy()
         run.callers()
-        steps = ("webhooks", "broadcasts", "schedule", "drain", "halt", "roll_back", "dead_letter", "another_stack", "logs")
-        for step in options.steps or steps:
+        for step in options.steps or STEPS:
             getattr(run, step)()
         print(f"\nall of it in {time.monotonic() - begun:.0f} s")
         if options.stay:

@@ -66,6 +66,13 @@ async fn row(stack: &Stack, id: &BroadcastId, contact_id: &str) -> Value {
     rows.find(|row| row["contact_id"] == contact_id).unwrap()
 }
 
+/// The id of the newest message that a contact got. Contacts of one broadcast get theirs in any order.
+fn message_to(stack: &Stack, contact_id: &str) -> String {
+    let mut received = stack.sandbox.received();
+    received.retain(|message| message.contact_id == contact_id);
+    received.pop().unwrap().message_id
+}
+
 #[tokio::test]
 async fn a_message_that_is_found_was_sent() {
     let stack = Stack::start().await;
@@ -78,9 +85,7 @@ async fn a_message_that_is_found_was_sent() {
 
     assert_eq!(counters(&stack, &id).await, [3, 0, 0]);
     let row = row(&stack, &id, &ids[0]).await;
-    let message = stack.sandbox.received();
-    let message = message.iter().find(|message| message.contact_id == ids[0]);
-    assert_eq!(row["message_id"], message.unwrap().message_id);
+    assert_eq!(row["message_id"], message_to(&stack, &ids[0]));
 }
 
 #[tokio::test]
@@ -111,7 +116,7 @@ async fn an_echo_settles_what_was_given_up_and_repeating_it_changes_nothing() {
     let stack = Stack::start().await;
     let ids = stack.contacts(2).await;
     let id = with_doubts(&stack, &ids, &[0], &[]).await;
-    let message_id = stack.sandbox.received()[0].message_id.clone();
+    let message_id = message_to(&stack, &ids[0]);
 
     for _ in 0..3 {
         let status = stack.echo(&id, &ids[0], 1, &message_id).await;
@@ -236,7 +241,7 @@ async fn broadcasts_with_one_text_do_not_steal_each_others_evidence() {
     let unclear = "connection lost; a message like it may be another broadcast's";
     assert_eq!(second.await["reason"], unclear);
     // An echo knows whose it is.
-    let message_id = stack.sandbox.received().pop().unwrap().message_id;
+    let message_id = message_to(&stack, &ids[1]);
     stack.echo(&sent, &ids[1], 1, &message_id).await;
     assert_eq!(counters(&stack, &sent).await, [2, 0, 0]);
 }
@@ -476,7 +481,7 @@ async fn an_echo_that_was_overtaken_does_not_settle_past_the_counters() {
     seen.state = State::Reserved;
 
     let sent = State::Sent {
-        message_id: stack.sandbox.received()[0].message_id.clone(),
+        message_id: message_to(&stack, &ids[0]),
     };
     let proved = store.prove(&job, &seen, &sent, now).await.unwrap();
 
@@ -519,7 +524,7 @@ async fn a_row_that_was_settled_meanwhile_is_not_counted_again() {
         ContactId::parse(&ids[0]).unwrap(),
     );
     let seen = store.delivery(&job, &contact).await.unwrap().unwrap();
-    let message_id = stack.sandbox.received()[0].message_id.clone();
+    let message_id = message_to(&stack, &ids[0]);
     stack.echo(&id, &ids[0], 1, &message_id).await;
 
     let sent = State::Sent {
@@ -542,7 +547,7 @@ async fn one_message_settles_one_delivery() {
     let second = stack.post_with_key("second", &body).await.broadcast_id();
     stack.work_off().await;
     let contact = ContactId::parse(&ids[0]).unwrap();
-    let message_id = stack.sandbox.received()[0].message_id.clone();
+    let message_id = message_to(&stack, &ids[0]);
     let sent = State::Sent {
         message_id: message_id.clone(),
     };
@@ -649,7 +654,7 @@ async fn echoes_are_heard_on_standby_too() {
     let stack = Stack::start().await;
     let ids = stack.contacts(1).await;
     let id = with_doubts(&stack, &ids, &[0], &[]).await;
-    let message_id = stack.sandbox.received()[0].message_id.clone();
+    let message_id = message_to(&stack, &ids[0]);
     let event = json!({
         "sender": {"id": PAGES[0]}, "recipient": {"id": ids[0]}, "timestamp": 0,
         "message": {

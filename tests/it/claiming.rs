@@ -251,6 +251,9 @@ async fn a_page_sends_for_one_job_at_a_time() {
     let other = store.acquire_page(&second, LEASE, now).await.unwrap();
     store.release_page(&page).await.unwrap();
     let released = store.acquire_page(&second, LEASE, now).await.unwrap();
+    // A worker that comes late gives back what is another's by now.
+    store.release_page(&page).await.unwrap();
+    let late = store.acquire_page(&first, LEASE, now).await.unwrap();
 
     assert!(matches!(same, Acquired::SameJob), "{same:?}");
     assert!(
@@ -258,6 +261,7 @@ async fn a_page_sends_for_one_job_at_a_time() {
         "{other:?}"
     );
     assert!(matches!(released, Acquired::Lease(_)), "{released:?}");
+    assert!(matches!(late, Acquired::Held(_)), "{late:?}");
 }
 
 /// Whom a worker finds a Page held for is looked at again when it is free, not only when the queue says so.
@@ -349,6 +353,8 @@ async fn a_row_that_waits_is_stamped_by_who_passes_it() {
         panic!()
     };
     store.stamp(&newer, &row).await.unwrap();
+    // Who was overtaken does not take that back.
+    store.stamp(&job, &row).await.unwrap();
     let stale = store.reserve(&job, &contact, None, due).await.unwrap();
     let current = store.reserve(&newer, &contact, None, due).await.unwrap();
 
@@ -464,6 +470,40 @@ async fn a_row_that_is_counted_is_not_counted_again() {
         (&json!(2), &json!(0))
     );
     assert_eq!(report["duplicates_prevented"]["reservation"], 1);
+}
+
+/// A refusal that comes when the row is in doubt moves it and the counters together, as an acceptance does.
+#[tokio::test]
+async fn a_refusal_that_comes_late_is_counted() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(2).await;
+    let id = stack.broadcast(&ids).await;
+    let mut overtaken = Overtaken::on(&stack, &id, &ids[0]).await;
+    let doubt = overtaken.doubt(&stack).await;
+    checkpoint_doubt(&stack, &mut overtaken.new, doubt).await;
+    let refused = State::Failed {
+        reason: "refused".to_owned(),
+    };
+
+    let late = stack
+        .app
+        .store
+        .record(&overtaken.reservation, &refused, stack.app.clock.now())
+        .await
+        .unwrap();
+    stack.advance(LEASE + Duration::from_secs(1));
+    let report = stack.finish(&id).await;
+
+    assert!(matches!(late, Record::WrittenLate), "{late:?}");
+    let counters = &report["counters"];
+    assert_eq!(
+        [
+            &counters["sent"],
+            &counters["failed"],
+            &counters["in_doubt"]
+        ],
+        [&json!(1), &json!(1), &json!(0)]
+    );
 }
 
 /// CHECKED 5: a segment joins the line with the cursor and the counters, or not at all.

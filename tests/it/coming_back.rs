@@ -228,3 +228,17 @@ async fn a_halted_job_is_resumed_with_a_new_token() {
     assert_eq!(completed.status, StatusCode::CONFLICT);
     assert_eq!(stack.received(&id).len(), 4);
 }
+
+/// Whoever works on it goes on: nobody else may claim it for having been resumed by mistake.
+#[tokio::test]
+async fn a_job_that_is_worked_on_is_not_resumed() {
+    let stack = Stack::start().await;
+    let id = broadcast_without_hint(&stack).await;
+    claim_and_die(&stack, &id).await;
+
+    let (job, now) = (stack.job(&id).await.id(), stack.app.clock.now());
+    let resumed = stack.app.store.resume(&job, now).await.unwrap();
+
+    assert_eq!(resumed, None);
+    assert_eq!(stack.report(&id).await["status"], "processing");
+}

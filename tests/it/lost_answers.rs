@@ -108,6 +108,24 @@ async fn a_lost_answer_to_a_hand_over_does_not_lose_the_next_slices_hint() {
     );
 }
 
+#[tokio::test]
+async fn a_lost_answer_to_waking_a_job_does_not_lose_its_hint() {
+    let (stack, lost) = losing_once("SET wake_at = :wake_at", &[]).await;
+    let ids = stack.contacts(1).await;
+    stack.broadcast(&ids).await;
+    let hint = stack.receive().await.unwrap();
+    stack.delete(&hint).await;
+
+    stack.advance(Duration::from_secs(181));
+    stack.scheduled().await;
+
+    assert!(lost.load(Ordering::SeqCst));
+    assert!(
+        stack.receive().await.is_some(),
+        "nobody will look at the job for three minutes"
+    );
+}
+
 /// What cannot be known is left to the next claim, which finds it in the rows.
 #[tokio::test]
 async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
@@ -154,12 +172,12 @@ async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
 /// twice.
 #[tokio::test]
 async fn a_lost_answer_to_settling_or_resending_is_not_a_refusal() {
-    for (write, arrives) in [
-        ("in_doubt = in_doubt - :one, sent = sent + :one", true),
-        ("SET look_at = :look_at", false),
-        ("SET resend = :yes", false),
-        ("in_doubt = in_doubt - :rows", false),
-        ("REMOVE resend_wish", false),
+    for (write, arrives, claims) in [
+        ("in_doubt = in_doubt - :one, sent = sent + :one", true, 1),
+        ("SET look_at = :look_at", false, 2),
+        ("SET resend = :yes", false, 2),
+        ("in_doubt = in_doubt - :rows", false, 2),
+        ("REMOVE resend_wish", false, 2),
     ] {
         let (stack, lost) = losing_once(write, &[("IN_DOUBT_POLICY", "resend")]).await;
         let ids = stack.contacts(4).await;
@@ -180,5 +198,7 @@ async fn a_lost_answer_to_settling_or_resending_is_not_a_refusal() {
         assert!(lost.load(Ordering::SeqCst), "no call holds {write:?}");
         assert_eq!(report["counters"]["sent"], 4, "{write}: {report:#}");
         assert_eq!(stack.received(&id).len(), 4, "{write}");
+        // Nobody took their own write for another's, and left the job to the next claim.
+        assert_eq!(stack.job(&id).await.epoch, claims, "{write}");
     }
 }

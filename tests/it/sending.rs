@@ -267,6 +267,9 @@ async fn a_rate_limit_pauses_the_page_until_messenger_says_and_costs_no_attempt(
             (&report["status"], &report["counters"]["failed"]),
             (&json!("completed"), &json!(0))
         );
+        for delivery in stack.deliveries(&id, "").await {
+            assert_eq!(delivery["attempts"], 1, "{delivery}");
+        }
     }
 }
 

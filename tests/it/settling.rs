@@ -246,6 +246,82 @@ async fn broadcasts_with_one_text_do_not_steal_each_others_evidence() {
     assert_eq!(counters(&stack, &sent).await, [2, 0, 0]);
 }
 
+/// A delivery that was sent again may have arrived at its first attempt, too, and nobody could see that in time: what turns up
+/// then is no evidence for another broadcast.
+#[tokio::test]
+async fn an_attempt_before_the_one_that_is_known_is_no_evidence_for_another_broadcast() {
+    let stack = Stack::with(&[RESEND]).await;
+    let ids = stack.contacts(1).await;
+    let lost = with_doubts(&stack, &ids, &[], &[0]).await;
+    stack.sandbox.set_visible_after_ms(86_400_000);
+    let unanswered = || Fault::answering(Answer::Reset);
+    stack.sandbox.add_fault(unanswered().but_arriving());
+    let body = request(&ids);
+    let other = stack.post_with_key("other", &body).await.broadcast_id();
+    stack.work_off().await;
+    stack.sandbox.clear_faults();
+    look_after(&stack, FIRST_LOOK).await;
+    look_after(&stack, LAST_LOOK - FIRST_LOOK).await;
+    // Both are sent again; of the other it is known this time.
+    stack.sandbox.add_fault(unanswered());
+    stack.process_job(&stack.hint_for(&lost).await).await;
+    stack.sandbox.clear_faults();
+    stack.process_job(&stack.hint_for(&other).await).await;
+    assert_eq!(counters(&stack, &lost).await, [0, 0, 1]);
+    assert_eq!(counters(&stack, &other).await, [1, 0, 0]);
+
+    stack.sandbox.set_visible_after_ms(0);
+    look_after(&stack, FIRST_LOOK).await;
+
+    assert_eq!(counters(&stack, &lost).await, [0, 0, 1]);
+    // The other one got two: a message was invisible for longer than `resend` assumes.
+    stack.forget_broadcasts();
+}
+
+/// Only what is known not to be there is sent again by policy.
+#[tokio::test]
+async fn what_is_unclear_is_not_sent_again() {
+    let stack = Stack::with(&[RESEND]).await;
+    let ids = stack.contacts(1).await;
+    let id = with_doubts(&stack, &ids, &[], &[0]).await;
+    look_after(&stack, FIRST_LOOK).await;
+    stack.advance(LAST_LOOK - FIRST_LOOK);
+    stack.sandbox.add_message(ForeignMessage {
+        page_id: PAGES[0].to_owned(),
+        contact_id: ids[0].clone(),
+        text: format!("Hi Nr {}, we open at nine.", ids[0]),
+        from_contact: false,
+        at: None,
+    });
+
+    stack.scheduled().await;
+
+    let unclear = "connection lost; a message like it is too new to tell whose it is";
+    assert_eq!(row(&stack, &id, &ids[0]).await["reason"], unclear);
+    assert_eq!(stack.report(&id).await["status"], "completed");
+    stack.forget_broadcasts();
+}
+
+/// A contact whose sends end in doubt each time is left to the operator some time.
+#[tokio::test]
+async fn attempts_run_out_for_who_is_sent_to_again_too() {
+    let stack = Stack::with(&[RESEND, ("RETRY_ATTEMPTS", "2")]).await;
+    let ids = stack.contacts(1).await;
+    let id = with_doubts(&stack, &ids, &[], &[0]).await;
+    stack.sandbox.add_fault(Fault::answering(Answer::Reset));
+    for _ in 0..2 {
+        look_after(&stack, FIRST_LOOK).await;
+        look_after(&stack, LAST_LOOK - FIRST_LOOK).await;
+        stack.finish(&id).await;
+    }
+
+    let row = row(&stack, &id, &ids[0]).await;
+    assert_eq!(
+        (&row["status"], &row["attempts"]),
+        (&json!("in_doubt"), &json!(2))
+    );
+}
+
 #[tokio::test]
 async fn what_a_human_wrote_before_is_no_evidence() {
     let stack = Stack::start().await;
@@ -415,7 +491,10 @@ async fn a_worker_that_was_overtaken_puts_nobody_back_in_line() {
     let resent = store.resend(&mut old, &rows, now).await.unwrap();
 
     assert!(matches!(resent, Resent::Stale), "{resent:?}");
-    assert_eq!(stack.job(&id).await.segments, 1);
+    // Nor does it take the wish away from whoever carries it out now.
+    assert!(!store.fulfil_resend_wish(&mut old, now).await.unwrap());
+    let job = stack.job(&id).await;
+    assert_eq!((job.segments, job.resend_wish), (1, true));
 }
 
 /// Whoever works on it may be about to pass the contact.
@@ -510,6 +589,34 @@ async fn a_row_that_was_settled_meanwhile_is_not_sent_again() {
     stack.advance(Duration::from_secs(200));
     let report = stack.finish(&id).await;
     assert_eq!(report["counters"]["sent"], 2, "{report:#}");
+    // Nor is it wished to be, by who saw it in doubt.
+    let (store, now) = (&stack.app.store, stack.app.clock.now());
+    let job = stack.job(&id).await.id();
+    let ordered = store.order_resend(&job, &rows[0], now).await.unwrap();
+    assert_eq!(ordered, Ordered::Otherwise);
+    assert_eq!(stack.report(&id).await["status"], "completed");
+}
+
+/// What was not found concerns the attempt that was looked for, not one that was made since.
+#[tokio::test]
+async fn a_look_for_an_earlier_attempt_says_nothing_of_this_one() {
+    let stack = Stack::start().await;
+    let ids = stack.contacts(1).await;
+    let id = with_doubts(&stack, &ids, &[0], &[]).await;
+    let store = &stack.app.store;
+    let (job, contact) = (
+        stack.job(&id).await.id(),
+        ContactId::parse(&ids[0]).unwrap(),
+    );
+    let mut seen = store.delivery(&job, &contact).await.unwrap().unwrap();
+    seen.token = "of an earlier attempt".to_owned();
+
+    let no_more = Err("not found");
+    store.look_again(&job, &seen, no_more).await.unwrap();
+
+    assert_eq!(row(&stack, &id, &ids[0]).await["reason"], "connection lost");
+    look_after(&stack, FIRST_LOOK).await;
+    assert_eq!(counters(&stack, &id).await, [1, 0, 0]);
 }
 
 /// Of two who have proof of one delivery, one counts it.

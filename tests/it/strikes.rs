@@ -40,9 +40,9 @@ pub const STRIKES: [Strike; 6] = [
 ];
 
 impl Strike {
-    /// Whether the process is left as it is, to be taken up again.
-    pub fn freezes(self) -> bool {
-        matches!(self, Self::FreezesBefore | Self::FreezesAfter)
+    /// Whether the process makes no further call.
+    pub fn kills(self) -> bool {
+        matches!(self, Self::DiesBefore | Self::DiesAfter)
     }
 }
 
@@ -104,10 +104,10 @@ impl Plan {
         self.struck.notified().await;
     }
 
-    /// Whether it was left as it is, to be taken up again.
+    /// Whether it was left as it is, to be taken up again. What dies at one call and freezes at another is dead.
     pub fn is_frozen(&self) -> bool {
         let struck = self.struck_at.lock().unwrap();
-        struck.last().is_some_and(|(_, strike)| strike.freezes())
+        !struck.iter().any(|(_, strike)| strike.kills())
     }
 
     /// What is frozen goes on, and freezes no more.

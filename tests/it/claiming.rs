@@ -93,6 +93,13 @@ impl Overtaken {
         };
         (entry, doubt)
     }
+
+    /// The older worker has its answer at last.
+    async fn record_late(&self, stack: &Stack, outcome: &State) -> Record {
+        let (store, now) = (&stack.app.store, stack.app.clock.now());
+        let recorded = store.record(&self.reservation, outcome, now).await;
+        recorded.unwrap()
+    }
 }
 
 async fn checkpoint_doubt(stack: &Stack, claim: &mut Claim, doubt: (Entry, Doubt)) -> Checkpointed {
@@ -455,12 +462,7 @@ async fn a_row_that_is_counted_is_not_counted_again() {
     let sent = State::Sent {
         message_id: stack.deliver_by_hand(&id, &ids[0]).await,
     };
-    let late = stack
-        .app
-        .store
-        .record(&overtaken.reservation, &sent, stack.app.clock.now())
-        .await
-        .unwrap();
+    let late = overtaken.record_late(&stack, &sent).await;
     assert!(matches!(late, Record::WrittenLate), "{late:?}");
     stack.advance(LEASE + Duration::from_secs(1));
     let report = stack.finish(&id).await;
@@ -485,12 +487,7 @@ async fn a_refusal_that_comes_late_is_counted() {
         reason: "refused".to_owned(),
     };
 
-    let late = stack
-        .app
-        .store
-        .record(&overtaken.reservation, &refused, stack.app.clock.now())
-        .await
-        .unwrap();
+    let late = overtaken.record_late(&stack, &refused).await;
     stack.advance(LEASE + Duration::from_secs(1));
     let report = stack.finish(&id).await;
 
@@ -553,12 +550,7 @@ async fn a_row_that_was_settled_meanwhile_is_not_put_in_doubt() {
     let sent = State::Sent {
         message_id: stack.deliver_by_hand(&id, &ids[0]).await,
     };
-    stack
-        .app
-        .store
-        .record(&overtaken.reservation, &sent, stack.app.clock.now())
-        .await
-        .unwrap();
+    overtaken.record_late(&stack, &sent).await;
 
     let changed = checkpoint_doubt(&stack, &mut overtaken.new, doubt).await;
 

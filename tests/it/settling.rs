@@ -66,6 +66,17 @@ async fn row(stack: &Stack, id: &BroadcastId, contact_id: &str) -> Value {
     rows.find(|row| row["contact_id"] == contact_id).unwrap()
 }
 
+/// Somebody else writes a contact what the broadcasts here do, now or at that time in milliseconds.
+fn write_the_same(stack: &Stack, contact_id: &str, at: Option<i64>) {
+    stack.sandbox.add_message(ForeignMessage {
+        page_id: PAGES[0].to_owned(),
+        contact_id: contact_id.to_owned(),
+        text: format!("Hi Nr {contact_id}, we open at nine."),
+        from_contact: false,
+        at,
+    });
+}
+
 /// The id of the newest message that a contact got. Contacts of one broadcast get theirs in any order.
 fn message_to(stack: &Stack, contact_id: &str) -> String {
     let mut received = stack.sandbox.received();
@@ -286,13 +297,7 @@ async fn what_is_unclear_is_not_sent_again() {
     let id = with_doubts(&stack, &ids, &[], &[0]).await;
     look_after(&stack, FIRST_LOOK).await;
     stack.advance(LAST_LOOK - FIRST_LOOK);
-    stack.sandbox.add_message(ForeignMessage {
-        page_id: PAGES[0].to_owned(),
-        contact_id: ids[0].clone(),
-        text: format!("Hi Nr {}, we open at nine.", ids[0]),
-        from_contact: false,
-        at: None,
-    });
+    write_the_same(&stack, &ids[0], None);
 
     stack.scheduled().await;
 
@@ -326,13 +331,8 @@ async fn attempts_run_out_for_who_is_sent_to_again_too() {
 async fn what_a_human_wrote_before_is_no_evidence() {
     let stack = Stack::start().await;
     let ids = stack.contacts(1).await;
-    stack.sandbox.add_message(ForeignMessage {
-        page_id: PAGES[0].to_owned(),
-        contact_id: ids[0].clone(),
-        text: format!("Hi Nr {}, we open at nine.", ids[0]),
-        from_contact: false,
-        at: Some(jiff::Timestamp::now().as_millisecond() - 60_000),
-    });
+    let before = jiff::Timestamp::now().as_millisecond() - 60_000;
+    write_the_same(&stack, &ids[0], Some(before));
     let id = with_doubts(&stack, &ids, &[], &[0]).await;
 
     look_after(&stack, FIRST_LOOK).await;
@@ -347,13 +347,7 @@ async fn a_message_that_is_very_new_is_no_evidence_yet() {
     let ids = stack.contacts(1).await;
     let id = with_doubts(&stack, &ids, &[], &[0]).await;
     stack.advance(FIRST_LOOK);
-    stack.sandbox.add_message(ForeignMessage {
-        page_id: PAGES[0].to_owned(),
-        contact_id: ids[0].clone(),
-        text: format!("Hi Nr {}, we open at nine.", ids[0]),
-        from_contact: false,
-        at: None,
-    });
+    write_the_same(&stack, &ids[0], None);
 
     stack.scheduled().await;
 

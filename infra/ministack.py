@@ -327,6 +327,13 @@ class Run:
             f"more than one {wrong}, missing {sorted(missing)[:10]}",
         )
 
+    def send_to_all(self, text, seconds=120):
+        """A broadcast that goes out as it should; its report."""
+        _, answer = self.broadcast(text, self.contacts)
+        report = self.completed(answer["broadcast_id"], seconds)
+        self.check_one_each(text, self.contacts)
+        return report
+
     def deploy(self):
         say("sam deploy")
         ssm = self.cloud.client("ssm")
@@ -465,9 +472,7 @@ class Run:
         live = functions.get_alias(FunctionName=name, Name="live")["FunctionVersion"]
         check(len(versions) > 2, f"versions are kept: {versions}, live is {live}")
         functions.update_alias(FunctionName=name, Name="live", FunctionVersion="1")
-        _, answer = self.broadcast("by version 1", self.contacts)
-        self.completed(answer["broadcast_id"], 120)
-        self.check_one_each("by version 1", self.contacts)
+        self.send_to_all("by version 1")
         functions.update_alias(FunctionName=name, Name="live", FunctionVersion=live)
 
     def rotate(self):
@@ -475,17 +480,15 @@ class Run:
         ssm, page = self.cloud.client("ssm"), PAGES[0]
         name = f"/{STACK}/page-tokens/{page}"
 
-        def give(token):
-            self.sandbox.tokens[page] = token
+        def give():
+            """A new token; from here on Messenger refuses the one before, which the functions still have at hand."""
+            token = secrets.token_hex(16)
             self.sandbox.known_tokens.append(token)
             ssm.put_parameter(Name=name, Value=token, Type="SecureString", Overwrite=True)
+            self.sandbox.control("PUT", f"tokens/{page}", {"token": token})
 
-        give(secrets.token_hex(16))
-        # From here on Messenger refuses the old one, which the functions still have at hand.
-        self.sandbox.control("PUT", f"tokens/{page}", {"token": self.sandbox.tokens[page]})
-        _, answer = self.broadcast("rotated", self.contacts)
-        self.completed(answer["broadcast_id"], 120)
-        self.check_one_each("rotated", self.contacts)
+        give()
+        self.send_to_all("rotated")
 
         ssm.delete_parameter(Name=name)
         self.sandbox.control("DELETE", f"tokens/{page}")
@@ -498,8 +501,7 @@ class Run:
         )
         statuses = {job["page_id"]: job["status"] for job in report["jobs"]}
         check(statuses == {page: "halted", PAGES[1]: "completed"}, "its Page's job is halted, the other goes on", statuses)
-        give(secrets.token_hex(16))
-        self.sandbox.control("PUT", f"tokens/{page}", {"token": self.sandbox.tokens[page]})
+        give()
         status, answer = self.api.call(self.caller, "POST", f"{path}/resume")
         check(status == 202, "with a new token it is resumed", f"{status} {answer}")
         self.completed(answer["broadcast_id"], 120)
@@ -560,17 +562,14 @@ class Run:
             lambda: self.report(forgotten["broadcast_id"])["status"] == "halted",
         )
         self.cloud.deploy(self.template, Sending="on")
-        _, answer = self.broadcast("after the restore", self.contacts)
-        self.completed(answer["broadcast_id"], 300)
-        self.check_one_each("after the restore", self.contacts)
+        self.send_to_all("after the restore", 300)
         self.check_one_each("sent after the copy", self.contacts)
 
     def forget(self):
         say("a person's data is deleted")
         contact, tables = self.contacts[0], self.cloud.client("dynamodb")
         table = f"{STACK}-deliveries"
-        _, answer = self.broadcast("known", self.contacts)
-        report = self.completed(answer["broadcast_id"], 120)
+        report = self.send_to_all("known")
         status, _ = self.api.call(self.caller, "DELETE", f"/v1/contacts/{contact}")
         check(status == 204, "the contact is deleted", status)
 
@@ -589,7 +588,7 @@ class Run:
         for row in theirs:
             tables.delete_item(TableName=table, Key={"job": row["job"], "contact_id": row["contact_id"]})
         check(not rows(), "and are deleted")
-        again = self.report(answer["broadcast_id"])
+        again = self.report(report["broadcast_id"])
         check(again["counters"] == report["counters"], "the counters stay", again["counters"])
         status, answer = self.broadcast("forgotten", self.contacts)
         check(answer["contacts"]["unknown_ids"] == [contact], "they are not known any more", f"{status} {answer}")
@@ -611,9 +610,7 @@ class Run:
 
         letters = until("it is in the dead-letter queue", 120, letter)
         check(letters[0]["Body"] == "poison", "it ends in the dead-letter queue")
-        _, answer = self.broadcast("after", self.contacts)
-        self.completed(answer["broadcast_id"], 120)
-        self.check_one_each("after", self.contacts)
+        self.send_to_all("after")
         sqs.set_queue_attributes(QueueUrl=jobs, Attributes=before)
 
     def another_stack(self):

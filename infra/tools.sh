@@ -1,5 +1,10 @@
 # Sourced by scripts, at the root of the repository.
 
+# What more than one of them uses.
+SAM_CLI=aws-sam-cli==1.170.0
+SAM_TRANSLATOR=aws-sam-translator==1.115.0
+MINISTACK=ministack==1.5.33
+
 # Installs Python packages below target/, in an environment of their own: installed NAME PACKAGE==VERSION...
 installed() {
     local tools=target/$1 uv=target/tools-uv

@@ -1,51 +1,48 @@
-//! Requests with one idempotency key: which of them makes a broadcast.
+//! Requests with the same idempotency key, of which one makes a broadcast.
 //!
-//! A request is received at some time, looks the key up, and commits; it may be slow between any two steps. Its time-out is
-//! not modelled: a request that never takes its next step has run into it.
+//! A request is received at some time, reads the key, and commits; it may be slow between any two steps. Its time-out is not
+//! modelled: a request that never takes its next step stands for one that timed out.
 
 use stateright::{Model, Property};
 
-/// Requests that a state has room for.
+/// The capacity of a state for requests.
 pub const REQUESTS: usize = 3;
 
-/// How long a key is valid, in ticks.
+/// The validity of a key, in ticks.
 const VALIDITY: u8 = 2;
 
-/// Ticks in all: the first request's key may expire, and the key of one that comes after that, too.
+/// The ticks of a search: enough for the first request's key to expire, and for the key of a request after that, too.
 const TICKS: u8 = 5;
 
-/// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// Has not come yet.
-    Unborn,
-    /// Received at this time.
+    NotReceived,
+    /// Received at this time, in ticks.
     Received(u8),
-    /// Found no valid key.
+    /// Received at this time, and found no valid key.
     New(u8),
-    /// Its commit was applied, the answer was lost: the call will be repeated.
+    /// Received at this time, and committed. The answer was lost: the call will be repeated.
     Unsure(u8),
-    /// Was answered with this request's broadcast.
+    /// Answered with the broadcast of this request.
     Answered(u8),
 }
 
-/// The item of the request key.
+/// The request key, an item in DynamoDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The request that it was written by, whose broadcast it names.
+    /// The request that wrote the key. The key names its broadcast.
     pub broadcast: u8,
     pub valid_until: u8,
 }
 
-/// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     pub now: u8,
     pub key: Option<Key>,
     pub requests: [Request; REQUESTS],
-    /// When the request of each broadcast was received; a request makes one or none.
+    /// The receipt of the request of each broadcast; a request makes one broadcast or none.
     pub broadcasts: [Option<u8>; REQUESTS],
-    /// Answers that may still be lost.
+    /// The number of answers that may still be lost.
     pub losses: u8,
 }
 
@@ -53,34 +50,34 @@ pub struct State {
 pub enum Action {
     Tick,
     Receive(u8),
-    LookUp(u8),
+    ReadKey(u8),
     Commit {
         request: u8,
         lost: bool,
     },
     RepeatCommit(u8),
-    /// DynamoDB's time to live takes the key.
+    /// DynamoDB's time to live deletes the key.
     Expire,
 }
 
-/// The rules of accepting. All hold in the code.
+/// The rules of accepting. The code follows all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// The key is looked up before anything else.
-    pub look_up: bool,
+    /// The key is read before anything else.
+    pub read_key_first: bool,
     /// The commit is conditional on the key.
     pub commit_if_free: bool,
-    /// Expiry is compared with the time at which the request was received, not with the time of the commit.
+    /// Expiry is compared with the receipt of the request, not with the time of the commit.
     pub by_time_of_receipt: bool,
-    /// A refusal by the key that this very request wrote is a win.
+    /// A refusal by the key that the same request wrote is a win.
     pub own_key_is_a_win: bool,
-    /// A key outlives its validity until all are answered who were received within it.
+    /// A key outlives its validity until all requests are answered that were received within it.
     pub key_outlives_validity: bool,
 }
 
 impl Rules {
     pub const ALL: Self = Self {
-        look_up: true,
+        read_key_first: true,
         commit_if_free: true,
         by_time_of_receipt: true,
         own_key_is_a_win: true,
@@ -104,7 +101,7 @@ impl Model for Accept {
         vec![State {
             now: 0,
             key: None,
-            requests: [Request::Unborn; REQUESTS],
+            requests: [Request::NotReceived; REQUESTS],
             broadcasts: [None; REQUESTS],
             losses: self.losses,
         }]
@@ -116,18 +113,12 @@ impl Model for Accept {
         }
         for request in 0..self.requests {
             match state.requests[request as usize] {
-                Request::Unborn => actions.push(Action::Receive(request)),
-                Request::Received(_) => actions.push(Action::LookUp(request)),
+                Request::NotReceived => actions.push(Action::Receive(request)),
+                Request::Received(_) => actions.push(Action::ReadKey(request)),
                 Request::New(_) => {
-                    actions.push(Action::Commit {
-                        request,
-                        lost: false,
-                    });
+                    actions.push(Action::Commit { request, lost: false });
                     if state.losses > 0 {
-                        actions.push(Action::Commit {
-                            request,
-                            lost: true,
-                        });
+                        actions.push(Action::Commit { request, lost: true });
                     }
                 }
                 Request::Unsure(_) => actions.push(Action::RepeatCommit(request)),
@@ -144,7 +135,7 @@ impl Model for Accept {
         match action {
             Action::Tick => state.now += 1,
             Action::Receive(r) => state.requests[r as usize] = Request::Received(state.now),
-            Action::LookUp(r) => self.look_up(&mut state, r),
+            Action::ReadKey(r) => self.read_key(&mut state, r),
             Action::Commit { request, lost } => self.commit(&mut state, request, lost),
             Action::RepeatCommit(r) => self.commit(&mut state, r, false),
             Action::Expire => state.key = None,
@@ -163,41 +154,37 @@ impl Accept {
     fn may_expire(&self, state: &State, key: Key) -> bool {
         let in_time = |request: &Request| match request {
             Request::Received(at) | Request::New(at) | Request::Unsure(at) => *at < key.valid_until,
-            Request::Unborn | Request::Answered(_) => false,
+            Request::NotReceived | Request::Answered(_) => false,
         };
-        let still_asked_for = state.requests.iter().any(in_time);
-        state.now >= key.valid_until && !(self.rules.key_outlives_validity && still_asked_for)
+        let still_needed = state.requests.iter().any(in_time);
+        state.now >= key.valid_until && !(self.rules.key_outlives_validity && still_needed)
     }
 
-    fn look_up(&self, state: &mut State, r: u8) {
+    fn read_key(&self, state: &mut State, r: u8) {
         let Request::Received(at) = state.requests[r as usize] else {
             return;
         };
         let valid = state
             .key
-            .filter(|key| key.valid_until > at && self.rules.look_up);
+            .filter(|key| key.valid_until > at && self.rules.read_key_first);
         state.requests[r as usize] = match valid {
             Some(key) => Request::Answered(key.broadcast),
             None => Request::New(at),
         };
     }
 
-    /// One transaction {the request key, the broadcast and its jobs}.
+    /// Writes one transaction {the request key, the broadcast and its jobs}.
     fn commit(&self, state: &mut State, r: u8, lost: bool) {
         let (Request::New(at) | Request::Unsure(at)) = state.requests[r as usize] else {
             return;
         };
-        let now = if self.rules.by_time_of_receipt {
-            at
-        } else {
-            state.now
-        };
+        let now = if self.rules.by_time_of_receipt { at } else { state.now };
         if let Some(key) = state
             .key
             .filter(|key| key.valid_until > now && self.rules.commit_if_free)
         {
             if key.broadcast == r && !self.rules.own_key_is_a_win {
-                // Begins again, as if it had been refused by somebody else, who is not to be found.
+                // It begins again, as if it had been refused by another request.
                 state.requests[r as usize] = Request::Received(at);
             } else {
                 state.requests[r as usize] = Request::Answered(key.broadcast);
@@ -219,7 +206,8 @@ impl Accept {
 }
 
 impl State {
-    /// Two broadcasts for requests of which one came while the other's key was valid, or an answer that names none.
+    /// Returns the promise that is broken, if any: two broadcasts for requests of which one was received while the key of the
+    /// other was valid, or an answer that names no broadcast.
     pub fn broken(&self) -> Option<&'static str> {
         for (i, first) in self.broadcasts.iter().enumerate() {
             for second in &self.broadcasts[i + 1..] {
@@ -230,7 +218,8 @@ impl State {
                 }
             }
         }
-        let names_none = |request: &Request| matches!(request, Request::Answered(r) if self.broadcasts[*r as usize].is_none());
+        let names_none =
+            |request: &Request| matches!(request, Request::Answered(r) if self.broadcasts[*r as usize].is_none());
         self.requests
             .iter()
             .any(names_none)

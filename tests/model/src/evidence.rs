@@ -1,64 +1,66 @@
-//! What a look-up may conclude when two broadcasts send one text to one contact: Messenger's list of messages does not say
-//! which of them a message came from.
+//! The conclusions of a lookup when two broadcasts send the same text to the same contact: Messenger's list of messages does
+//! not tell which of them a message came from.
 //!
-//! Both deliveries are reserved, sent and recorded as in [`crate::protocol`], each by its own worker; the operator may have
-//! one in doubt sent again. A look-up asks Messenger first, then reads the other delivery, then writes.
+//! Both deliveries are reserved, sent and recorded as in [`crate::protocol`], each by its own worker; the operator may command
+//! a resend of one in doubt. A lookup asks Messenger first, then reads the other delivery, then writes.
 
 use stateright::{Model, Property};
 
-/// Deliveries of the same text to the same contact, and the most messages that one of them may come to.
+/// The number of deliveries of the same text to the same contact.
 const DELIVERIES: usize = 2;
+
+/// The most messages that one delivery may cause.
 const ATTEMPTS: usize = 2;
 
-/// A set of messages, a bit each; a delivery's attempts have bits of their own.
+/// A set of messages, one bit each. Each attempt of each delivery has a bit of its own.
 type Messages = u8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RowState {
     Absent,
     Reserved,
-    /// Ordered again by the operator, after a doubt.
+    /// To be sent again by command of the operator, after a doubt.
     Waiting,
     InDoubt,
     Failed,
-    /// With the id of this message.
+    /// Sent with the id of this message.
     Sent(u8),
 }
 
-/// A delivery, and who is at work on it.
+/// A delivery, with its worker and its lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Delivery {
     pub state: RowState,
     pub attempts: u8,
     pub earlier_doubt: bool,
-    /// Its worker holds a reservation that it has not used.
+    /// The worker holds a reservation that it has not used.
     pub holding: bool,
-    /// Its worker is to record this message.
+    /// The message that the worker is to record.
     pub answered: Option<u8>,
-    /// Settled by a look-up.
-    pub looked_up: bool,
-    pub look_up: LookUp,
+    /// The row was settled by a lookup.
+    pub settled_by_lookup: bool,
+    pub lookup: Lookup,
 }
 
-/// How far a look-up has come.
+/// The progress of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LookUp {
+pub enum Lookup {
     None,
-    /// Has these from Messenger.
+    /// Messenger has listed these messages.
     Asked(Messages),
-    /// Has read the other delivery, and takes these for its own.
-    Sifted(Messages),
-    /// Has read which messages cannot be its own, and not asked yet. Only without [`Rules::ask_first`].
+    /// The other delivery was read as well: these messages are taken for evidence.
+    Filtered(Messages),
+    /// The other delivery was read, which excludes these messages, and Messenger not asked yet. Only without
+    /// [`Rules::ask_first`].
     Read(Messages),
 }
 
-/// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     pub deliveries: [Delivery; DELIVERIES],
-    /// What Messenger accepted.
+    /// The messages that Messenger accepted.
     pub accepted: Messages,
-    /// The items `mid#<id>`: messages that settled a doubt.
+    /// The items `mid#<id>`: the messages that settled a doubt.
     pub claimed: Messages,
 }
 
@@ -71,39 +73,39 @@ pub enum Action {
         answered: bool,
     },
     Record(u8),
-    /// A worker's checkpoint, or one who comes after it, puts the row in doubt.
+    /// A checkpoint of the worker, or of a later one, puts the row in doubt.
     Doubt(u8),
-    /// A step of a look-up.
-    LookUp(u8),
-    /// The operator has it sent again.
+    /// A step of a lookup.
+    Lookup(u8),
+    /// The operator commands a resend.
     Retry(u8),
 }
 
-/// The rules of settling.
+/// The rules of settling. The code follows all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Messenger is asked before the other deliveries are read.
     pub ask_first: bool,
-    /// A message that another delivery holds is no evidence.
-    pub not_anothers: bool,
-    /// While another delivery is open, there is no evidence: it may be its message.
-    pub none_while_another_is_open: bool,
-    /// One with an earlier attempt in doubt is open for ever.
+    /// A message with which another delivery is settled is no evidence.
+    pub not_of_other: bool,
+    /// While another delivery is open, no message is evidence: each may be of that delivery.
+    pub none_while_other_is_open: bool,
+    /// A delivery with an earlier attempt in doubt is open for ever.
     pub earlier_doubt_is_open: bool,
     /// A message settles one doubt.
     pub claim_message: bool,
-    /// The other delivery is found: the index of jobs has it when its doubt is old enough for a look-up.
-    pub another_is_found: bool,
+    /// The other delivery is found: the index of jobs contains its job when the doubt is old enough for a lookup.
+    pub other_is_found: bool,
 }
 
 impl Rules {
     pub const ALL: Self = Self {
         ask_first: true,
-        not_anothers: true,
-        none_while_another_is_open: true,
+        not_of_other: true,
+        none_while_other_is_open: true,
         earlier_doubt_is_open: true,
         claim_message: true,
-        another_is_found: true,
+        other_is_found: true,
     };
 }
 
@@ -124,8 +126,8 @@ impl Model for Evidence {
             earlier_doubt: false,
             holding: false,
             answered: None,
-            looked_up: false,
-            look_up: LookUp::None,
+            settled_by_lookup: false,
+            lookup: Lookup::None,
         };
         vec![State {
             deliveries: [delivery; DELIVERIES],
@@ -138,14 +140,8 @@ impl Model for Evidence {
         for d in 0..DELIVERIES as u8 {
             let delivery = &state.deliveries[d as usize];
             if delivery.holding {
-                for (accepted, answered) in
-                    [(true, true), (true, false), (false, true), (false, false)]
-                {
-                    actions.push(Action::Send {
-                        d,
-                        accepted,
-                        answered,
-                    });
+                for (accepted, answered) in [(true, true), (true, false), (false, true), (false, false)] {
+                    actions.push(Action::Send { d, accepted, answered });
                 }
             }
             if delivery.answered.is_some() {
@@ -155,7 +151,7 @@ impl Model for Evidence {
                 RowState::Absent | RowState::Waiting => actions.push(Action::Reserve(d)),
                 RowState::Reserved => actions.push(Action::Doubt(d)),
                 RowState::InDoubt => {
-                    actions.push(Action::LookUp(d));
+                    actions.push(Action::Lookup(d));
                     if (delivery.attempts as usize) < ATTEMPTS {
                         actions.push(Action::Retry(d));
                     }
@@ -168,18 +164,14 @@ impl Model for Evidence {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::LookUp(d) => self.look_up(&mut state, d as usize),
-            Action::Send {
-                d,
-                accepted,
-                answered,
-            } => state.send(d as usize, accepted, answered),
+            Action::Lookup(d) => self.look_up(&mut state, d as usize),
+            Action::Send { d, accepted, answered } => state.send(d as usize, accepted, answered),
             Action::Record(d) => state.deliveries[d as usize].record(),
             Action::Reserve(d) => {
                 let delivery = &mut state.deliveries[d as usize];
                 delivery.state = RowState::Reserved;
                 delivery.attempts += 1;
-                // Whoever held an earlier reservation is gone.
+                // The worker that held an earlier reservation is gone.
                 (delivery.holding, delivery.answered) = (true, None);
             }
             Action::Doubt(d) => state.deliveries[d as usize].state = RowState::InDoubt,
@@ -187,7 +179,7 @@ impl Model for Evidence {
                 let delivery = &mut state.deliveries[d as usize];
                 delivery.state = RowState::Waiting;
                 delivery.earlier_doubt = true;
-                delivery.look_up = LookUp::None;
+                delivery.lookup = Lookup::None;
             }
         }
         Some(state)
@@ -207,54 +199,54 @@ fn bit(message: u8) -> Messages {
 impl Evidence {
     fn look_up(&self, state: &mut State, d: usize) {
         let other = &state.deliveries[1 - d];
-        let not_mine = self.cannot_be_mine(other);
+        let excluded = self.excluded_by(other);
         let delivery = &mut state.deliveries[d];
-        delivery.look_up = match delivery.look_up {
-            LookUp::None if self.rules.ask_first => LookUp::Asked(state.accepted),
-            LookUp::None => LookUp::Read(not_mine),
-            LookUp::Asked(messages) => LookUp::Sifted(messages & !not_mine),
-            LookUp::Read(not_mine) => LookUp::Sifted(state.accepted & !not_mine),
-            LookUp::Sifted(0) => LookUp::None,
-            LookUp::Sifted(messages) => {
-                // One transaction {the row, still in doubt under the same token; the message's own item}.
+        delivery.lookup = match delivery.lookup {
+            Lookup::None if self.rules.ask_first => Lookup::Asked(state.accepted),
+            Lookup::None => Lookup::Read(excluded),
+            Lookup::Asked(messages) => Lookup::Filtered(messages & !excluded),
+            Lookup::Read(excluded) => Lookup::Filtered(state.accepted & !excluded),
+            Lookup::Filtered(0) => Lookup::None,
+            Lookup::Filtered(messages) => {
+                // One transaction {the row, still in doubt under the same token; the item of the message}.
                 let message = messages.trailing_zeros() as u8;
                 if state.claimed & bit(message) == 0 || !self.rules.claim_message {
                     state.claimed |= bit(message);
                     delivery.state = RowState::Sent(message);
-                    delivery.looked_up = true;
+                    delivery.settled_by_lookup = true;
                 }
-                LookUp::None
+                Lookup::None
             }
         };
     }
 
-    fn cannot_be_mine(&self, other: &Delivery) -> Messages {
+    /// Returns the messages that are no evidence because of the other delivery.
+    fn excluded_by(&self, other: &Delivery) -> Messages {
         const ANY: Messages = Messages::MAX;
         let rules = &self.rules;
-        let open = matches!(
-            other.state,
-            RowState::Reserved | RowState::InDoubt | RowState::Waiting
-        );
+        let open = matches!(other.state, RowState::Reserved | RowState::InDoubt | RowState::Waiting);
         match other.state {
-            _ if !rules.another_is_found => 0,
-            _ if open && rules.none_while_another_is_open => ANY,
+            _ if !rules.other_is_found => 0,
+            _ if open && rules.none_while_other_is_open => ANY,
             _ if other.earlier_doubt && rules.earlier_doubt_is_open => ANY,
-            RowState::Sent(message) if rules.not_anothers => bit(message),
+            RowState::Sent(message) if rules.not_of_other => bit(message),
             _ => 0,
         }
     }
 
-    /// What is broken in a state, if anything.
+    /// Returns the promise that is broken in a state, if any.
     pub fn broken(&self, state: &State) -> Option<&'static str> {
         let [first, second] = &state.deliveries;
         let same = first.state == second.state && matches!(first.state, RowState::Sent(_));
-        if same && first.looked_up && second.looked_up {
+        if same && first.settled_by_lookup && second.settled_by_lookup {
             return Some("one message settles two doubts");
         }
-        let anothers = |(d, delivery): (usize, &Delivery)| matches!(delivery.state, RowState::Sent(message) if message as usize / ATTEMPTS != d);
-        let guessed = state.deliveries.iter().enumerate().any(anothers);
-        // While the other is not found, nothing better can be had.
-        (guessed && self.rules.another_is_found).then_some("no guess: another's message")
+        let guessed =
+            state.deliveries.iter().enumerate().any(
+                |(d, delivery)| matches!(delivery.state, RowState::Sent(message) if message as usize / ATTEMPTS != d),
+            );
+        // A lookup that does not find the other delivery cannot tell its messages.
+        (guessed && self.rules.other_is_found).then_some("guessed: message of the other delivery")
     }
 }
 
@@ -273,13 +265,10 @@ impl State {
 }
 
 impl Delivery {
-    /// An answer is proof, whatever has become of the row meanwhile.
+    /// Records an answer. It is a proof, whatever state the row has meanwhile.
     fn record(&mut self) {
         if let Some(message) = self.answered.take()
-            && matches!(
-                self.state,
-                RowState::Reserved | RowState::InDoubt | RowState::Waiting
-            )
+            && matches!(self.state, RowState::Reserved | RowState::InDoubt | RowState::Waiting)
         {
             self.state = RowState::Sent(message);
         }

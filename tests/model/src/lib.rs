@@ -1,11 +1,12 @@
-//! The delivery protocol as a state machine small enough to be searched whole.
+//! The delivery protocol as a state machine small enough to be searched completely.
 //!
-//! [`protocol`] is what happens to one job after it was accepted, [`recovery`] closes any state of it by a worker that comes
-//! to its end, [`evidence`] is what a look-up may conclude where two broadcasts have one text, and [`accept`] is what happens
-//! to requests with one key. What is left out is listed in `shared/README.md`.
+//! - [`protocol`]: everything that happens to one job after its broadcast was accepted.
+//! - [`recovery`]: the run that finishes the job from any of these states.
+//! - [`evidence`]: the conclusions of a lookup where two broadcasts send the same text.
+//! - [`accept`]: requests with the same idempotency key.
 //!
-//! Each rule that the code follows for safety's sake is a field of the model's `Rules`; the tests take them out one by one and
-//! see what breaks.
+//! `shared/README.md` lists what is left out. Each rule that the code follows for safety is a field of the model's `Rules`;
+//! the tests remove the rules one at a time and see what breaks.
 
 pub mod accept;
 pub mod evidence;

@@ -1,7 +1,7 @@
-//! The models searched whole; and searched without each of their rules, to see what it is good for.
+//! Complete searches of the models; and searches without each of their rules, to see what the rule is needed for.
 //!
-//! `cargo test -p model -- --nocapture` prints how many states there were and, where a rule was missing, the shortest way to
-//! the damage.
+//! `cargo test -p model -- --nocapture` prints the number of states and, where a rule is missing, the shortest trace to the
+//! damage.
 
 use std::fmt::Debug;
 use std::time::Instant;
@@ -11,7 +11,6 @@ use model::evidence::{self, Evidence};
 use model::protocol::{Answer, Condition, Protocol, Rules};
 use stateright::{Checker, Model};
 
-/// Everything that can come of a send.
 const ALL_ANSWERS: &[Answer] = &[
     Answer::Accepted,
     Answer::AcceptedUnclearly,
@@ -21,7 +20,7 @@ const ALL_ANSWERS: &[Answer] = &[
     Answer::Skipped,
 ];
 
-/// The shortest way to a state in which a promise is broken, or nothing if there is no such state among all.
+/// Returns the shortest trace to a state in which a promise is broken, or `None` if no state among all is one.
 fn search<M>(name: &str, model: M) -> Option<Vec<M::Action>>
 where
     M: Model + Send + Sync + 'static,
@@ -29,13 +28,13 @@ where
     M::Action: Clone + Debug + PartialEq + Send + Sync + 'static,
 {
     let begun = Instant::now();
-    // One thread: with more of them the way found first need not be the shortest.
+    // One thread: with more of them the trace found first need not be the shortest.
     let checker = model.checker().threads(1).spawn_bfs().join();
     let found = checker.discovery("promises");
     let took = begun.elapsed().as_secs_f64();
     let (states, depth) = (checker.unique_state_count(), checker.max_depth() - 1);
     let Some(path) = found else {
-        assert!(checker.is_done(), "{name}: not searched whole");
+        assert!(checker.is_done(), "{name}: the search is not complete");
         println!("{name}: {states} states, up to {depth} steps, {took:.1} s: nothing is broken");
         return None;
     };
@@ -50,7 +49,7 @@ where
     Some(steps)
 }
 
-fn holds<M>(name: &str, model: M)
+fn assert_holds<M>(name: &str, model: M)
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + std::hash::Hash + PartialEq + Send + Sync + 'static,
@@ -60,9 +59,9 @@ where
     assert!(broken.is_none(), "{name} is broken: {broken:#?}");
 }
 
-/// What is broken at the end of the shortest way, and after how many steps. The recovery run, which often shows the damage,
-/// is not counted among them.
-fn breaks(name: &str, model: Protocol) -> Option<(&'static str, usize)> {
+/// Returns the promise that is broken at the end of the shortest trace, and the length of the trace. The steps of a recovery,
+/// which often shows the damage, are not included.
+fn damage(name: &str, model: Protocol) -> Option<(&'static str, usize)> {
     let steps = search(name, model)?;
     let mut state = model.init_states().remove(0);
     for step in &steps {
@@ -71,6 +70,21 @@ fn breaks(name: &str, model: Protocol) -> Option<(&'static str, usize)> {
     let broken = model.broken(&state)?;
     println!("    {broken}");
     Some((broken, steps.len()))
+}
+
+/// A rule, the smallest search that shows what it is needed for, and the damage without it.
+type Reason = (&'static str, fn(&mut Rules), Protocol, &'static str, usize);
+
+fn assert_reasons(reasons: &[Reason]) {
+    let mut found = Vec::new();
+    let mut expected = Vec::new();
+    for &(name, remove, model, broken, steps) in reasons {
+        let mut rules = Rules::ALL;
+        remove(&mut rules);
+        found.push((name, damage(&format!("without {name}"), Protocol { rules, ..model })));
+        expected.push((name, Some((broken, steps))));
+    }
+    assert_eq!(found, expected);
 }
 
 /// One contact and everything that may happen to it.
@@ -96,312 +110,180 @@ fn two_contacts() -> Protocol {
     }
 }
 
-/// Nobody dies, freezes or answers unclearly; answers of DynamoDB are lost, and hints are doubled.
-fn clear() -> Protocol {
+/// Two contacts of which none may end in doubt: no worker dies or freezes, and every answer of Messenger is clear. Answers of
+/// DynamoDB are lost, and wake-ups are repeated.
+fn no_doubt() -> Protocol {
     Protocol {
-        answers: &[
-            Answer::Accepted,
-            Answer::Never,
-            Answer::Later,
-            Answer::Skipped,
-        ],
+        answers: &[Answer::Accepted, Answer::Never, Answer::Later, Answer::Skipped],
         losses: 2,
         delays: 1,
         retries: 1,
         deaths: false,
-        clear: true,
+        no_doubt: true,
         ..Protocol::new(2, 1)
     }
 }
 
 #[test]
-fn one_contact_and_four_claims() {
-    holds("1 contact × 4 claims, 1 lost answer, retry", one_contact(4));
+fn one_contact_with_four_claims_holds() {
+    assert_holds("1 contact × 4 claims, 1 lost answer, retry", one_contact(4));
 }
 
 #[test]
-fn one_contact_and_two_lost_answers() {
+fn one_contact_with_two_lost_answers_holds() {
     let model = Protocol {
         losses: 2,
         ..one_contact(3)
     };
-    holds("1 contact × 3 claims, 2 lost answers, retry", model);
+    assert_holds("1 contact × 3 claims, 2 lost answers, retry", model);
 }
 
 #[test]
-fn one_contact_resent() {
+fn one_contact_with_resend_holds() {
     let model = Protocol {
         resend: true,
         ..one_contact(4)
     };
-    holds("1 contact × 4 claims, 1 lost answer, retry, resend", model);
+    assert_holds("1 contact × 4 claims, 1 lost answer, retry, resend", model);
 }
 
 #[test]
-fn two_contacts_and_two_claims() {
+fn two_contacts_with_two_claims_hold() {
     let model = Protocol {
         in_flight: 2,
         delays: 1,
         ..two_contacts()
     };
-    holds("2 contacts × 2 claims, 1 lost answer, retry", model);
+    assert_holds("2 contacts × 2 claims, 1 lost answer, retry", model);
 }
 
 #[test]
-fn two_contacts_and_three_claims() {
+fn two_contacts_with_three_claims_hold() {
     let model = Protocol {
         proofs: true,
         ..Protocol::new(2, 3)
     };
-    holds("2 contacts × 3 claims", model);
+    assert_holds("2 contacts × 3 claims", model);
 }
 
 #[test]
-fn two_contacts_resent() {
+fn two_contacts_with_resend_hold() {
     let model = Protocol {
         epochs: 3,
         resend: true,
         retries: 0,
         ..two_contacts()
     };
-    holds("2 contacts × 3 claims, 1 lost answer, resend", model);
+    assert_holds("2 contacts × 3 claims, 1 lost answer, resend", model);
 }
 
 #[test]
-fn three_contacts_and_two_claims() {
+fn three_contacts_with_two_claims_hold() {
     let model = Protocol {
         proofs: true,
         ..Protocol::new(3, 2)
     };
-    holds("3 contacts × 2 claims", model);
+    assert_holds("3 contacts × 2 claims", model);
 }
 
-/// A lost answer of DynamoDB alone costs nobody a certain outcome.
+/// A lost answer of DynamoDB alone makes no outcome uncertain.
 #[test]
-fn nobody_is_in_doubt_without_a_cause() {
-    holds("2 contacts × 1 claim, 2 lost answers, no doubt", clear());
+fn lost_answers_of_dynamodb_cause_no_doubt() {
+    assert_holds("2 contacts × 1 claim, 2 lost answers, no doubt", no_doubt());
 }
 
 #[test]
-fn three_requests_with_one_key() {
+fn three_requests_with_one_key_hold() {
     let model = Accept {
         rules: accept::Rules::ALL,
         requests: 3,
         losses: 2,
     };
-    holds("3 requests with one key, 2 lost answers", model);
+    assert_holds("3 requests with one key, 2 lost answers", model);
 }
 
 #[test]
-fn two_broadcasts_with_one_text() {
+fn two_broadcasts_with_one_text_hold() {
     let rules = evidence::Rules::ALL;
-    holds("2 broadcasts with one text", Evidence { rules });
+    assert_holds("2 broadcasts with one text", Evidence { rules });
 }
 
-/// Each rule is taken out of the smallest search that shows what it is good for.
+#[rustfmt::skip] // A table.
 #[test]
-fn every_rule_has_its_reason() {
-    type Out = fn(&mut Rules);
-    let one = one_contact(2);
-    let retried = one_contact(3);
-    let resent = Protocol {
-        resend: true,
-        retries: 0,
-        ..one_contact(3)
-    };
-    let two_retried = two_contacts();
-    let two_resent = Protocol {
-        resend: true,
-        retries: 0,
-        ..two_contacts()
-    };
-    let rules: [(&str, Out, Protocol, &str, usize); 16] = [
-        (
-            "reserve_if_free",
-            |rules| rules.reserve_if_free = false,
-            one,
-            "never twice",
-            1,
-        ),
-        (
-            "reserve_if_not_newer",
-            |rules| rules.reserve_if_not_newer = false,
-            retried,
-            "conservation: counters",
-            13,
-        ),
-        (
-            "older_is_not_free",
-            |rules| rules.older_is_not_free = false,
-            one,
-            "never twice",
-            2,
-        ),
-        (
-            "older_is_in_doubt",
-            |rules| rules.older_is_in_doubt = false,
-            one,
-            "nobody lost",
-            2,
-        ),
-        (
-            "own_token_is_a_win",
-            |rules| rules.own_token_is_a_win = false,
-            clear(),
-            "in doubt without a cause",
-            4,
-        ),
-        (
-            "record_under_my_token",
-            |rules| rules.record_under_my_token = false,
-            one,
-            "never twice",
-            7,
-        ),
-        (
-            "no_way_back_from_doubt",
-            |rules| rules.no_way_back_from_doubt = false,
-            one,
-            "nobody lost",
-            3,
-        ),
-        (
-            "not_failed_after_doubt",
-            |rules| rules.not_failed_after_doubt = false,
-            retried,
-            "no guess: failed",
-            7,
-        ),
-        (
-            "checkpoint",
-            |rules| rules.checkpoint = Condition::Nothing,
-            one,
-            "conservation: counters",
-            1,
-        ),
-        (
-            "append_with_cursor",
-            |rules| rules.append_with_cursor = false,
-            one,
-            "nobody lost",
-            5,
-        ),
-        (
-            "doubt_as_found",
-            |rules| rules.doubt_as_found = false,
-            one,
-            "conservation: counters",
-            6,
-        ),
-        (
-            "doubt_is_counted",
-            |rules| rules.doubt_is_counted = false,
-            one,
-            "conservation: counters",
-            2,
-        ),
-        (
-            "retry_in_one",
-            |rules| rules.retry_in_one = false,
-            retried,
-            "nobody lost",
-            9,
-        ),
-        (
-            "batch_on_segment_count",
-            |rules| rules.batch_on_segment_count = false,
-            two_retried,
-            "nobody lost",
-            12,
-        ),
-        (
-            "resend_names_rows",
-            |rules| rules.resend_names_rows = false,
-            two_resent,
-            "never twice",
-            9,
-        ),
-        (
-            "no_sender_at_last_look",
-            |rules| rules.no_sender_at_last_look = false,
-            resent,
-            "never twice",
-            8,
-        ),
-    ];
-    let mut found = Vec::new();
-    let mut expected = Vec::new();
-    for (name, out, model, promise, steps) in rules {
-        let mut rules = Rules::ALL;
-        out(&mut rules);
-        let broken = breaks(&format!("without {name}"), Protocol { rules, ..model });
-        found.push((name, broken));
-        expected.push((name, Some((promise, steps))));
-    }
-    assert_eq!(found, expected);
+fn every_rule_of_deliveries_has_its_reason() {
+    let (one, retried) = (one_contact(2), one_contact(3));
+    assert_reasons(&[
+        ("reserve_if_free", |rules| rules.reserve_if_free = false, one, "sent twice", 1),
+        ("reserve_if_not_newer", |rules| rules.reserve_if_not_newer = false, retried, "wrong counters", 13),
+        ("older_is_not_free", |rules| rules.older_is_not_free = false, one, "sent twice", 2),
+        ("older_is_in_doubt", |rules| rules.older_is_in_doubt = false, one, "contact lost", 2),
+        ("own_token_is_a_win", |rules| rules.own_token_is_a_win = false, no_doubt(), "in doubt without a cause", 4),
+        ("record_under_own_token", |rules| rules.record_under_own_token = false, one, "sent twice", 7),
+        ("no_way_back_from_doubt", |rules| rules.no_way_back_from_doubt = false, one, "contact lost", 3),
+        ("not_failed_after_doubt", |rules| rules.not_failed_after_doubt = false, retried, "guessed: failed", 7),
+    ]);
 }
 
-/// That a claim id is never used twice, and that a checkpoint stands on the one before instead of on the epoch alone, each
-/// keep the counters right without the other. Both stay: without claim ids two workers of one epoch put each other's contacts
-/// in doubt.
+#[rustfmt::skip] // A table.
 #[test]
-fn claim_ids_and_checkpoint_ids_stand_in_for_each_other() {
+fn every_rule_of_jobs_has_its_reason() {
+    let (one, retried) = (one_contact(2), one_contact(3));
+    assert_reasons(&[
+        ("checkpoint", |rules| rules.checkpoint = Condition::Nothing, one, "wrong counters", 1),
+        ("append_with_cursor", |rules| rules.append_with_cursor = false, one, "contact lost", 5),
+        ("doubt_as_found", |rules| rules.doubt_as_found = false, one, "wrong counters", 6),
+        ("doubt_is_counted", |rules| rules.doubt_is_counted = false, one, "wrong counters", 2),
+        ("retry_in_one_transaction", |rules| rules.retry_in_one_transaction = false, retried, "contact lost", 9),
+        ("batch_on_segment_count", |rules| rules.batch_on_segment_count = false, two_contacts(), "contact lost", 12),
+    ]);
+}
+
+#[rustfmt::skip] // A table.
+#[test]
+fn every_rule_of_resends_has_its_reason() {
+    let resend = |model| Protocol { resend: true, retries: 0, ..model };
+    let (one, two) = (resend(one_contact(3)), resend(two_contacts()));
+    assert_reasons(&[
+        ("resend_names_rows", |rules| rules.resend_names_rows = false, two, "sent twice", 9),
+        ("no_sender_at_last_lookup", |rules| rules.no_sender_at_last_lookup = false, one, "sent twice", 8),
+    ]);
+}
+
+/// Unique claim ids, and checkpoints conditional on the one before instead of on the epoch alone, each keep the counters right
+/// without the other. Both stay: without claim ids two workers of one epoch put each other's contacts in doubt.
+#[test]
+fn claim_ids_and_checkpoint_ids_replace_each_other() {
+    let without = |unique_claim_ids, checkpoint, model| Protocol {
+        rules: Rules {
+            unique_claim_ids,
+            checkpoint,
+            ..Rules::ALL
+        },
+        ..model
+    };
     let one = Protocol {
         retries: 0,
         ..one_contact(2)
     };
-    let claim_ids = Rules {
-        claim_ids: false,
-        ..Rules::ALL
-    };
-    let checkpoint_ids = Rules {
-        checkpoint: Condition::Epoch,
-        ..Rules::ALL
-    };
-    let neither = Rules {
-        claim_ids: false,
-        ..checkpoint_ids
-    };
 
-    holds(
-        "without claim_ids",
-        Protocol {
-            rules: claim_ids,
-            ..one
-        },
-    );
-    holds(
-        "with checkpoints on the epoch",
-        Protocol {
-            rules: checkpoint_ids,
-            ..one
-        },
-    );
+    assert_holds("without unique_claim_ids", without(false, Condition::LastWrite, one));
+    assert_holds("with checkpoints on the epoch", without(true, Condition::Epoch, one));
 
-    let broken = breaks(
-        "with neither",
-        Protocol {
-            rules: neither,
-            ..one
-        },
-    );
-    assert_eq!(broken, Some(("conservation: counters", 8)));
-    let broken = breaks(
-        "without claim_ids, no doubt",
-        Protocol {
-            rules: claim_ids,
-            ..clear()
-        },
+    let broken = damage("with neither", without(false, Condition::Epoch, one));
+    assert_eq!(broken, Some(("wrong counters", 8)));
+    let broken = damage(
+        "without unique_claim_ids, no doubt",
+        without(false, Condition::LastWrite, no_doubt()),
     );
     assert_eq!(broken, Some(("in doubt without a cause", 5)));
 }
 
 #[test]
 fn every_rule_of_accepting_has_its_reason() {
-    type Out = fn(&mut accept::Rules);
-    let without = |name: &str, out: Out| {
+    type Remove = fn(&mut accept::Rules);
+    let without = |name: &str, remove: Remove| {
         let mut rules = accept::Rules::ALL;
-        out(&mut rules);
+        remove(&mut rules);
         let model = Accept {
             rules,
             requests: 2,
@@ -409,24 +291,19 @@ fn every_rule_of_accepting_has_its_reason() {
         };
         search(&format!("without {name}"), model).map(|steps| steps.len())
     };
+    assert_eq!(without("commit_if_free", |rules| rules.commit_if_free = false), Some(6));
     assert_eq!(
-        without("commit_if_free", |rules| rules.commit_if_free = false),
-        Some(6)
-    );
-    assert_eq!(
-        without("by_time_of_receipt", |rules| rules.by_time_of_receipt =
-            false),
+        without("by_time_of_receipt", |rules| rules.by_time_of_receipt = false),
         Some(8)
     );
     assert_eq!(
-        without("key_outlives_validity", |rules| rules
-            .key_outlives_validity =
-            false),
+        without("key_outlives_validity", |rules| rules.key_outlives_validity = false),
         Some(9)
     );
-    // The commit alone would do; looking first spares the work, and answers before anything that depends on time is checked.
-    assert_eq!(without("look_up", |rules| rules.look_up = false), None);
-    // Begun again, a request would find its own key and be answered with its own broadcast, but as a replay.
+    // The commit alone would do. Reading the key first saves the work, and answers before anything that depends on time is
+    // checked.
+    assert_eq!(without("read_key_first", |rules| rules.read_key_first = false), None);
+    // A request that begins again finds its own key and is answered with its own broadcast, but as a replay.
     assert_eq!(
         without("own_key_is_a_win", |rules| rules.own_key_is_a_win = false),
         None
@@ -435,30 +312,29 @@ fn every_rule_of_accepting_has_its_reason() {
 
 #[test]
 fn every_rule_of_evidence_has_its_reason() {
-    type Out = fn(&mut evidence::Rules);
-    let without = |name: &str, out: Out| {
+    type Remove = fn(&mut evidence::Rules);
+    let without = |name: &str, remove: Remove| {
         let mut rules = evidence::Rules::ALL;
-        out(&mut rules);
+        remove(&mut rules);
         search(&format!("without {name}"), Evidence { rules }).map(|steps| steps.len())
     };
     let ask_first = without("ask_first", |rules| rules.ask_first = false);
-    let not_anothers = without("not_anothers", |rules| rules.not_anothers = false);
-    let none_while_open = without("none_while_another_is_open", |rules| {
-        rules.none_while_another_is_open = false;
+    let not_of_other = without("not_of_other", |rules| rules.not_of_other = false);
+    let none_while_open = without("none_while_other_is_open", |rules| {
+        rules.none_while_other_is_open = false;
     });
-    let earlier_doubt = without("earlier_doubt_is_open", |rules| {
-        rules.earlier_doubt_is_open = false
-    });
+    let earlier_doubt = without("earlier_doubt_is_open", |rules| rules.earlier_doubt_is_open = false);
     assert_eq!(
-        [ask_first, not_anothers, none_while_open, earlier_doubt],
+        [ask_first, not_of_other, none_while_open, earlier_doubt],
         [Some(7), Some(8), Some(7), Some(12)]
     );
 
-    // What the others prevent already; and all that is left where the index does not show the other broadcast.
+    // The other rules already prevent what this one prevents. It is all that is left where the index does not show the other
+    // broadcast.
     let claim_message = without("claim_message", |rules| rules.claim_message = false);
-    let blind = without("another_is_found", |rules| rules.another_is_found = false);
-    let both = without("another_is_found and claim_message", |rules| {
-        (rules.another_is_found, rules.claim_message) = (false, false);
+    let not_found = without("other_is_found", |rules| rules.other_is_found = false);
+    let neither = without("other_is_found and claim_message", |rules| {
+        (rules.other_is_found, rules.claim_message) = (false, false);
     });
-    assert_eq!([claim_message, blind, both], [None, None, Some(11)]);
+    assert_eq!([claim_message, not_found, neither], [None, None, Some(11)]);
 }

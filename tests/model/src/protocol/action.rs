@@ -1,0 +1,219 @@
+//! The actions, and which of them are possible in a state.
+
+use super::job::{end_of, split};
+use super::{JobStatus, Phase, Protocol, RowState, Rules, Slot, State, WORKERS, Worker};
+
+/// The answer to a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    /// The message was accepted, but the answer was lost or unreadable.
+    AcceptedUnclearly,
+    /// The message was not accepted, and no answer says so.
+    Unclear,
+    /// The message will never be accepted for this contact.
+    Never,
+    /// A rate limit, or no connection. It also stands for a worker that finds its reservation too old to send.
+    Later,
+    /// The message was not sent: the contact has opted out.
+    Skipped,
+}
+
+/// `w` is a worker, `c` a contact; `lost` means that the answer to the write is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A wake-up arrives when no lease is in the way any more.
+    Claim {
+        lost: bool,
+    },
+    /// Another wake-up reaches the process that has the claim, and the process takes the claim for the new run's own. Only
+    /// without [`Rules::unique_claim_ids`].
+    Adopt,
+    /// A write of the job is repeated because its answer was lost.
+    RepeatJobWrite {
+        w: u8,
+    },
+    /// One batch of a job command, or its end.
+    CarryOut {
+        w: u8,
+        lost: bool,
+    },
+    /// The next contact of the backlog is reserved.
+    Start {
+        w: u8,
+        due: bool,
+        lost: bool,
+    },
+    RepeatReserve {
+        w: u8,
+        c: u8,
+    },
+    Send {
+        w: u8,
+        c: u8,
+        answer: Answer,
+    },
+    Record {
+        w: u8,
+        c: u8,
+        lost: bool,
+    },
+    Checkpoint {
+        w: u8,
+        lost: bool,
+    },
+    /// The contacts of [`Worker::unappended`] are appended.
+    Append {
+        w: u8,
+    },
+    HandOver {
+        w: u8,
+    },
+    Die {
+        w: u8,
+    },
+    /// A proof that the contact got a message: its echo, or a lookup that finds it.
+    Proof {
+        c: u8,
+    },
+    /// The last lookups for these contacts find nothing, so the job is to send to them again.
+    LookupsFindNothing {
+        set: u8,
+    },
+    /// The operator commands a retry.
+    Retry {
+        in_doubt: bool,
+    },
+}
+
+impl State {
+    /// Collects the actions that are possible.
+    pub(super) fn actions(&self, model: &Protocol, actions: &mut Vec<Action>) {
+        let lossy = [false, true];
+        let lossy = if self.losses > 0 { &lossy[..] } else { &lossy[..1] };
+        if self.job.epoch < model.epochs && self.job.status != JobStatus::Completed {
+            actions.extend(lossy.iter().map(|&lost| Action::Claim { lost }));
+        }
+        let claims = self.job.epoch as usize;
+        if !model.rules.unique_claim_ids && self.job.status == JobStatus::Processing && self.next_worker() == claims {
+            actions.push(Action::Adopt);
+        }
+        for w in 0..WORKERS as u8 {
+            if !matches!(self.workers[w as usize].phase, Phase::NotStarted | Phase::Gone) {
+                self.actions_of(model, w, lossy, actions);
+                if model.deaths {
+                    actions.push(Action::Die { w });
+                }
+            }
+        }
+        if model.proofs {
+            let proven = model.contacts().filter(|&c| self.may_be_proven(c));
+            actions.extend(proven.map(|c| Action::Proof { c }));
+        }
+        if self.job.status == JobStatus::Completed {
+            self.actions_on_completed_job(model, actions);
+        }
+    }
+
+    fn actions_on_completed_job(&self, model: &Protocol, actions: &mut Vec<Action>) {
+        if model.resend {
+            let may_find_nothing = |set: u8| {
+                let mut named = model.contacts().filter(|c| set & (1 << c) != 0);
+                named.all(|c| self.lookup_may_find_nothing(&model.rules, c))
+            };
+            let sets = (1..1 << model.contacts).filter(|&set| may_find_nothing(set));
+            actions.extend(sets.map(|set| Action::LookupsFindNothing { set }));
+        }
+        for (in_doubt, state) in [(false, RowState::Failed), (true, RowState::InDoubt)] {
+            if self.retries > 0 && self.rows.iter().any(|row| row.state == state) {
+                actions.push(Action::Retry { in_doubt });
+            }
+        }
+    }
+
+    /// Collects the actions that are possible for one worker.
+    pub fn actions_of(&self, model: &Protocol, w: u8, lossy: &[bool], actions: &mut Vec<Action>) {
+        let worker = &self.workers[w as usize];
+        for c in model.contacts() {
+            match worker.slots[c as usize] {
+                Slot::Free | Slot::Doubt { .. } | Slot::Finished(_) => {}
+                Slot::Reserving { .. } => actions.push(Action::RepeatReserve { w, c }),
+                Slot::Holding { token } => {
+                    let possible = |answer: &&Answer| **answer != Answer::Later || token < model.attempts;
+                    let answers = model.answers.iter().filter(possible);
+                    actions.extend(answers.map(|&answer| Action::Send { w, c, answer }));
+                }
+                Slot::Ended { .. } => actions.extend(lossy.iter().map(|&lost| Action::Record { w, c, lost })),
+            }
+        }
+        if worker.unsure {
+            actions.push(Action::RepeatJobWrite { w });
+        }
+        if worker.unappended != 0 && !worker.unsure {
+            actions.push(Action::Append { w });
+        }
+        if worker.may_write_job() {
+            self.job_writes_of(model, w, lossy, actions);
+        }
+    }
+
+    fn job_writes_of(&self, model: &Protocol, w: u8, lossy: &[bool], actions: &mut Vec<Action>) {
+        let worker = &self.workers[w as usize];
+        if worker.phase == Phase::CarryingOut {
+            actions.extend(lossy.iter().map(|&lost| Action::CarryOut { w, lost }));
+            return;
+        }
+        if self.has_unwritten(w) {
+            actions.extend(lossy.iter().map(|&lost| Action::Checkpoint { w, lost }));
+        }
+        if worker.cursor == worker.next {
+            actions.push(Action::HandOver { w });
+        }
+        if worker.next < end_of(worker.segments) && worker.in_flight() < model.in_flight as usize {
+            let (_, contact) = split(worker.next);
+            // A backlog holds no contact twice. It may if a rule is missing, and then the second position waits for the first.
+            if worker.slots[contact] == Slot::Free {
+                actions.extend(lossy.iter().map(|&lost| Action::Start { w, due: true, lost }));
+                if self.rows[contact].state == RowState::Waiting && self.delays > 0 {
+                    actions.push(Action::Start {
+                        w,
+                        due: false,
+                        lost: false,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Returns true if an echo may come or a lookup may find the message, and the row is open.
+    fn may_be_proven(&self, c: u8) -> bool {
+        let row = &self.rows[c as usize];
+        let open = match row.state {
+            RowState::Reserved | RowState::InDoubt => true,
+            RowState::Waiting => row.earlier_doubt,
+            RowState::Absent | RowState::Sent | RowState::Failed | RowState::Skipped => false,
+        };
+        open && self.accepted[c as usize] > 0
+    }
+
+    /// Returns true if no message was accepted and, as a resend by policy assumes, no worker is about to send one.
+    fn lookup_may_find_nothing(&self, rules: &Rules, c: u8) -> bool {
+        self.rows[c as usize].state == RowState::InDoubt
+            && self.accepted[c as usize] == 0
+            && !(rules.no_sender_at_last_lookup && self.any_worker_may_send_to(c))
+    }
+
+    fn any_worker_may_send_to(&self, c: u8) -> bool {
+        let may_send =
+            |worker: &Worker| matches!(worker.slots[c as usize], Slot::Reserving { .. } | Slot::Holding { .. });
+        self.workers.iter().any(may_send)
+    }
+
+    /// Returns true if a checkpoint of this worker would change anything.
+    fn has_unwritten(&self, w: u8) -> bool {
+        let worker = &self.workers[w as usize];
+        let first = self.job.next_position(worker.cursor, worker.segments);
+        let passed = first < worker.next && matches!(worker.slots[split(first).1], Slot::Finished(_));
+        passed || worker.slots.iter().any(|slot| matches!(slot, Slot::Doubt { .. }))
+    }
+}

@@ -1,0 +1,71 @@
+//! The rules of the protocol. The code follows all of them; a test removes one to see what it is needed for.
+
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// A row is reserved only if it is absent or waiting.
+    pub reserve_if_free: bool,
+    /// A waiting row is reserved only if its epoch is not above the worker's.
+    pub reserve_if_not_newer: bool,
+    /// A worker that finds a row reserved by an older claim does not send to it again.
+    pub older_is_not_free: bool,
+    /// A worker that finds a row reserved by an older claim puts it in doubt.
+    pub older_is_in_doubt: bool,
+    /// A refusal that shows the worker's own token or id is a win.
+    pub own_token_is_a_win: bool,
+    /// An outcome is recorded only while the row has the worker's token.
+    pub record_under_own_token: bool,
+    /// A row in doubt is not recorded as waiting.
+    pub no_way_back_from_doubt: bool,
+    /// A row is never failed or skipped while an earlier attempt is in doubt.
+    pub not_failed_after_doubt: bool,
+    /// The condition of checkpoints, hand-overs and batches.
+    pub checkpoint: Condition,
+    /// Requeued contacts are appended in the transaction that moves the cursor.
+    pub append_with_cursor: bool,
+    /// Rows are put in doubt each on its own condition; a row that has changed is handled as found.
+    pub doubt_as_found: bool,
+    /// A write that moves a row out of doubt also moves the counters.
+    pub doubt_is_counted: bool,
+    /// A claim id is never used twice.
+    pub unique_claim_ids: bool,
+    /// The rows of a retry change in the transaction that appends their segment.
+    pub retry_in_one_transaction: bool,
+    /// A batch is conditional on the number of segments.
+    pub batch_on_segment_count: bool,
+    /// A resend by policy names its rows.
+    pub resend_names_rows: bool,
+    /// No worker is frozen between reserving and sending at the time of the last lookup: the assumption of a resend by policy.
+    pub no_sender_at_last_lookup: bool,
+}
+
+impl Rules {
+    pub const ALL: Self = Self {
+        reserve_if_free: true,
+        reserve_if_not_newer: true,
+        older_is_not_free: true,
+        older_is_in_doubt: true,
+        own_token_is_a_win: true,
+        record_under_own_token: true,
+        no_way_back_from_doubt: true,
+        not_failed_after_doubt: true,
+        checkpoint: Condition::LastWrite,
+        append_with_cursor: true,
+        doubt_as_found: true,
+        doubt_is_counted: true,
+        unique_claim_ids: true,
+        retry_in_one_transaction: true,
+        batch_on_segment_count: true,
+        resend_names_rows: true,
+        no_sender_at_last_lookup: true,
+    };
+}
+
+/// The condition on which a worker writes its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The id of the claim, checkpoint or hand-over before it.
+    LastWrite,
+    /// The epoch: no other worker has claimed the job since.
+    Epoch,
+    Nothing,
+}

@@ -1,4 +1,4 @@
-"""Asserts of the template, as SAM translates it, what no linter knows. Prints one line for each fault."""
+"""Asserts properties of the template, as SAM translates it, that no linter knows. Prints one line for each fault."""
 
 import json
 import re
@@ -8,9 +8,9 @@ from pathlib import Path
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
-# What AWS forces, or what cannot be known at deployment; everything else names its resources whole.
+# Resources that cannot be known at deployment; all other statements name their resources in full.
 WILDCARDS = {"PageTokens": "/page-tokens/*"}
-# Messenger can neither sign with IAM nor bring a token.
+# Messenger can neither sign with IAM nor present a JWT.
 PUBLIC = {"GET /v1/webhooks/messenger", "POST /v1/webhooks/messenger"}
 SCOPES = {
     "GET /v1/health": None,
@@ -19,9 +19,9 @@ SCOPES = {
     "DELETE /v1/contacts/{contact_id}": "contacts:write",
 }
 EXPIRING = {"BroadcastsTable", "DeliveriesTable"}
-# How long after process-job's time-out a hint comes back: the function may need a moment to be stopped.
+# Seconds from process-job's time-out until a wake-up comes back: the function may need a moment to be stopped.
 VISIBILITY_MARGIN = 30
-# API Gateway waits so long for an HTTP API's integration at most.
+# Seconds that API Gateway waits at most for the integration of an HTTP API.
 API_LIMIT = 30
 
 faults = []
@@ -38,7 +38,7 @@ class NoManagedPolicies:
 
 
 def translated(template):
-    """The template as CloudFormation gets it. Where the code is does not matter here."""
+    """Returns the template as CloudFormation gets it, with placeholders for the code."""
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             name = Path(resource["Properties"]["CodeUri"]).parent.name
@@ -51,7 +51,7 @@ def text(value):
 
 
 def strings(value):
-    """Every string in a value, but for the names of intrinsic functions."""
+    """Yields every string in a value, except the names of intrinsic functions."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -82,7 +82,7 @@ class Template:
         return self.resources[name]["Properties"]
 
     def parameters_in(self, value):
-        """Names of the parameters that a value depends on, through conditions, too."""
+        """Returns the names of the parameters that a value depends on, directly or through conditions."""
         names = set()
         if isinstance(value, dict):
             for function, argument in value.items():
@@ -104,7 +104,7 @@ class Template:
 
 
 def statements(role):
-    """Statements of a role, those under a condition, too."""
+    """Yields the statements of a role, including those under a condition."""
     for policy in role["Properties"].get("Policies", []):
         for statement in policy["PolicyDocument"]["Statement"]:
             yield statement["Fn::If"][1] if "Fn::If" in statement else statement
@@ -122,7 +122,7 @@ def check_roles(template):
             expect(statement["Effect"] == "Allow", f"{where}: not an Allow")
             expect(
                 "NotAction" not in statement and "NotResource" not in statement,
-                f"{where}: by exclusion",
+                f"{where}: grants by exclusion",
             )
             for action in listed(statement.get("Action", "*")):
                 expect("*" not in action, f"{where}: action {action}")
@@ -136,7 +136,7 @@ def check_roles(template):
         own = f"{name.removesuffix('Function')}Role"
         expect(role == {"Fn::GetAtt": [own, "Arn"]}, f"{name}: does not have the role {own}")
     for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
-        expect(not template.of(kind), f"{kind}: permissions stand in the roles only")
+        expect(not template.of(kind), f"{kind}: permissions belong in the roles")
 
 
 def check_routes(template):
@@ -144,7 +144,7 @@ def check_routes(template):
         properties = route["Properties"]
         key = properties["RouteKey"]
         kind = properties.get("AuthorizationType", "NONE")
-        expect(key != "$default", f"{name}: a $default route lets everything through")
+        expect(key != "$default", f"{name}: a $default route lets every path through")
         if key in PUBLIC:
             expect(kind == "NONE", f"{name}: Messenger must reach {key}")
             continue
@@ -184,11 +184,11 @@ def check_time_outs(template):
     integration = template.properties("SendIntegration")["TimeoutInMillis"] / 1000
     expect(
         timeout("SendFunction") < integration <= API_LIMIT,
-        "SendFunction: API Gateway would give up first",
+        "SendFunction: API Gateway would time out first",
     )
     retry = template.properties("EveryMinute")["Target"].get("RetryPolicy", {})
-    expect(retry.get("MaximumRetryAttempts") == 0, "EveryMinute: firings pile up")
-    expect(timeout("ScheduledFunction") <= 60, "ScheduledFunction: firings overlap")
+    expect(retry.get("MaximumRetryAttempts") == 0, "EveryMinute: retries accumulate")
+    expect(timeout("ScheduledFunction") <= 60, "ScheduledFunction: invocations overlap")
 
 
 def check_queues(template):
@@ -206,14 +206,14 @@ def check_queues(template):
         expect(properties.get("SqsManagedSseEnabled") is True, f"{name}: not encrypted")
     denied = text(template.properties("QueuesPolicy"))
     for queue in template.of("AWS::SQS::Queue"):
-        expect(f'["{queue}", "Arn"]' in denied, f"{queue}: not by TLS only")
+        expect(f'["{queue}", "Arn"]' in denied, f"{queue}: not restricted to TLS")
     mapping = template.properties("ProcessJobFunctionHints")
-    expect(mapping["BatchSize"] == 1, "Hints: an invocation is one slice of one job")
+    expect(mapping["BatchSize"] == 1, "Hints: an invocation must be one run of one job")
     expect(
         mapping.get("FunctionResponseTypes") == ["ReportBatchItemFailures"],
-        "Hints: a hint that failed would count as done",
+        "Hints: a failed wake-up would count as done",
     )
-    expect("MaximumConcurrency" in mapping.get("ScalingConfig", {}), "Hints: no limit")
+    expect("MaximumConcurrency" in mapping.get("ScalingConfig", {}), "Hints: no maximum concurrency")
 
 
 def check_tables(template):
@@ -262,7 +262,7 @@ def check_functions(template):
             )
             expect(
                 description <= template.parameters_in(properties["Description"]),
-                f"{name}: Lambda would refuse to publish what has not changed",
+                f"{name}: Lambda would refuse to publish, since the function does not change with these values",
             )
         for variable, value in properties["Environment"]["Variables"].items():
             if variable in ("PAGE_TOKENS", "APP_SECRET", "WEBHOOK_VERIFY_TOKEN"):
@@ -272,7 +272,7 @@ def check_functions(template):
                     f"{name}: {variable} does not name SecureStrings of this stack",
                 )
     for name, group in template.of("AWS::Logs::LogGroup").items():
-        expect("RetentionInDays" in group["Properties"], f"{name}: kept for ever")
+        expect("RetentionInDays" in group["Properties"], f"{name}: no retention")
     # Callers of $LATEST would not be rolled back with the alias.
     alias = lambda name: {"Ref": f"{name}Aliaslive"}
     callers = {
@@ -288,12 +288,12 @@ def check_functions(template):
 
 def check_schedule(template):
     schedule = template.properties("EveryMinute")
-    # A rate of one takes the singular, and there is none in seconds: linters let `rate(60 seconds)` pass.
+    # A rate of one takes the singular, and rates in seconds do not exist; linters accept `rate(60 seconds)` all the same.
     expect(
         schedule["ScheduleExpression"] == "rate(1 minute)",
         f"EveryMinute: {schedule['ScheduleExpression']!r} is not rate(1 minute)",
     )
-    expect(schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}, "EveryMinute: fires late")
+    expect(schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}, "EveryMinute: may be invoked late")
 
 
 def check_alarms(template):
@@ -308,14 +308,14 @@ def check_alarms(template):
     for name, alarm in alarms.items():
         properties = alarm["Properties"]
         expect("TreatMissingData" in properties, f"{name}: missing data is not considered")
-        expect(properties.get("AlarmActions") == [{"Ref": "AlarmsTopic"}], f"{name}: tells nobody")
+        expect(properties.get("AlarmActions") == [{"Ref": "AlarmsTopic"}], f"{name}: does not publish to AlarmsTopic")
         expect(f"${{{name}.Arn}}" in dashboard, f"{name}: not on the dashboard")
         called = properties["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
-        expect(f"`{called}`" in runbook, f"{name}: infra/README.md does not say what to do about `{called}`")
+        expect(f"`{called}`" in runbook, f"{name}: infra/README.md does not describe `{called}`")
 
 
 def check_names(template):
-    """Two stacks fit in one account and Region: what has a name begins with the stack's."""
+    """Asserts that every name begins with the stack's, so that two stacks fit in one account and Region."""
     named = {
         "AWS::DynamoDB::Table": "TableName",
         "AWS::SQS::Queue": "QueueName",
@@ -334,7 +334,7 @@ def check_names(template):
 
 
 def check_skips(source, report):
-    """Each of checkov's skips has a reason, and each is needed."""
+    """Asserts that each of checkov's skips has a reason and is needed."""
     used = {
         (check["resource"].rpartition(".")[2], check["check_id"])
         for check in report["results"]["skipped_checks"]
@@ -374,7 +374,7 @@ def main(arguments):
     else:
         template = Template(json.loads(Path(arguments[2]).read_text()))
         for check in CHECKS:
-            # What is missing altogether is a fault like any other, and does not hide those of other checks.
+            # A missing property is reported as a fault, and does not hide the faults of other checks.
             try:
                 check(template)
             except (KeyError, AttributeError, TypeError) as error:

@@ -1,20 +1,25 @@
-"""The template, really run: deployed by `sam deploy` to MiniStack, with the functions' own binaries as its processes.
+"""Deploys the template by `sam deploy` to MiniStack, with the functions' own binaries as its processes, and sends through it.
 
-Shown: callers are let in or turned away by the routes as they are declared; the roles of the template allow what the functions
-do, since MiniStack asks them; a broadcast goes through API, queue and schedule, and each contact gets one message at the
-sandbox; nothing is sent while `Sending` is `off`, jobs are halted while it is `halt`, and all goes on with `on`; a scheduled
-broadcast is sent when its time has come; an older version works on newer tables; a message that is no hint ends in the
-dead-letter queue; the functions' metrics are in their logs; a second stack, with the other choices of parameters, fits beside
-the first, and its tables outlive it. The runbook's steps are tried: to drain, to stop at once, to rotate a token, to roll back,
-to restore tables without sending anything again, to delete a person's data.
+It shows that:
+- callers are admitted or refused by the routes as they are declared;
+- the template's roles allow what the functions do, since MiniStack checks them;
+- a broadcast passes through API, queue and schedule, and each contact gets one message at the sandbox; a scheduled broadcast is
+  sent when it is due;
+- nothing is sent while `Sending` is `off`, jobs are halted while it is `halt`, and all of it continues with `on`;
+- an older version works on newer tables;
+- a queue message that is no wake-up ends in the dead-letter queue;
+- the functions' metrics are in their logs;
+- a second stack, with the other choices of parameters, fits beside the first, and its tables outlive it;
+- the runbook's steps work: drain, stop at once, rotate a token, roll back, restore tables without sending anything again, delete
+  a person's data.
 
-Not shown, because MiniStack differs from AWS:
-- It listens without TLS, so the queues' policy, which denies that, is taken out of what is deployed.
-- It knows neither throttling at the API nor alarms' actions; logs and metrics of Lambda are kept, not billed.
-- Its clock for visibility is the queue's, so that is shortened for the message that ends in the dead-letter queue: on AWS, and
-  otherwise here, that takes 5 × 150 s.
-- SecureStrings are encrypted by nobody. An origin that CORS lets in by the template is not let in.
-- Tokens of a JWT issuer are not tried, only that none is not let in: there is no issuer here.
+It does not show what MiniStack does differently from AWS:
+- It listens without TLS, so the queues' policy, which requires TLS, is removed from the deployed template.
+- It has neither throttling at the API nor actions of alarms; Lambda's logs and metrics are kept, not billed.
+- The visibility time-out is a property of its queue, so it is shortened for the message that ends in the dead-letter queue. On
+  AWS that takes 5 × 150 s.
+- SecureStrings are not encrypted. The CORS origin of the template is not admitted.
+- There is no JWT issuer, so no valid token is tried, only that a call without one is refused.
 """
 
 import argparse
@@ -47,7 +52,7 @@ STACK = "oncecast"
 REGION = "eu-central-1"
 FUNCTIONS = ("send", "process-job", "scheduled")
 PAGES = ("page-1", "page-2")
-# The runbook's are among them.
+# The runbook's steps are among them.
 STEPS = (
     "webhooks broadcasts schedule drain stop_at_once halt rotate roll_back dead_letter restore forget another_stack logs".split()
 )
@@ -55,7 +60,7 @@ SERVICES = "apigateway,cloudformation,cloudwatch,dynamodb,iam,kms,lambda,logs,s3
 
 
 class Failed(Exception):
-    """Something was not as it should be."""
+    """A check that failed."""
 
 
 def check(condition, what, found=""):
@@ -75,7 +80,7 @@ def free_port():
 
 
 def until(what, seconds, look):
-    """Looks until there is something to see."""
+    """Calls `look` every half second until its result is true, and returns that."""
     end = time.monotonic() + seconds
     while True:
         seen = look()
@@ -87,7 +92,7 @@ def until(what, seconds, look):
 
 
 def http(method, url, body=None, headers=None):
-    """Status and body of an answer, whatever the status."""
+    """Returns the status and body of an answer, whatever the status."""
     data = body.encode() if isinstance(body, str) else body
     request = urllib.request.Request(url, data, headers or {}, method=method)
     try:
@@ -98,7 +103,7 @@ def http(method, url, body=None, headers=None):
 
 
 class Processes:
-    """What was started here, and ends with this."""
+    """The processes started by this run; `stop` ends them."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -117,7 +122,7 @@ class Processes:
 
     def stop(self):
         for process in reversed(self.started):
-            # Each leads a group of its own, to which its functions belong.
+            # Each process leads a group of its own, which includes its functions.
             for number, wait in ((signal.SIGTERM, 12), (signal.SIGKILL, 5)):
                 try:
                     os.killpg(process.pid, number)
@@ -127,7 +132,7 @@ class Processes:
 
 
 class Sandbox:
-    """Messenger's stand-in: the one of the local stack, whose own API and functions stay idle."""
+    """The Messenger sandbox of a local stack, whose own API and functions stay idle."""
 
     def __init__(self, processes, directory, executable):
         self.tokens = {page: secrets.token_hex(16) for page in PAGES}
@@ -165,7 +170,7 @@ class Sandbox:
         return json.loads(text) if text else None
 
     def received(self, text):
-        """How many messages of this text each contact got."""
+        """Returns the number of messages with this text that each contact got."""
         messages = self.control("GET", "messages")
         return Counter(
             message["contact_id"] for message in messages if text in json.dumps(message)
@@ -173,13 +178,13 @@ class Sandbox:
 
 
 class Cloud:
-    """MiniStack, which asks of each caller a signature and of each role a permission."""
+    """MiniStack, which checks each caller's signature and each role's permissions."""
 
     def __init__(self, processes, directory):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.directory = directory
-        # Its root user, by MiniStack's convention.
+        # MiniStack's convention for the root user.
         keys = {"AWS_ACCESS_KEY_ID": "root", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
         self.env = (
             {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -214,7 +219,7 @@ class Cloud:
         return self.session.client(service, endpoint_url=self.url)
 
     def deploy(self, template, stack=STACK, **parameters):
-        """The README's second command. Parameters that are not named keep their values."""
+        """Runs `sam deploy`, as the README does. Parameters that are not named keep their values."""
         command = [ROOT / "target/tools-sam/bin/sam", "deploy", "--template", template]
         command += ["--stack-name", stack, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"]
         command += ["--no-confirm-changeset", "--no-progressbar", "--no-fail-on-empty-changeset"]
@@ -227,7 +232,7 @@ class Cloud:
         return {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
 
     def user(self, name, *allowed):
-        """A caller of the API, allowed these resources of it."""
+        """Creates a caller of the API that may invoke these resources of it."""
         iam = self.client("iam")
         iam.create_user(UserName=name)
         if allowed:
@@ -246,7 +251,7 @@ def answers(url):
 
 
 class Api:
-    """The stack's HTTP API. By path: not everywhere is there a name for `API.execute-api.localhost`."""
+    """The stack's HTTP API, addressed by path, since `API.execute-api.localhost` does not resolve on every machine."""
 
     def __init__(self, cloud, api_id):
         self.base = f"{cloud.url}/_aws/execute-api/{api_id}/$default"
@@ -270,7 +275,7 @@ class Api:
 
 
 def debug_zips(directory):
-    """The zips that cargo-lambda would make, of binaries for development."""
+    """Writes the zips that cargo-lambda would make, with debug binaries."""
     for function in FUNCTIONS:
         path = directory / function / "bootstrap.zip"
         path.parent.mkdir(parents=True)
@@ -283,12 +288,12 @@ def debug_zips(directory):
 
 
 def template_for(directory, zips):
-    """The template with these zips, but for what MiniStack cannot keep to: it has no TLS."""
+    """Writes the template with these zips, without the policy that requires TLS, which MiniStack lacks."""
     text = (ROOT / "infra/template.yaml").read_text()
     text = text.replace("../target/lambda/", f"{zips}/")
     text, taken_out = re.subn(r"  QueuesPolicy:\n(?:    .*\n)+\n", "", text)
     if taken_out != 1 or text.count(f"{zips}/") != len(FUNCTIONS):
-        raise Failed("the template has changed: this does not know it any more")
+        raise Failed("the template has changed, and template_for() no longer fits it: adapt its patterns")
     path = directory / "template.yaml"
     path.write_text(text)
     return path
@@ -328,7 +333,7 @@ class Run:
         )
 
     def send_to_all(self, text, seconds=120):
-        """A broadcast that goes out as it should; its report."""
+        """Sends a broadcast to all contacts, checks that each got it once, and returns its report."""
         _, answer = self.broadcast(text, self.contacts)
         report = self.completed(answer["broadcast_id"], seconds)
         self.check_one_each(text, self.contacts)
@@ -358,18 +363,18 @@ class Run:
         self.caller = self.cloud.user("caller", f"{arn}/*/*/v1/*")
         reader = self.cloud.user("reader", f"{arn}/*/GET/v1/broadcasts*")
         stranger = self.cloud.user("stranger")
-        for who, caller in (("nobody", None), ("a stranger", stranger)):
+        for who, caller in (("an anonymous client", None), ("a user without a policy", stranger)):
             for method, path in (("GET", "/v1/health"), ("POST", "/v1/broadcasts"), ("GET", "/v1/contacts/1")):
                 status, _ = self.api.call(caller, method, path)
-                check(status == 403, f"{who} is turned away from {method} {path}", status)
+                check(status == 403, f"{who} is refused {method} {path}", status)
         status, answer = self.api.call(self.caller, "GET", "/v1/health")
-        check(status == 200, "a caller is let in", f"{status} {answer}")
+        check(status == 200, "a caller is admitted", f"{status} {answer}")
         status, answer = self.api.call(reader, "GET", "/v1/broadcasts")
         check(status == 200, "a reader may read", f"{status} {answer}")
         status, _ = self.api.call(reader, "PUT", "/v1/contacts", {"contacts": []})
-        check(status == 403, "and write nothing", status)
+        check(status == 403, "a reader may not write", status)
         status, _ = self.api.call(self.caller, "GET", "/v1/nothing")
-        check(status == 404, "what is no route is not there", status)
+        check(status == 404, "a path without a route is not found", status)
 
     def webhooks(self):
         say("Messenger's webhooks")
@@ -380,8 +385,8 @@ class Run:
             return self.api.call(None, "GET", f"{path}?{urllib.parse.urlencode(query)}")
 
         status, answer = verify(self.sandbox.verify_token)
-        check((status, answer) == (200, 42), "the verify token is known", f"{status} {answer}")
-        check(verify("another")[0] == 403, "another is not")
+        check((status, answer) == (200, 42), "the verify token is accepted", f"{status} {answer}")
+        check(verify("another")[0] == 403, "another token is refused")
         forged = {"x-hub-signature-256": f"sha256={'0' * 64}"}
         status, _ = self.api.call(None, "POST", path, {"object": "page", "entry": []}, forged)
         check(status == 403, "a forged signature is refused", status)
@@ -401,7 +406,7 @@ class Run:
             for number, id in enumerate(self.contacts)
         ]
         status, answer = self.api.call(self.caller, "PUT", "/v1/contacts", {"contacts": rows})
-        check(status == 200 and answer["upserted"] == 120, "120 contacts on two Pages", f"{status} {answer}")
+        check(status == 200 and answer["upserted"] == 120, "120 contacts on two Pages are imported", f"{status} {answer}")
 
         few = self.contacts[:10]
         status, answer = self.broadcast("inline", few)
@@ -415,22 +420,26 @@ class Run:
         status, answer = self.broadcast("queued", self.contacts + self.contacts[:30])
         check(
             status == 202 and answer["contacts"]["duplicates_removed"] == 30,
-            "a larger one is accepted, without 30 repeated ids",
+            "a larger one is accepted, with 30 repeated ids removed",
             f"{status} {answer}",
         )
         status, again = self.broadcast("queued", self.contacts + self.contacts[:30])
-        check(again.get("broadcast_id") == answer["broadcast_id"], "repeated, it is the same one", f"{status} {again}")
+        check(
+            again.get("broadcast_id") == answer["broadcast_id"],
+            "a repeated request is answered with the same broadcast",
+            f"{status} {again}",
+        )
         report = self.completed(answer["broadcast_id"], 120)
-        check(report["counters"]["sent"] == 120, "it is completed by process-job", report["counters"])
+        check(report["counters"]["sent"] == 120, "process-job completes it", report["counters"])
         self.check_one_each("queued", self.contacts)
 
     def schedule(self):
         say("the schedule")
         due = datetime.now(timezone.utc) + timedelta(seconds=65)
         status, answer = self.broadcast("scheduled", self.contacts, scheduled_at=due.isoformat(timespec="seconds"))
-        check(status == 202 and answer["status"] == "scheduled", "a broadcast for in 65 s", f"{status} {answer}")
-        until("its time has come", 70, lambda: datetime.now(timezone.utc) >= due - timedelta(seconds=1))
-        check(not self.sandbox.received("scheduled"), "nothing is sent before")
+        check(status == 202 and answer["status"] == "scheduled", "a broadcast is scheduled in 65 s", f"{status} {answer}")
+        until("it is due", 70, lambda: datetime.now(timezone.utc) >= due - timedelta(seconds=1))
+        check(not self.sandbox.received("scheduled"), "nothing is sent before it is due")
         self.completed(answer["broadcast_id"], 150)
         self.check_one_each("scheduled", self.contacts)
 
@@ -439,9 +448,9 @@ class Run:
         self.cloud.deploy(self.template, Sending="off")
         _, few = self.broadcast("drained, few", self.contacts[:10])
         _, many = self.broadcast("drained, many", self.contacts)
-        # Longer than the schedule's minute.
+        # Longer than the interval of the schedule.
         time.sleep(70)
-        check(not self.sandbox.received("drained"), "what is accepted is not sent for 70 s")
+        check(not self.sandbox.received("drained"), "an accepted broadcast is not sent for 70 s")
         self.cloud.deploy(self.template, Sending="on")
         for answer in (few, many):
             self.completed(answer["broadcast_id"], 300)
@@ -460,7 +469,7 @@ class Run:
         check(not self.sandbox.received("halted"), "jobs are halted, and nothing is sent")
         self.cloud.deploy(self.template, Sending="on")
         status, _ = self.api.call(self.caller, "POST", f"/v1/broadcasts/{answer['broadcast_id']}/resume")
-        check(status == 202, "and can be resumed", status)
+        check(status == 202, "the jobs can be resumed", status)
         self.completed(answer["broadcast_id"], 300)
         self.check_one_each("halted", self.contacts)
 
@@ -476,12 +485,12 @@ class Run:
         functions.update_alias(FunctionName=name, Name="live", FunctionVersion=live)
 
     def rotate(self):
-        say("a token is rotated, and taken away")
+        say("a token is rotated, and revoked")
         ssm, page = self.cloud.client("ssm"), PAGES[0]
         name = f"/{STACK}/page-tokens/{page}"
 
         def give():
-            """A new token; from here on Messenger refuses the one before, which the functions still have at hand."""
+            """Sets a new token. Messenger then refuses the old one, which the functions still have in their cache."""
             token = secrets.token_hex(16)
             self.sandbox.known_tokens.append(token)
             ssm.put_parameter(Name=name, Value=token, Type="SecureString", Overwrite=True)
@@ -492,7 +501,7 @@ class Run:
 
         ssm.delete_parameter(Name=name)
         self.sandbox.control("DELETE", f"tokens/{page}")
-        _, answer = self.broadcast("taken away", self.contacts)
+        _, answer = self.broadcast("revoked", self.contacts)
         path = f"/v1/broadcasts/{answer['broadcast_id']}"
         report = until(
             "the Page's job is halted",
@@ -500,12 +509,12 @@ class Run:
             lambda: (found := self.report(answer["broadcast_id"]))["status"] == "halted" and found,
         )
         statuses = {job["page_id"]: job["status"] for job in report["jobs"]}
-        check(statuses == {page: "halted", PAGES[1]: "completed"}, "its Page's job is halted, the other goes on", statuses)
+        check(statuses == {page: "halted", PAGES[1]: "completed"}, "the job of its Page is halted, the other completes", statuses)
         give()
         status, answer = self.api.call(self.caller, "POST", f"{path}/resume")
-        check(status == 202, "with a new token it is resumed", f"{status} {answer}")
+        check(status == 202, "with a new token the job is resumed", f"{status} {answer}")
         self.completed(answer["broadcast_id"], 120)
-        self.check_one_each("taken away", self.contacts)
+        self.check_one_each("revoked", self.contacts)
 
     def stop_at_once(self):
         say("stopped at once, without a deployment")
@@ -519,14 +528,14 @@ class Run:
         scheduler.update_schedule(**every_minute, State="DISABLED")
         _, answer = self.broadcast("stopped", self.contacts)
         time.sleep(70)
-        check(not self.sandbox.received("stopped"), "what is accepted is not sent for 70 s")
+        check(not self.sandbox.received("stopped"), "an accepted broadcast is not sent for 70 s")
         functions.update_event_source_mapping(UUID=mapping, Enabled=True)
         scheduler.update_schedule(**every_minute, State="ENABLED")
         self.completed(answer["broadcast_id"], 300)
         self.check_one_each("stopped", self.contacts)
 
     def restore(self):
-        say("tables are restored from a copy that has forgotten a broadcast")
+        say("tables are restored from a copy that does not record a broadcast as sent")
         tables = self.cloud.client("dynamodb")
         names = [f"{STACK}-{table}" for table in ("contacts", "broadcasts", "deliveries")]
 
@@ -554,7 +563,7 @@ class Run:
                 ends = {"Enabled": True, "AttributeName": "expires_at"}
                 tables.update_time_to_live(TableName=name, TimeToLiveSpecification=ends)
         pending = self.report(forgotten["broadcast_id"])["counters"]["pending"]
-        check(pending == 120, "they know of a broadcast, and not that it was sent", pending)
+        check(pending == 120, "the copy holds a broadcast, and not that it was sent", pending)
         self.cloud.deploy(self.template, Sending="halt", InDoubtPolicy="hold")
         until(
             "its jobs are halted",
@@ -583,24 +592,24 @@ class Run:
             )
             return [row for page in found for row in page["Items"]]
 
-        theirs = rows()
-        check(theirs and all(row["status"]["S"] == "sent" for row in theirs), f"{len(theirs)} deliveries are theirs")
-        for row in theirs:
+        found = rows()
+        check(found and all(row["status"]["S"] == "sent" for row in found), f"the contact has {len(found)} deliveries")
+        for row in found:
             tables.delete_item(TableName=table, Key={"job": row["job"], "contact_id": row["contact_id"]})
-        check(not rows(), "and are deleted")
+        check(not rows(), "its deliveries are deleted")
         again = self.report(report["broadcast_id"])
         check(again["counters"] == report["counters"], "the counters stay", again["counters"])
         status, answer = self.broadcast("forgotten", self.contacts)
-        check(answer["contacts"]["unknown_ids"] == [contact], "they are not known any more", f"{status} {answer}")
+        check(answer["contacts"]["unknown_ids"] == [contact], "the contact is unknown", f"{status} {answer}")
         self.completed(answer["broadcast_id"], 120)
-        check(contact not in self.sandbox.received("forgotten"), "and are sent nothing")
+        check(contact not in self.sandbox.received("forgotten"), "nothing is sent to it")
 
     def dead_letter(self):
-        say("a message that is no hint")
+        say("a queue message that is no wake-up")
         sqs = self.cloud.client("sqs")
         jobs, dead = self.outputs["JobsQueueUrl"], self.outputs["DeadLettersUrl"]
         before = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["VisibilityTimeout"])["Attributes"]
-        check(before == {"VisibilityTimeout": "150"}, "the queue hides hints for 150 s", before)
+        check(before == {"VisibilityTimeout": "150"}, "the queue hides wake-ups for 150 s", before)
         sqs.set_queue_attributes(QueueUrl=jobs, Attributes={"VisibilityTimeout": "2"})
         sqs.send_message(QueueUrl=jobs, MessageBody="poison", MessageGroupId="poison", MessageDeduplicationId="1")
 
@@ -634,9 +643,9 @@ class Run:
             AlarmEmail="operator@example.com",
         )
         api = Api(self.cloud, outputs["ApiId"])
-        for who, caller in (("a stranger", None), ("a caller of the first", self.caller)):
+        for who, caller in (("an anonymous client", None), ("a caller of the first stack", self.caller)):
             status, _ = api.call(caller, "GET", "/v1/broadcasts")
-            check(status == 401, f"{who} is not let in without a token", status)
+            check(status == 401, f"{who} is refused without a token", status)
         status, _ = api.call(None, "POST", "/v1/webhooks/messenger", {"object": "page", "entry": []})
         check(status == 403, "without an app secret webhooks are refused", status)
         formation, tables = self.cloud.client("cloudformation"), self.cloud.client("dynamodb")
@@ -658,7 +667,7 @@ class Run:
         known = [*self.sandbox.known_tokens, self.sandbox.app_secret, self.sandbox.verify_token]
         known += ["drained, many", "by version 1"]
         shown = [line for line in lines if any(secret in line for secret in known)]
-        check(not shown, f"no token, secret or text in {len(lines)} of them", shown[:1])
+        check(not shown, f"{len(lines)} log lines hold no token, secret or text", shown[:1])
         refused = [line for line in lines if "AccessDenied" in line or "not authorized" in line]
         check(not refused, "no role was refused anything", refused[:1])
         namespace = f"Oncecast/{STACK}"
@@ -675,12 +684,12 @@ class Run:
 
 
 def stay(cloud, run):
-    """Leaves everything running, with what one needs to look around."""
-    print("\nIt stays until Ctrl-C. In a shell of your own:")
+    """Leaves everything running until Ctrl-C, and prints the variables for a shell."""
+    print("\nEverything runs until Ctrl-C. In another shell:")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         print(f"export {name}={cloud.env[name]}")
     print(f"export CALLER={run.caller.access_key}:{run.caller.secret_key}")
-    print(f"# The API is {run.outputs['ApiUrl']}; where that is no name: curl --connect-to ::127.0.0.1:{cloud.port}", flush=True)
+    print(f"# The API is {run.outputs['ApiUrl']}; if that name does not resolve: curl --connect-to ::127.0.0.1:{cloud.port}", flush=True)
     try:
         signal.pause()
     except KeyboardInterrupt:
@@ -690,12 +699,12 @@ def stay(cloud, run):
 def main():
     parser = argparse.ArgumentParser(prog="infra/ministack")
     parser.add_argument("--zips", default=str(ROOT / "target/lambda"), help="folder of the zips, or `debug`")
-    parser.add_argument("--local", default=str(ROOT / "target/debug/oncecast-local"), help="for its sandbox")
-    parser.add_argument("--stay", action="store_true", help="leave it running, for whoever wants to look at it")
-    parser.add_argument("steps", nargs="*", help="some of them, after the first two")
+    parser.add_argument("--local", default=str(ROOT / "target/debug/oncecast"), help="executable that provides the sandbox")
+    parser.add_argument("--stay", action="store_true", help="leave everything running at the end")
+    parser.add_argument("steps", nargs="*", help="steps to run after the first two; default: all")
     options = parser.parse_args()
 
-    # Whatever ends this, ends what it has started.
+    # SIGTERM must end the started processes, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     directory = Path(tempfile.mkdtemp(prefix="oncecast-ministack-"))
     processes = Processes(directory)

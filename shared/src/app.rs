@@ -1,4 +1,4 @@
-//! What every function is made of: its configuration and its clients, made once per process.
+//! The configuration and the clients that every function needs, built once per process.
 
 use std::time::Duration;
 
@@ -6,31 +6,32 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 
-use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
-use crate::metrics::Metrics;
-use crate::queue::Queue;
-use crate::secrets::{self, Secrets};
+use crate::runtime::clock::Clock;
+use crate::runtime::config::{Config, ConfigError};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::parameters::{ATTEMPT_TIMEOUT, ATTEMPTS, ParameterClient};
+use crate::runtime::queue::Queue;
+use crate::runtime::secrets::{self, Secrets};
 use crate::store::Store;
 
 /// The parts of a running function.
 #[derive(Clone)]
 pub struct App {
-    /// What the environment said.
+    /// The environment's configuration.
     pub config: Config,
     /// The three tables.
     pub store: Store,
-    /// The queue of hints.
+    /// The queue of wake-ups.
     pub queue: Queue,
-    /// Page access tokens, and what the app and Meta both know.
+    /// Page access tokens, the app's secret and the webhooks' verify token.
     pub secrets: Secrets,
-    /// What has been counted, for each function to print at the end of an invocation.
+    /// Counters, which each function prints at the end of an invocation.
     pub metrics: Metrics,
-    /// What time it is.
+    /// The wall clock.
     pub clock: Clock,
 }
 
-/// Why a function cannot start.
+/// The reason why a function cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A variable is missing or wrong.
@@ -42,30 +43,38 @@ pub enum StartError {
 }
 
 impl App {
-    /// The function as this process's environment describes it.
+    /// Builds the parts from this process's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Config`] if a variable is missing or wrong, [`StartError::Secrets`] if a file of secrets cannot be used.
     pub async fn from_env() -> Result<Self, StartError> {
         let config = Config::from_env()?;
-        // 2 s × 3 attempts: a lost answer is asked for again while the invocation still has time.
+        // 2 s × 3 attempts: a call whose answer is lost is repeated while the invocation still has time.
         let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(Duration::from_secs(2))
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .build();
         let aws = aws_config::defaults(BehaviorVersion::latest())
-            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts)
             .load()
             .await;
         let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
         let sqs = aws_sdk_sqs::Client::new(&aws);
-        let ssm = aws_sdk_ssm::Client::new(&aws);
-        Self::new(config, dynamodb, sqs, ssm, Clock::default())
+        let parameters = ParameterClient::new(&aws);
+        Self::new(config, dynamodb, sqs, parameters, Clock::default())
     }
 
-    /// The function as told.
+    /// Builds the parts from a configuration and clients.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Secrets`] if a file of secrets cannot be used.
     pub fn new(
         config: Config,
         dynamodb: aws_sdk_dynamodb::Client,
         sqs: aws_sdk_sqs::Client,
-        ssm: aws_sdk_ssm::Client,
+        parameters: ParameterClient,
         clock: Clock,
     ) -> Result<Self, StartError> {
         let metrics = Metrics::new(config.metrics_namespace.clone());
@@ -73,13 +82,13 @@ impl App {
             store: Store::new(dynamodb, &config, metrics.clone()),
             queue: Queue::new(sqs, &config, metrics.clone()),
             metrics,
-            secrets: Secrets::new(&config, ssm, clock.clone())?,
+            secrets: Secrets::new(&config, parameters, clock.clone())?,
             clock,
             config,
         })
     }
 
-    /// What is left of an invocation that Lambda ends at this time, in milliseconds of the epoch.
+    /// Returns the time left of an invocation whose deadline is given in milliseconds since the Unix epoch.
     pub fn time_left(deadline: u64) -> Duration {
         let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
         Duration::from_millis(deadline.saturating_sub(now))

@@ -1,4 +1,4 @@
-//! A request is accepted once, whole, and for everybody whom it names.
+//! Acceptance of a request: once, whole, and for every contact that it names.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use send::caller::Caller;
 use send::new_broadcast::NewBroadcast;
 use serde_json::json;
 
-use crate::stack::{PAGES, Stack, TEXT, request};
+use crate::fixture::{PAGES, TEXT, TestStack, request};
 
 #[tokio::test]
-async fn one_contact_gets_one_message() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+async fn contact_receives_one_message() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
 
     let id = stack.broadcast(&ids).await;
     let report = stack.finish(&id).await;
@@ -22,17 +22,14 @@ async fn one_contact_gets_one_message() {
     assert_eq!(report["counters"]["sent"], 1);
     assert_eq!(stack.received(&id), [("c00000".to_owned(), 1)].into());
     let message = &stack.sandbox.received()[0];
-    assert_eq!(
-        message.text.as_deref(),
-        Some("Hi Nr c00000, we open at nine.")
-    );
+    assert_eq!(message.text.as_deref(), Some("Hi Nr c00000, we open at nine."));
     assert_eq!(message.page_id, PAGES[0]);
 }
 
 #[tokio::test]
-async fn ids_repeated_in_a_request_get_one_message() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(20).await;
+async fn repeated_ids_receive_one_message() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(20).await;
     let repeated = [&ids[..], &ids[5..15], &ids[..1]].concat();
 
     let answer = stack.post(&request(&repeated)).await;
@@ -46,8 +43,8 @@ async fn ids_repeated_in_a_request_get_one_message() {
 }
 
 #[tokio::test]
-async fn each_contact_is_sent_to_by_their_own_page() {
-    let stack = Stack::start().await;
+async fn each_contact_is_sent_to_by_its_own_page() {
+    let stack = TestStack::start().await;
     let mut ids = Vec::new();
     for page in PAGES {
         let of_page: Vec<_> = (0..5).map(|n| format!("{page}-{n}")).collect();
@@ -72,52 +69,40 @@ async fn each_contact_is_sent_to_by_their_own_page() {
             .map(|(page, sent)| (page, sent))
     );
     for message in stack.sandbox.received() {
-        assert!(
-            message.contact_id.starts_with(&message.page_id),
-            "{message:?}"
-        );
+        assert!(message.contact_id.starts_with(&message.page_id), "{message:?}");
     }
 }
 
 #[tokio::test]
-async fn who_is_unknown_or_opted_out_is_counted_and_named() {
-    let stack = Stack::start().await;
-    let mut ids = stack.contacts(3).await;
-    let opted_out =
-        json!({"contacts": [{"contact_id": ids[2], "page_id": PAGES[0], "opted_out": true}]});
-    stack
-        .call("PUT", "/v1/contacts", None, Some(&opted_out))
-        .await;
-    ids.push("nobody".to_owned());
+async fn unknown_and_opted_out_contacts_are_reported() {
+    let stack = TestStack::start().await;
+    let mut ids = stack.import_contacts(3).await;
+    let opted_out = json!({"contacts": [{"contact_id": ids[2], "page_id": PAGES[0], "opted_out": true}]});
+    stack.call("PUT", "/v1/contacts", None, Some(&opted_out)).await;
+    ids.push("unknown".to_owned());
 
     let answer = stack.post(&request(&ids)).await;
     let none = stack.post(&request(&ids[2..])).await;
 
     let contacts = &answer.body["contacts"];
-    assert_eq!(
-        (&contacts["accepted"], &contacts["opted_out"]),
-        (&json!(2), &json!(1))
-    );
+    assert_eq!((&contacts["accepted"], &contacts["opted_out"]), (&json!(2), &json!(1)));
     assert_eq!(
         (&contacts["unknown"], &contacts["unknown_ids"]),
-        (&json!(1), &json!(["nobody"]))
+        (&json!(1), &json!(["unknown"]))
     );
     assert_eq!(none.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]
-async fn a_double_click_is_one_broadcast() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(3).await;
+async fn double_click_creates_one_broadcast() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
     let reversed: Vec<_> = ids.iter().rev().cloned().collect();
 
     let first = stack.post(&request(&ids)).await;
     let second = stack.post(&request(&reversed)).await;
 
-    assert_eq!(
-        (second.status, second.replayed),
-        (StatusCode::ACCEPTED, true)
-    );
+    assert_eq!((second.status, second.replayed), (StatusCode::ACCEPTED, true));
     assert_eq!(second.broadcast_id(), first.broadcast_id());
     assert_eq!(second.body["duplicates_prevented"]["replay"], 1);
     assert_eq!(second.body["contacts"], first.body["contacts"]);
@@ -128,9 +113,9 @@ async fn a_double_click_is_one_broadcast() {
 }
 
 #[tokio::test]
-async fn concurrent_requests_with_one_key_are_one_broadcast() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(50).await;
+async fn concurrent_requests_with_one_key_create_one_broadcast() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(50).await;
     let body = request(&ids);
 
     let (a, b, c) = tokio::join!(
@@ -139,13 +124,7 @@ async fn concurrent_requests_with_one_key_are_one_broadcast() {
         stack.post_with_key("k", &body)
     );
 
-    assert_eq!(
-        [&a, &b, &c]
-            .iter()
-            .filter(|answer| !answer.replayed)
-            .count(),
-        1
-    );
+    assert_eq!([&a, &b, &c].iter().filter(|answer| !answer.replayed).count(), 1);
     assert_eq!(
         (a.broadcast_id(), b.broadcast_id()),
         (b.broadcast_id(), c.broadcast_id())
@@ -156,9 +135,9 @@ async fn concurrent_requests_with_one_key_are_one_broadcast() {
 }
 
 #[tokio::test]
-async fn a_key_stays_with_its_first_body() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(2).await;
+async fn request_key_is_bound_to_its_first_body_until_it_expires() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(2).await;
     let first = stack.post_with_key("k", &request(&ids)).await;
 
     let other = stack.post_with_key("k", &request(&ids[..1])).await;
@@ -173,9 +152,9 @@ async fn a_key_stays_with_its_first_body() {
 }
 
 #[tokio::test]
-async fn a_repetition_is_answered_before_its_time_is_checked() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+async fn replay_is_answered_before_scheduled_time_is_validated() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
     let at = stack.app.clock.now() + Duration::from_secs(60);
     let body = json!({"contact_ids": ids, "message": {"text": TEXT}, "scheduled_at": at});
     let first = stack.post_with_key("k", &body).await;
@@ -191,17 +170,17 @@ async fn a_repetition_is_answered_before_its_time_is_checked() {
     assert_eq!(new.status, StatusCode::BAD_REQUEST);
 }
 
-/// CHECKED 10: received while the key was valid, looked up when it no longer is.
+/// CHECKED 10: the key is valid when the request is received, and no longer when it is looked up.
 #[tokio::test]
-async fn a_request_that_waited_at_the_door_while_its_key_expired_is_a_repetition() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+async fn request_received_before_key_expiry_is_a_replay() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
     let first = stack.post(&request(&ids)).await;
     let received = stack.app.clock.now() + Duration::from_secs(290);
 
     stack.advance(Duration::from_secs(330));
     let new = NewBroadcast::parse(&request(&ids)).unwrap();
-    let caller = Caller::anybody();
+    let caller = Caller::unauthenticated();
     let second = accept(&stack.app, &caller, new, None, received);
     let second = second.await.unwrap();
 

@@ -1,4 +1,4 @@
-//! Whatever is sent wrongly gets a clear and complete answer; nothing is stored, nothing is sent, nothing dies.
+//! Invalid requests: each gets a clear and complete answer; nothing is stored or sent, and no function fails.
 
 use std::cell::RefCell;
 use std::panic::Location;
@@ -10,19 +10,19 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-use shared::ids::BroadcastId;
+use shared::domain::ids::BroadcastId;
 
-use crate::stack::{PAGES, Stack, TEXT, request};
+use crate::fixture::{PAGES, TEXT, TestStack, request};
 
-/// The key of a request that was accepted before.
+/// The idempotency key of an accepted request.
 const USED_KEY: &str = "used";
 
-/// A request, the status that it gets, and the fields that the answer names.
+/// An invalid request, the status that it gets, and the fields that the answer names.
 struct Case {
     request: Request<Body>,
     status: u16,
     fields: Vec<&'static str>,
-    /// Where it stands in this file.
+    /// The line of this file that makes the case.
     line: u32,
 }
 
@@ -49,7 +49,7 @@ fn import(content_type: &str, body: impl Into<Body>) -> Request<Body> {
     request.body(body.into()).unwrap()
 }
 
-/// A request without a body.
+/// Returns a request without a body.
 fn bare(method: &str, path: &str) -> Request<Body> {
     let request = Request::builder().method(method).uri(path);
     request.body(Body::empty()).unwrap()
@@ -65,7 +65,7 @@ fn case(request: Request<Body>, status: u16, fields: &[&'static str]) -> Case {
     }
 }
 
-/// A good request, but for these fields.
+/// Returns a request that is valid without these changes.
 #[track_caller]
 fn wrong(change: Value, fields: &[&'static str]) -> Case {
     let mut body = request(&["ana".to_owned()]);
@@ -75,7 +75,7 @@ fn wrong(change: Value, fields: &[&'static str]) -> Case {
     case(post(body.to_string()), 400, fields)
 }
 
-/// Bodies that are no request at all, or no file of contacts.
+/// Returns bodies that are not a request, or not a file of contacts.
 fn wrong_bodies() -> Vec<Case> {
     let too_large = || vec![b' '; 4 * 1024 * 1024 + 1];
     let json = |body: &str| import("application/json", body.to_owned());
@@ -114,24 +114,20 @@ fn wrong_bodies() -> Vec<Case> {
         ),
         case(import("text/csv", too_large()), 413, &[]),
         case(import("application/json", too_large()), 413, &[]),
-        case(
-            import("text/plain", "contact_id,page_id\nben,p\n"),
-            415,
-            &[],
-        ),
+        case(import("text/plain", "contact_id,page_id\nben,p\n"), 415, &[]),
         case(bare("PUT", "/v1/contacts"), 415, &[]),
     ]
 }
 
-/// What is not there, or does not take what is asked of it. `known` is there.
+/// Returns requests for resources that do not exist, or with methods and parameters that they do not take. `known` exists.
 fn wrong_paths(known: &BroadcastId) -> Vec<Case> {
     let unknown = BroadcastId::random();
     let get = |path: String| bare("GET", &path);
     let mut cases = vec![
         case(bare("GET", "/v2"), 404, &[]),
-        case(bare("GET", "/v1/contacts/nobody"), 404, &[]),
+        case(bare("GET", "/v1/contacts/unknown"), 404, &[]),
         case(bare("GET", "/v1/contacts/%FF"), 404, &[]),
-        case(bare("DELETE", "/v1/contacts/nobody"), 404, &[]),
+        case(bare("DELETE", "/v1/contacts/unknown"), 404, &[]),
         case(bare("POST", "/v1/contacts"), 405, &[]),
         case(bare("DELETE", "/v1/broadcasts"), 405, &[]),
         case(get(format!("/v1/broadcasts/{known}/resume")), 405, &[]),
@@ -141,11 +137,7 @@ fn wrong_paths(known: &BroadcastId) -> Vec<Case> {
         cases.extend([
             case(get(format!("/v1/broadcasts/{id}")), 404, &[]),
             case(get(format!("/v1/broadcasts/{id}/deliveries")), 404, &[]),
-            case(
-                bare("POST", &format!("/v1/broadcasts/{id}/resume")),
-                404,
-                &[],
-            ),
+            case(bare("POST", &format!("/v1/broadcasts/{id}/resume")), 404, &[]),
         ]);
     }
     let broadcasts = "/v1/broadcasts";
@@ -177,7 +169,7 @@ fn wrong_broadcasts() -> Vec<Case> {
         case(with_key(&["two words"]), 400, &["Idempotency-Key"]),
         case(with_key(&["one", "two"]), 400, &["Idempotency-Key"]),
         case(with_key(&[USED_KEY]), 422, &[]),
-        case(post(request(&["nobody".to_owned()]).to_string()), 422, &[]),
+        case(post(request(&["unknown".to_owned()]).to_string()), 422, &[]),
         wrong(json!({"size": 1, "a/b": 2}), &["/a~1b", "/size"]),
         wrong(
             json!({"size": 1, "message": {"text": "{{ nickname }}"}}),
@@ -187,10 +179,7 @@ fn wrong_broadcasts() -> Vec<Case> {
         wrong(ids(100_001), &["/contact_ids"]),
         wrong(json!({"contact_ids": "ana"}), &["/contact_ids"]),
         wrong(json!({"contact_ids": null}), &["/contact_ids"]),
-        wrong(
-            json!({"contact_ids": null, "audience": null}),
-            &["/contact_ids"],
-        ),
+        wrong(json!({"contact_ids": null, "audience": null}), &["/contact_ids"]),
         wrong(json!({"audience": {"page_id": "page-1"}}), &["/audience"]),
         wrong(
             json!({"contact_ids": null, "audience": {"page_id": "page-1"}}),
@@ -206,10 +195,7 @@ fn wrong_broadcasts() -> Vec<Case> {
         wrong(id("a b"), &["/contact_ids/1"]),
         wrong(json!({"message": "hello"}), &["/message"]),
         wrong(json!({"message": {}}), &["/message"]),
-        wrong(
-            json!({"message": {"text": "a", "attachment": {}}}),
-            &["/message"],
-        ),
+        wrong(json!({"message": {"text": "a", "attachment": {}}}), &["/message"]),
         wrong(
             json!({"message": {"attachment": {"type": "song", "payload": {}}}}),
             &["/message/attachment/type"],
@@ -250,10 +236,7 @@ fn wrong_broadcasts() -> Vec<Case> {
             text("{% for a in 'x' * 9999 %}{% for b in 'x' * 9999 %}{% endfor %}{% endfor %}"),
             &["/message/text"],
         ),
-        wrong(
-            text(&format!("{{# {} #}}x", "x".repeat(20_000))),
-            &["/message/text"],
-        ),
+        wrong(text(&format!("{{# {} #}}x", "x".repeat(20_000))), &["/message/text"]),
         wrong(json!({"messaging_type": "SPAM"}), &["/messaging_type"]),
         wrong(json!({"messaging_type": 1}), &["/messaging_type"]),
         wrong(
@@ -265,15 +248,9 @@ fn wrong_broadcasts() -> Vec<Case> {
             json!({"messaging_type": "MESSAGE_TAG", "tag": "ACCOUNT_UPDATE"}),
             &["/tag"],
         ),
-        wrong(
-            json!({"messaging_type": "MESSAGE_TAG", "tag": "NONSENSE"}),
-            &["/tag"],
-        ),
+        wrong(json!({"messaging_type": "MESSAGE_TAG", "tag": "NONSENSE"}), &["/tag"]),
         wrong(json!({"tag": "HUMAN_AGENT"}), &["/tag"]),
-        wrong(
-            json!({"notification_type": "LOUD"}),
-            &["/notification_type"],
-        ),
+        wrong(json!({"notification_type": "LOUD"}), &["/notification_type"]),
         wrong(at("2020-01-01T09:00:00Z"), &["/scheduled_at"]),
         wrong(at("2099-01-01T09:00:00Z"), &["/scheduled_at"]),
         wrong(at("2030-01-01T09:00:00"), &["/scheduled_at"]),
@@ -283,20 +260,20 @@ fn wrong_broadcasts() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn each_fault_has_its_status_and_its_field_and_leaves_nothing_behind() {
-    let stack = Stack::start().await;
+async fn invalid_request_is_rejected_with_status_and_field_and_stores_nothing() {
+    let stack = TestStack::start().await;
     let ana = ["ana".to_owned()];
     stack.import(PAGES[0], &ana).await;
     let later = stack.app.clock.now() + Duration::from_secs(3_600);
     let mut body = request(&ana);
     body["scheduled_at"] = json!(later);
     let known = stack.post_with_key(USED_KEY, &body).await.broadcast_id();
-    let stored = stack.stored().await;
+    let stored = stack.stored_items().await;
 
     let cases = [wrong_bodies(), wrong_paths(&known), wrong_broadcasts()];
     for case in cases.into_iter().flatten() {
         let line = case.line;
-        let answer = stack.raw(case.request).await;
+        let answer = stack.send_raw(case.request).await;
 
         let problem: Value = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!(answer.status(), case.status, "line {line}: {problem}");
@@ -306,15 +283,15 @@ async fn each_fault_has_its_status_and_its_field_and_leaves_nothing_behind() {
         let errors = problem["errors"].as_array().unwrap().iter();
         let fields: Vec<_> = errors.map(|error| &error["field"]).collect();
         assert_eq!(fields, case.fields, "line {line}: {problem}");
-        assert_eq!(stack.stored().await, stored, "line {line}");
+        assert_eq!(stack.stored_items().await, stored, "line {line}");
     }
     assert!(stack.receive().await.is_none());
     assert_eq!(stack.sandbox.received_count(), 0);
 }
 
 #[tokio::test]
-async fn whom_a_broadcast_is_for_is_to_be_said_once() {
-    let stack = Stack::start().await;
+async fn contact_ids_and_audience_are_mutually_exclusive() {
+    let stack = TestStack::start().await;
     let both = json!({"contact_ids": ["ana"], "audience": {"page_id": "page-1"}});
     let neither = json!({});
     let not_yet = json!({"audience": {"page_id": "page-1"}});
@@ -336,7 +313,7 @@ async fn whom_a_broadcast_is_for_is_to_be_said_once() {
     }
 }
 
-/// JSON that is often nearly right: names that are known, values of all kinds.
+/// Generates JSON that is often almost valid: known names, values of all types.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -374,26 +351,20 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 40, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map(name.clone(), inner, 0..8)
-                .prop_map(|map| map.into_iter().collect()),
+            prop::collection::btree_map(name.clone(), inner, 0..8).prop_map(|map| map.into_iter().collect()),
         ]
     })
 }
 
-/// Bytes that are often CSV but for a few places.
+/// Generates bytes that are often CSV with a few edits.
 fn any_csv() -> impl Strategy<Value = Vec<u8>> {
-    const GOOD: &[u8] =
-        b"contact_id,page_id,first_name,tags,opted_out,last_interaction_at,attributes.city\n\
+    const VALID: &[u8] = b"contact_id,page_id,first_name,tags,opted_out,last_interaction_at,attributes.city\n\
         ana,page-1,\"Ana \"\"Sa\"\", jr.\",vip;new,true,2026-11-01T09:00:00+08:00,Porto\n\
         ben,page-2,\"Ben\n\",,,,\n";
     let byte = || prop_oneof![any::<u8>(), select(b",;\"\r\n =x\0\xEF\xBB\xBF".to_vec())];
-    let edit = (
-        any::<Index>(),
-        0_usize..10,
-        prop::collection::vec(byte(), 0..6),
-    );
+    let edit = (any::<Index>(), 0_usize..10, prop::collection::vec(byte(), 0..6));
     let edited = prop::collection::vec(edit, 0..5).prop_map(|edits| {
-        let mut file = GOOD.to_vec();
+        let mut file = VALID.to_vec();
         for (at, removed, written) in edits {
             let at = at.index(file.len() + 1);
             let end = file.len().min(at + removed);
@@ -404,30 +375,26 @@ fn any_csv() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![prop::collection::vec(byte(), 0..200), edited]
 }
 
-/// Makes so many requests, to a stack with one broadcast: none may make the function fail, and what is refused leaves
-/// nothing behind.
-fn no_request_does_harm<S: Strategy>(
-    requests: u32,
-    inputs: S,
-    request: impl Fn(&BroadcastId, S::Value) -> Request<Body>,
-) {
+/// Sends this many generated requests to a stack with one broadcast: none may cause a server error, and a refused request
+/// must store nothing.
+fn check_requests<S: Strategy>(requests: u32, inputs: S, request: impl Fn(&BroadcastId, S::Value) -> Request<Body>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    let stack = runtime.block_on(Stack::start());
+    let stack = runtime.block_on(TestStack::start());
     let id = runtime.block_on(async {
-        let ids = stack.contacts(1).await;
+        let ids = stack.import_contacts(1).await;
         stack.broadcast(&ids).await
     });
-    let stored = RefCell::new(runtime.block_on(stack.stored()));
+    let stored = RefCell::new(runtime.block_on(stack.stored_items()));
     let mut runner = TestRunner::new(Config::with_cases(requests));
     let result = runner.run(&inputs, |input| {
         let request = request(&id, input);
-        let answer = runtime.block_on(stack.raw(request));
+        let answer = runtime.block_on(stack.send_raw(request));
         prop_assert!(!answer.status().is_server_error(), "{answer:?}");
-        let now = runtime.block_on(stack.stored());
+        let now = runtime.block_on(stack.stored_items());
         if !answer.status().is_success() {
             prop_assert_eq!(&now, &*stored.borrow());
         }
@@ -439,8 +406,8 @@ fn no_request_does_harm<S: Strategy>(
 }
 
 #[test]
-fn no_json_does_harm() {
-    no_request_does_harm(400, (any_json(), any::<bool>()), |_, (body, contacts)| {
+fn arbitrary_json_causes_no_server_error() {
+    check_requests(400, (any_json(), any::<bool>()), |_, (body, contacts)| {
         if contacts {
             import("application/json", body.to_string())
         } else {
@@ -450,14 +417,14 @@ fn no_json_does_harm() {
 }
 
 #[test]
-fn no_csv_does_harm() {
-    no_request_does_harm(400, any_csv(), |_, file| import("text/csv", file));
+fn arbitrary_csv_causes_no_server_error() {
+    check_requests(400, any_csv(), |_, file| import("text/csv", file));
 }
 
 #[test]
-fn no_path_or_query_does_harm() {
+fn arbitrary_path_or_query_causes_no_server_error() {
     let part = "[a-zA-Z0-9_=&?%~.+-]{0,12}";
-    no_request_does_harm(300, (part, part, 0_u8..4), |id, (a, b, shape)| {
+    check_requests(300, (part, part, 0_u8..4), |id, (a, b, shape)| {
         let path = match shape {
             0 => format!("/v1/{a}/{b}"),
             1 => format!("/v1/broadcasts/{a}/{b}"),

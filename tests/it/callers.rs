@@ -1,4 +1,4 @@
-//! Who may call: each caller has request keys of their own, and a token may be limited to some Pages.
+//! Callers: each has its own request keys, and a token may be limited to some Pages.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use axum::http::{Method, Request, StatusCode};
 use local::clients;
 use serde_json::{Value, json};
 
-use crate::proxy::{self, Call};
-use crate::stack::{Answer, Endpoints, PAGES, Services, Stack, request};
+use crate::fixture::proxy::{self, ProxiedCall};
+use crate::fixture::{ApiResponse, Endpoints, PAGES, Services, TestStack, request};
 
-/// As API Gateway tells of a call that is signed with IAM.
+/// Returns API Gateway's description of a caller that signs with IAM.
 fn signed_by(user_id: &str) -> Value {
     json!({"iam": {
         "accessKey": "ASIA", "accountId": "111122223333", "callerId": user_id, "cognitoIdentity": null,
@@ -20,12 +20,12 @@ fn signed_by(user_id: &str) -> Value {
     }})
 }
 
-/// As API Gateway tells of a call with a token.
+/// Returns API Gateway's description of a caller with a JWT.
 fn bearing(claims: Value) -> Value {
     json!({"jwt": {"claims": claims, "scopes": ["broadcasts:write"]}})
 }
 
-/// A token for these Pages.
+/// Returns the description of a caller whose token is limited to these Pages.
 fn limited_to(pages: &str) -> Value {
     bearing(json!({"iss": "https://issuer", "sub": "partner", "pages": pages}))
 }
@@ -33,11 +33,11 @@ fn limited_to(pages: &str) -> Value {
 const PAGES_CLAIM: (&str, &str) = ("PAGES_CLAIM", "pages");
 
 #[tokio::test]
-async fn each_caller_has_request_keys_of_their_own() {
+async fn each_caller_has_its_own_request_keys() {
     let claims = |issuer: &str, subject: &str| bearing(json!({"iss": issuer, "sub": subject}));
     let client = |id: &str| bearing(json!({"iss": "https://a", "client_id": id}));
     let (role, another_role) = (signed_by("AROAAPP:i-1"), signed_by("AROAOTHER:i-1"));
-    // Who is the same caller as the first of them, and who is another.
+    // The last value: the second is the same caller as the first.
     let cases = [
         ("sessions of a role", &role, signed_by("AROAAPP:i-2"), true),
         ("a role and another", &role, another_role.clone(), false),
@@ -48,7 +48,7 @@ async fn each_caller_has_request_keys_of_their_own() {
             signed_by("1111:ben"),
             false,
         ),
-        ("a role and nobody in particular", &role, Value::Null, false),
+        ("a role and an unauthenticated caller", &role, Value::Null, false),
         (
             "tokens of one subject",
             &claims("https://a", "s"),
@@ -81,17 +81,15 @@ async fn each_caller_has_request_keys_of_their_own() {
             false,
         ),
     ];
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
     for (n, (case, first, second, same)) in cases.into_iter().enumerate() {
         for key in [Some(format!("key-{n}")), None] {
             let mut body = request(&ids);
             body["message"]["text"] = json!(format!("{case} {key:?}"));
             let post = async |caller: &Value, body: &Value| {
                 let call = ("POST", "/v1/broadcasts");
-                stack
-                    .call_by(caller, call, key.as_deref(), Some(body))
-                    .await
+                stack.call_as(caller, call, key.as_deref(), Some(body)).await
             };
 
             let answers = [post(first, &body).await, post(&second, &body).await];
@@ -104,7 +102,7 @@ async fn each_caller_has_request_keys_of_their_own() {
                 assert_eq!(
                     status,
                     StatusCode::UNPROCESSABLE_ENTITY,
-                    "their own: {case}"
+                    "the key is not the first caller's: {case}"
                 );
             }
         }
@@ -112,9 +110,9 @@ async fn each_caller_has_request_keys_of_their_own() {
 }
 
 #[tokio::test]
-async fn whoever_cannot_be_told_from_others_is_refused() {
-    let stack = Stack::with(&[PAGES_CLAIM]).await;
-    let ids = stack.contacts(1).await;
+async fn unidentifiable_caller_is_forbidden() {
+    let stack = TestStack::start_with(&[PAGES_CLAIM]).await;
+    let ids = stack.import_contacts(1).await;
     for caller in [
         signed_by(""),
         json!({"iam": {}}),
@@ -131,22 +129,22 @@ async fn whoever_cannot_be_told_from_others_is_refused() {
             (("PUT", "/v1/contacts"), Some(import)),
             (("GET", "/v1/contacts/c00000"), None),
         ] {
-            let answer = stack.call_by(&caller, call, None, body.as_ref()).await;
+            let answer = stack.call_as(&caller, call, None, body.as_ref()).await;
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{caller} {call:?}");
         }
     }
 }
 
-/// Everything that one may ask about another's Page.
+/// Covers every request that could read or change another Page.
 #[tokio::test]
-async fn a_token_that_is_limited_to_some_pages_reaches_no_other() {
-    let stack = Stack::with(&[PAGES_CLAIM]).await;
+async fn page_limited_token_reaches_no_other_page() {
+    let stack = TestStack::start_with(&[PAGES_CLAIM]).await;
     let (mine, theirs) = (PAGES[0], PAGES[1]);
-    let me = limited_to(&format!("[{mine} page-9]"));
+    let limited = limited_to(&format!("[{mine} page-9]"));
     let owner = signed_by("AROAOWNER:1");
     let call = async |caller: &Value, call: (&str, &str), body: Value| {
         let body = Some(&body).filter(|body| !body.is_null());
-        stack.call_by(caller, call, None, body).await
+        stack.call_as(caller, call, None, body).await
     };
     let contact = |id: &str, page: &str| json!({"contact_id": id, "page_id": page});
     let import = |contacts: Value| json!({"contacts": contacts});
@@ -158,14 +156,14 @@ async fn a_token_that_is_limited_to_some_pages_reaches_no_other() {
         let ids: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
         request(&ids)
     };
-    let ids_of = |answers: [Answer; 3]| answers.map(|answer| answer.broadcast_id());
+    let ids_of = |answers: [ApiResponse; 3]| answers.map(|answer| answer.broadcast_id());
     let [of_mine, of_theirs, of_both] = ids_of([
         call(&owner, post, to(&["ana"])).await,
         call(&owner, post, to(&["ben"])).await,
         call(&owner, post, to(&["ana", "ben"])).await,
     ]);
 
-    // Contacts: neither read, nor changed, nor moved away or here, nor forgotten.
+    // Contacts of another Page are neither read, changed, moved to or from it, nor deleted.
     let put = ("PUT", "/v1/contacts");
     for (contacts, status) in [
         (json!([contact("carl", mine)]), StatusCode::OK),
@@ -178,10 +176,10 @@ async fn a_token_that_is_limited_to_some_pages_reaches_no_other() {
             StatusCode::FORBIDDEN,
         ),
     ] {
-        let answer = call(&me, put, import(contacts.clone())).await;
+        let answer = call(&limited, put, import(contacts.clone())).await;
         assert_eq!(answer.status, status, "{contacts}: {answer:?}");
     }
-    for (id, by_me, page) in [
+    for (id, status, page) in [
         ("ana", StatusCode::OK, json!(mine)),
         ("carl", StatusCode::OK, json!("page-9")),
         ("ben", StatusCode::NOT_FOUND, json!(theirs)),
@@ -189,21 +187,14 @@ async fn a_token_that_is_limited_to_some_pages_reaches_no_other() {
         ("emil", StatusCode::NOT_FOUND, Value::Null),
     ] {
         let path = format!("/v1/contacts/{id}");
-        assert_eq!(
-            call(&me, ("GET", &path), Value::Null).await.status,
-            by_me,
-            "{id}"
-        );
+        assert_eq!(call(&limited, ("GET", &path), Value::Null).await.status, status, "{id}");
         let seen = call(&owner, ("GET", &path), Value::Null).await;
         assert_eq!(seen.body["page_id"], page, "{id}");
     }
-    for (id, status) in [
-        ("ben", StatusCode::NOT_FOUND),
-        ("carl", StatusCode::NO_CONTENT),
-    ] {
+    for (id, status) in [("ben", StatusCode::NOT_FOUND), ("carl", StatusCode::NO_CONTENT)] {
         let path = format!("/v1/contacts/{id}");
         assert_eq!(
-            call(&me, ("DELETE", &path), Value::Null).await.status,
+            call(&limited, ("DELETE", &path), Value::Null).await.status,
             status,
             "{id}"
         );
@@ -211,16 +202,16 @@ async fn a_token_that_is_limited_to_some_pages_reaches_no_other() {
     let ben = call(&owner, ("GET", "/v1/contacts/ben"), Value::Null).await;
     assert_eq!(ben.status, StatusCode::OK);
 
-    // Broadcasts: theirs are nobody to me, and nothing that concerns them is there.
-    let mine_alone = call(&me, post, to(&["ana", "ben"])).await;
+    // Contacts of another Page are unknown in a request, and broadcasts of another Page do not exist.
+    let mine_alone = call(&limited, post, to(&["ana", "ben"])).await;
     assert_eq!(mine_alone.body["contacts"]["unknown_ids"], json!(["ben"]));
     assert_eq!(mine_alone.body["contacts"]["accepted"], 1);
-    let nobody = call(&me, post, to(&["ben"])).await;
-    assert_eq!(nobody.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let none = call(&limited, post, to(&["ben"])).await;
+    assert_eq!(none.status, StatusCode::UNPROCESSABLE_ENTITY);
     for (id, seen) in [(&of_mine, true), (&of_theirs, false), (&of_both, false)] {
         for (method, rest) in [("GET", ""), ("GET", "/deliveries"), ("POST", "/resume")] {
             let path = format!("/v1/broadcasts/{id}{rest}");
-            let status = call(&me, (method, &path), Value::Null).await.status;
+            let status = call(&limited, (method, &path), Value::Null).await.status;
             assert_eq!(status.is_success(), seen, "{method} {path}: {status}");
             assert!(seen || status == StatusCode::NOT_FOUND);
         }
@@ -228,7 +219,7 @@ async fn a_token_that_is_limited_to_some_pages_reaches_no_other() {
     let (mut listed, mut parts, mut cursor) = (BTreeSet::new(), 0, String::new());
     loop {
         let path = format!("/v1/broadcasts?limit=1{cursor}");
-        let part = call(&me, ("GET", &path), Value::Null).await.body;
+        let part = call(&limited, ("GET", &path), Value::Null).await.body;
         let items = part["items"].as_array().unwrap().iter();
         listed.extend(items.map(|item| item["broadcast_id"].as_str().unwrap().to_owned()));
         parts += 1;
@@ -241,17 +232,17 @@ async fn a_token_that_is_limited_to_some_pages_reaches_no_other() {
     assert_eq!(listed, expected.map(|id| id.to_string()).into());
     assert!(
         parts >= 4,
-        "{parts}: hidden ones are left out of parts, and hide none behind them"
+        "{parts} parts: a part without visible broadcasts must not end the list"
     );
 }
 
-/// Whose a contact is may change between looking and writing.
+/// The contact's Page may change between the check and the write.
 #[tokio::test]
-async fn a_contact_that_is_moved_away_meanwhile_is_not_taken_back() {
+async fn concurrent_move_to_another_page_is_not_overwritten() {
     for before in [Some(PAGES[0]), None] {
         let services = Services::start().await;
         let database = services.endpoints.dynamodb.clone();
-        let hook = move |call: Call| {
+        let hook = move |call: ProxiedCall| {
             let moving = clients::dynamodb(&database).put_item();
             let asked: Value = serde_json::from_str(&call.body()).unwrap();
             let table = asked["RequestItems"].as_object();
@@ -262,27 +253,27 @@ async fn a_contact_that_is_moved_away_meanwhile_is_not_taken_back() {
                 .item("contact_id", text("ben"))
                 .item("page_id", text(PAGES[1]));
             async move {
-                let is_look = call.name().ends_with("BatchGetItem");
-                let answer = call.carry_out().await;
-                if is_look {
+                let is_check = call.name().ends_with("BatchGetItem");
+                let answer = call.forward().await;
+                if is_check {
                     moving.send().await.unwrap();
                 }
                 answer
             }
         };
         let endpoints = Endpoints {
-            dynamodb: proxy::between(&services.endpoints.dynamodb, hook).await,
+            dynamodb: proxy::start(&services.endpoints.dynamodb, hook).await,
             ..services.endpoints.clone()
         };
-        let stack = Stack::over(services, &endpoints, &[PAGES_CLAIM]).await;
+        let stack = TestStack::start_on(services, &endpoints, &[PAGES_CLAIM]).await;
         if let Some(page) = before {
             stack.import(page, &["ben".to_owned()]).await;
         }
 
         let import = json!({"contacts": [{"contact_id": "ben", "page_id": PAGES[0]}]});
         let put = ("PUT", "/v1/contacts");
-        let me = limited_to(PAGES[0]);
-        let answer = stack.call_by(&me, put, None, Some(&import)).await;
+        let limited = limited_to(PAGES[0]);
+        let answer = stack.call_as(&limited, put, None, Some(&import)).await;
 
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{before:?}");
         let ben = stack.call("GET", "/v1/contacts/ben", None, None).await;
@@ -290,46 +281,32 @@ async fn a_contact_that_is_moved_away_meanwhile_is_not_taken_back() {
     }
 }
 
-/// Without the variable a token reaches every Page, as a signature always does.
 #[tokio::test]
-async fn without_a_claim_to_limit_them_tokens_reach_every_page() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+async fn token_reaches_every_page_without_pages_claim() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
     let id = stack.broadcast(&ids).await;
     let path = format!("/v1/broadcasts/{id}");
 
-    let answer = stack
-        .call_by(&limited_to("[page-2]"), ("GET", &path), None, None)
-        .await;
+    let answer = stack.call_as(&limited_to("[page-2]"), ("GET", &path), None, None).await;
 
     assert_eq!(answer.status, StatusCode::OK);
 }
 
-/// The template declares each of them: what is not in this list does not reach the function.
+/// The template declares the routes of this list: a route that is missing here does not reach the function.
 #[tokio::test]
-async fn the_list_of_routes_is_whole() {
-    let stack = Stack::start().await;
+async fn route_list_is_complete() {
+    let stack = TestStack::start().await;
     let routes: BTreeSet<_> = send::routes().into_iter().map(|(route, _)| route).collect();
-    let paths: BTreeSet<_> = routes
-        .iter()
-        .map(|route| route.split_once(' ').unwrap().1)
-        .collect();
+    let paths: BTreeSet<_> = routes.iter().map(|route| route.split_once(' ').unwrap().1).collect();
 
     for path in paths {
-        for method in [
-            Method::GET,
-            Method::PUT,
-            Method::POST,
-            Method::DELETE,
-            Method::PATCH,
-        ] {
-            let request = Request::builder()
-                .method(&method)
-                .uri(path.replace(['{', '}'], ""));
-            let answer = stack.raw(request.body(Body::empty()).unwrap()).await;
-            let is_there = answer.status() != StatusCode::METHOD_NOT_ALLOWED;
+        for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
+            let request = Request::builder().method(&method).uri(path.replace(['{', '}'], ""));
+            let answer = stack.send_raw(request.body(Body::empty()).unwrap()).await;
+            let exists = answer.status() != StatusCode::METHOD_NOT_ALLOWED;
             let route = format!("{method} {path}");
-            assert_eq!(is_there, routes.contains(&*route), "{route}");
+            assert_eq!(exists, routes.contains(&*route), "{route}");
         }
     }
 }

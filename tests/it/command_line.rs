@@ -1,41 +1,41 @@
-//! The local stack as its user starts it: by its commands, with what they print, log and exit with.
+//! The commands of the local stack: their output, log and exit status.
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use local::clients;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::up::{EXECUTABLE, Up};
+use crate::fixture::up::{EXECUTABLE, UpProcess};
 
-const TOKEN: &str = "EAAB-a-token-that-nobody-may-see";
-const APP_SECRET: &str = "an-app-secret-that-nobody-may-see";
-const VERIFY_TOKEN: &str = "a-verify-token-that-nobody-may-see";
-const TEXT: &str = "a-text-that-nobody-may-see";
+const TOKEN: &str = "EAAB-a-token-that-must-not-leak";
+const APP_SECRET: &str = "an-app-secret-that-must-not-leak";
+const VERIFY_TOKEN: &str = "a-verify-token-that-must-not-leak";
+const TEXT: &str = "a-text-that-must-not-be-logged";
 
-fn file_of(text: &str) -> NamedTempFile {
+fn file_with(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file
 }
 
-/// Everything that one can do with it, and everything that it leaves: log, metrics, answers, items.
+/// Exercises the API, the webhooks and Messenger's errors, and searches the log, the metrics, the answers and the items.
 #[tokio::test]
-async fn no_secret_is_in_any_log_item_or_answer_and_no_text_in_any_log() {
-    let tokens = file_of(&json!({"page-1": TOKEN}).to_string());
-    let (app_secret, verify_token) = (file_of(APP_SECRET), file_of(VERIFY_TOKEN));
-    let named = |file: &NamedTempFile| format!("file:{}", file.path().display());
-    let up = Up::start(
+async fn no_secret_leaks_and_no_text_is_logged() {
+    let tokens = file_with(&json!({"page-1": TOKEN}).to_string());
+    let (app_secret, verify_token) = (file_with(APP_SECRET), file_with(VERIFY_TOKEN));
+    let by_path = |file: &NamedTempFile| format!("file:{}", file.path().display());
+    let up = UpProcess::start(
         &["--page-tokens", tokens.path().to_str().unwrap()],
         &[
             ("RUST_LOG", "trace"),
             ("METRICS_NAMESPACE", "Oncecast/test"),
             ("DOUBT_CHECK_SECONDS", "2"),
-            ("APP_SECRET", &named(&app_secret)),
-            ("WEBHOOK_VERIFY_TOKEN", &named(&verify_token)),
+            ("APP_SECRET", &by_path(&app_secret)),
+            ("WEBHOOK_VERIFY_TOKEN", &by_path(&verify_token)),
         ],
     );
     let sandbox = up.address("summary").replace("/summary", "");
@@ -79,26 +79,17 @@ async fn no_secret_is_in_any_log_item_or_answer_and_no_text_in_any_log() {
         assert_eq!(ended(id, "completed").await["counters"][outcome], 2);
     }
     fault(json!("reset"), "ana").await;
-    ended(
-        &post(&["ana"], &format!("{TEXT}, unanswered")).await,
-        "completed",
-    )
-    .await;
+    ended(&post(&["ana"], &format!("{TEXT}, unanswered")).await, "completed").await;
     let quoting = json!({"error": {"code": 190, "message": format!("Malformed token {TOKEN}")}});
     fault(quoting, "ben").await;
     ended(&post(&["ben"], &format!("{TEXT}, refused")).await, "halted").await;
     for token in [VERIFY_TOKEN, "another"] {
         let query = format!("hub.mode=subscribe&hub.challenge=7&hub.verify_token={token}");
-        call(
-            "GET",
-            &format!("/v1/webhooks/messenger?{query}"),
-            Value::Null,
-        )
-        .await;
+        call("GET", &format!("/v1/webhooks/messenger?{query}"), Value::Null).await;
     }
     call("POST", "/v1/webhooks/messenger", json!({"text": TEXT})).await;
-    let looked = |lines: &[String]| lines.iter().any(|line| line.contains("DoubtsLeft"));
-    while !looked(&up.printed()) {
+    let has_looked_up = |lines: &[String]| lines.iter().any(|line| line.contains("DoubtsLeft"));
+    while !has_looked_up(&up.printed()) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let dynamodb = clients::dynamodb(&up.address("DynamoDB"));
@@ -118,10 +109,9 @@ async fn no_secret_is_in_any_log_item_or_answer_and_no_text_in_any_log() {
         "contact worked on",
         "delivery stays in doubt",
     ] {
-        let there = log.contains(expected);
         assert!(
-            there,
-            "{expected} is not in the log: it would prove nothing"
+            log.contains(expected),
+            "{expected} is not in the log, which then proves nothing"
         );
     }
     assert!(items.contains(TEXT) && printed.contains("JobsHalted"));
@@ -139,11 +129,11 @@ async fn no_secret_is_in_any_log_item_or_answer_and_no_text_in_any_log() {
 }
 
 #[test]
-fn what_keeps_it_from_starting_is_said_in_one_line() {
+fn startup_error_names_its_cause() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let no_json = file_of("page-1: token");
-    let no_strings = file_of(r#"{"page-1": 5}"#);
+    let no_json = file_with("page-1: token");
+    let no_strings = file_with(r#"{"page-1": 5}"#);
     let path = |file: &NamedTempFile| file.path().to_str().unwrap().to_owned();
     let cases = [
         (vec!["--port".to_owned(), port.clone()], port.as_str(), 1),
@@ -152,21 +142,10 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
             "/no/such/file",
             1,
         ),
+        (vec!["--page-tokens".to_owned(), path(&no_json)], "JSON object", 1),
+        (vec!["--page-tokens".to_owned(), path(&no_strings)], "JSON object", 1),
         (
-            vec!["--page-tokens".to_owned(), path(&no_json)],
-            "JSON object",
-            1,
-        ),
-        (
-            vec!["--page-tokens".to_owned(), path(&no_strings)],
-            "JSON object",
-            1,
-        ),
-        (
-            vec![
-                "--graph-url".to_owned(),
-                "https://graph.facebook.com/v25.0".to_owned(),
-            ],
+            vec!["--graph-url".to_owned(), "https://graph.facebook.com/v25.0".to_owned()],
             "--page-tokens",
             1,
         ),
@@ -178,9 +157,7 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
     ];
     for (arguments, expected, status) in cases {
         let Output {
-            status: ended,
-            stderr,
-            ..
+            status: ended, stderr, ..
         } = Command::new(EXECUTABLE)
             .arg("up")
             .args(
@@ -197,11 +174,16 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
     }
 }
 
-/// The README's first command.
+/// The first command of the README.
 #[test]
-fn the_demo_ends_well() {
-    for (arguments, killed) in [(&["demo"][..], "2"), (&["demo", "--faults"], "4")] {
-        let demo = Command::new(EXECUTABLE).args(arguments).output().unwrap();
+fn demo_succeeds() {
+    let demos = [(&["demo"][..], "2"), (&["demo", "--faults"], "4")].map(|(arguments, killed)| {
+        let mut demo = Command::new(EXECUTABLE);
+        demo.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        (demo.spawn().unwrap(), killed)
+    });
+    for (demo, killed) in demos {
+        let demo = demo.wait_with_output().unwrap();
 
         let (report, errors) = (
             String::from_utf8_lossy(&demo.stdout),
@@ -213,15 +195,11 @@ fn the_demo_ends_well() {
             let line = lines.find(|line| line.trim().starts_with(name)).unwrap();
             line.split_whitespace().last().unwrap()
         };
-        for name in [
-            "contacts that got two",
-            "contacts missed",
-            "contacts reported wrongly",
-        ] {
+        for name in ["contacts that got two", "contacts missed", "contacts reported wrongly"] {
             assert_eq!(figure(name), "0", "{report}");
         }
         assert_eq!(figure("Processes killed"), killed, "{report}");
-        // Whoever got the message is known to have got it.
+        // Every received message is recorded as sent.
         assert_eq!(figure("sent"), figure("messages received"), "{report}");
     }
 }

@@ -1,56 +1,45 @@
-//! Contacts come in by JSON and by CSV under one set of rules, keep what nobody changed, and go when they are deleted.
+//! Contacts: imported as JSON or CSV under one set of rules, merged with the stored values, and deleted completely.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::stack::{Answer, PAGES, Stack, request};
+use crate::fixture::{ApiResponse, PAGES, TestStack, request};
 
-async fn import_csv(stack: &Stack, file: &str) -> Answer {
+async fn import_csv(stack: &TestStack, file: &str) -> ApiResponse {
     stack.import_as("text/csv", file.to_owned()).await
 }
 
-async fn contact(stack: &Stack, id: &str) -> Value {
-    let answer = stack
-        .call("GET", &format!("/v1/contacts/{id}"), None, None)
-        .await;
+async fn contact(stack: &TestStack, id: &str) -> Value {
+    let answer = stack.call("GET", &format!("/v1/contacts/{id}"), None, None).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     answer.body
 }
 
-async fn delete(stack: &Stack, id: &str) -> Answer {
-    stack
-        .call("DELETE", &format!("/v1/contacts/{id}"), None, None)
-        .await
+async fn delete(stack: &TestStack, id: &str) -> ApiResponse {
+    stack.call("DELETE", &format!("/v1/contacts/{id}"), None, None).await
 }
 
-fn fields(answer: &Answer) -> Vec<&str> {
+fn fields(answer: &ApiResponse) -> Vec<&str> {
     let errors = answer.body["errors"].as_array().unwrap();
-    errors
-        .iter()
-        .map(|error| error["field"].as_str().unwrap())
-        .collect()
+    errors.iter().map(|error| error["field"].as_str().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn contacts_are_imported_all_or_none_and_merge() {
-    let stack = Stack::start().await;
+async fn import_is_atomic_and_merges() {
+    let stack = TestStack::start().await;
     let put = |contacts: Value| {
         let stack = &stack;
         async move {
             stack
-                .call(
-                    "PUT",
-                    "/v1/contacts",
-                    None,
-                    Some(&json!({"contacts": contacts})),
-                )
+                .call("PUT", "/v1/contacts", None, Some(&json!({"contacts": contacts})))
                 .await
         }
     };
     let ana = json!({"contact_id": "ana", "page_id": "p", "first_name": "Ana", "tags": ["vip"], "attributes": {"city": "Porto", "age": 40}});
     assert_eq!(put(json!([ana])).await.body, json!({"upserted": 1}));
 
-    let bad = put(json!([{"contact_id": "ben", "page_id": "p"}, {"contact_id": "eve", "page_id": "p q", "nick": 1}])).await;
+    let bad =
+        put(json!([{"contact_id": "ben", "page_id": "p"}, {"contact_id": "eve", "page_id": "p q", "nick": 1}])).await;
     let fields: Vec<_> = bad.body["errors"]
         .as_array()
         .unwrap()
@@ -61,21 +50,16 @@ async fn contacts_are_imported_all_or_none_and_merge() {
     let ben = stack.call("GET", "/v1/contacts/ben", None, None).await;
     assert_eq!(ben.status, StatusCode::NOT_FOUND);
 
-    put(json!([{"contact_id": "ana", "page_id": "p", "last_name": "Sá", "tags": null, "attributes": {"city": null}}])).await;
+    put(json!([{"contact_id": "ana", "page_id": "p", "last_name": "Sá", "tags": null, "attributes": {"city": null}}]))
+        .await;
     let ana = stack.call("GET", "/v1/contacts/ana", None, None).await.body;
-    assert_eq!(
-        (&ana["first_name"], &ana["last_name"]),
-        (&json!("Ana"), &json!("Sá"))
-    );
-    assert_eq!(
-        (&ana["tags"], &ana["attributes"]),
-        (&json!([]), &json!({"age": 40}))
-    );
+    assert_eq!((&ana["first_name"], &ana["last_name"]), (&json!("Ana"), &json!("Sá")));
+    assert_eq!((&ana["tags"], &ana["attributes"]), (&json!([]), &json!({"age": 40})));
 }
 
 #[tokio::test]
-async fn a_contact_that_the_table_would_not_take_is_refused_whole() {
-    let stack = Stack::start().await;
+async fn import_rejects_values_that_the_table_cannot_store() {
+    let stack = TestStack::start().await;
     let ben = json!({"contact_id": "ben", "page_id": "p"});
     for attributes in [
         json!({"n": 1e300}),
@@ -86,12 +70,7 @@ async fn a_contact_that_the_table_would_not_take_is_refused_whole() {
     ] {
         let ana = json!({"contact_id": "ana", "page_id": "p", "attributes": attributes});
         let answer = stack
-            .call(
-                "PUT",
-                "/v1/contacts",
-                None,
-                Some(&json!({"contacts": [ben, ana]})),
-            )
+            .call("PUT", "/v1/contacts", None, Some(&json!({"contacts": [ben, ana]})))
             .await;
 
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{attributes}");
@@ -111,8 +90,8 @@ async fn a_contact_that_the_table_would_not_take_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn a_file_says_what_json_says() {
-    let stack = Stack::start().await;
+async fn csv_import_equals_json_import() {
+    let stack = TestStack::start().await;
     let ana = json!({
         "contact_id": "ana", "page_id": "p", "first_name": "Ana \"Sá\", jr.", "last_name": "de\nSousa",
         "tags": ["vip", "new"], "opted_out": true, "last_interaction_at": "2026-11-01T09:00:00+08:00",
@@ -124,12 +103,7 @@ async fn a_file_says_what_json_says() {
         p,eve,Eve,,,false,,,\r\n";
 
     let by_json = stack
-        .call(
-            "PUT",
-            "/v1/contacts",
-            None,
-            Some(&json!({"contacts": [ana]})),
-        )
+        .call("PUT", "/v1/contacts", None, Some(&json!({"contacts": [ana]})))
         .await;
     let by_csv = stack.import_as("Text/CSV; charset=utf-8", file).await;
 
@@ -146,8 +120,8 @@ async fn a_file_says_what_json_says() {
 }
 
 #[tokio::test]
-async fn an_empty_cell_keeps_what_is_stored() {
-    let stack = Stack::start().await;
+async fn empty_cell_keeps_the_stored_value() {
+    let stack = TestStack::start().await;
     let header = "contact_id,page_id,first_name,last_name,tags,opted_out,last_interaction_at,attributes.city";
     let full = "ana,p,Ana,Sá,vip,true,2026-11-01T01:00:00Z,Porto";
     import_csv(&stack, &format!("{header}\n{full}\n")).await;
@@ -157,11 +131,7 @@ async fn an_empty_cell_keeps_what_is_stored() {
 
     assert_eq!(answer.body, json!({"upserted": 1}));
     assert_eq!(contact(&stack, "ana").await, before);
-    import_csv(
-        &stack,
-        "contact_id,page_id,first_name,attributes.age\nana,p,Anna,40",
-    )
-    .await;
+    import_csv(&stack, "contact_id,page_id,first_name,attributes.age\nana,p,Anna,40").await;
     let after = contact(&stack, "ana").await;
     assert_eq!(
         (&after["first_name"], &after["last_name"]),
@@ -171,18 +141,14 @@ async fn an_empty_cell_keeps_what_is_stored() {
 }
 
 #[tokio::test]
-async fn an_import_opts_nobody_back_in_by_leaving_it_out() {
-    let stack = Stack::start().await;
+async fn import_without_opted_out_keeps_the_opt_out() {
+    let stack = TestStack::start().await;
     let ids = ["ana".to_owned()];
     import_csv(&stack, "contact_id,page_id,opted_out\nana,page-1,true").await;
 
     stack.import(PAGES[0], &ids).await;
     import_csv(&stack, "contact_id,page_id,first_name\nana,page-1,Ana").await;
-    import_csv(
-        &stack,
-        "contact_id,page_id,opted_out\nana,page-1,\nben,page-1,false",
-    )
-    .await;
+    import_csv(&stack, "contact_id,page_id,opted_out\nana,page-1,\nben,page-1,false").await;
     let refused = stack.post(&request(&ids)).await;
     import_csv(&stack, "contact_id,page_id,opted_out\nana,page-1,false").await;
     let accepted = stack.post(&request(&ids)).await;
@@ -192,8 +158,8 @@ async fn an_import_opts_nobody_back_in_by_leaving_it_out() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_file_is_said_by_line_and_column_and_nothing_is_stored() {
-    let stack = Stack::start().await;
+async fn csv_errors_name_line_and_column_and_store_nothing() {
+    let stack = TestStack::start().await;
     let cases: [(&[u8], &[&str]); 18] = [
         (b"", &["line 1"]),
         (b"contact_id,page_id\n\n", &["line 2"]),
@@ -231,7 +197,7 @@ async fn what_is_wrong_with_a_file_is_said_by_line_and_column_and_nothing_is_sto
             b"contact_id,page_id,first_name\nana,p\nben,p,Ben,1\n",
             &["line 2", "line 3"],
         ),
-        // Lines are counted as an editor does, whatever their ends, and whatever is quoted or blank.
+        // Lines are counted as an editor counts them: with any line end, with quoted line breaks and with blank lines.
         (
             b"\xef\xbb\xbfcontact_id,page_id,first_name,opted_out\r\nana,p,\"A\r\nB\",true\r\n\r\nben,p,Ben,yes\r\neve,p,Eve,1",
             &["line 5, column opted_out", "line 6, column opted_out"],
@@ -247,7 +213,7 @@ async fn what_is_wrong_with_a_file_is_said_by_line_and_column_and_nothing_is_sto
             b"page_id,contact_id\np,ana\np,ben\np,ana\n",
             &["line 4, column contact_id"],
         ),
-        // Not closed: the reader would take the rest of the file for a name.
+        // The quote is not closed: the reader would read the rest of the file as a name.
         (
             b"contact_id,page_id,first_name\nana,p,\"Ana\nben,p,Ben\n",
             &["line 2, column first_name"],
@@ -278,16 +244,14 @@ async fn what_is_wrong_with_a_file_is_said_by_line_and_column_and_nothing_is_sto
         assert_eq!(fields(&answer), expected, "{file}");
     }
     for id in ["ana", "ben", "eve"] {
-        let answer = stack
-            .call("GET", &format!("/v1/contacts/{id}"), None, None)
-            .await;
+        let answer = stack.call("GET", &format!("/v1/contacts/{id}"), None, None).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{id}");
     }
 }
 
 #[tokio::test]
-async fn a_value_of_a_file_is_held_to_the_rules_of_json() {
-    let stack = Stack::start().await;
+async fn csv_values_follow_the_json_rules() {
+    let stack = TestStack::start().await;
     let long = "x".repeat(1_001);
     let row = |id: &str| json!({"contact_id": id, "page_id": "p", "first_name": long, "tags": [long], "attributes": {"city": long}});
     let file = format!(
@@ -296,12 +260,7 @@ async fn a_value_of_a_file_is_held_to_the_rules_of_json() {
     );
 
     let by_json = stack
-        .call(
-            "PUT",
-            "/v1/contacts",
-            None,
-            Some(&json!({"contacts": [row("ana")]})),
-        )
+        .call("PUT", "/v1/contacts", None, Some(&json!({"contacts": [row("ana")]})))
         .await;
     let by_csv = import_csv(&stack, &file).await;
 
@@ -324,14 +283,14 @@ async fn a_value_of_a_file_is_held_to_the_rules_of_json() {
             "line 3, column attributes.city",
         ]
     );
-    let message = |answer: &Answer, n: usize| answer.body["errors"][n]["message"].clone();
+    let message = |answer: &ApiResponse, n: usize| answer.body["errors"][n]["message"].clone();
     assert_eq!(message(&by_json, 0), message(&by_csv, 0));
     assert_eq!(message(&by_json, 2), message(&by_csv, 2));
 }
 
 #[tokio::test]
-async fn a_file_has_a_thousand_contacts_at_most_and_its_first_hundred_faults_are_told() {
-    let stack = Stack::start().await;
+async fn csv_import_takes_a_thousand_contacts_and_lists_a_hundred_errors() {
+    let stack = TestStack::start().await;
     let file = |n: usize, page: &str| {
         let rows = (0..n).map(|n| format!("c{n:05},{page}\n"));
         format!("contact_id,page_id\n{}", rows.collect::<String>())
@@ -344,21 +303,16 @@ async fn a_file_has_a_thousand_contacts_at_most_and_its_first_hundred_faults_are
     assert_eq!(thousand.body, json!({"upserted": 1_000}));
     assert_eq!(one_more.status, StatusCode::BAD_REQUEST);
     assert_eq!(fields(&one_more), ["line 1002"]);
-    assert_eq!(
-        faulty.body["detail"],
-        "The request has 150 faults; nothing was stored."
-    );
+    assert_eq!(faulty.body["detail"], "The request has 150 faults; nothing was stored.");
     assert_eq!(fields(&faulty).len(), 100);
     assert_eq!(fields(&faulty)[99], "line 101, column page_id");
 }
 
 #[tokio::test]
-async fn contacts_of_another_type_are_refused_and_both_types_named() {
-    let stack = Stack::start().await;
+async fn unsupported_content_type_is_rejected_naming_the_supported_ones() {
+    let stack = TestStack::start().await;
     for content_type in ["text/plain", "application/csv", ""] {
-        let answer = stack
-            .import_as(content_type, "contact_id,page_id\nana,p\n")
-            .await;
+        let answer = stack.import_as(content_type, "contact_id,page_id\nana,p\n").await;
 
         assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
         let detail = answer.body["detail"].as_str().unwrap();
@@ -370,8 +324,8 @@ async fn contacts_of_another_type_are_refused_and_both_types_named() {
 }
 
 #[tokio::test]
-async fn a_deleted_contact_is_forgotten_whole() {
-    let stack = Stack::start().await;
+async fn deleted_contact_is_removed_completely() {
+    let stack = TestStack::start().await;
     let file = "contact_id,page_id,first_name,attributes.city\nana,page-1,Ana,Porto";
     import_csv(&stack, file).await;
 
@@ -379,26 +333,20 @@ async fn a_deleted_contact_is_forgotten_whole() {
     let again = delete(&stack, "ana").await;
     let asked = stack.post(&request(&["ana".to_owned()])).await;
 
-    assert_eq!(
-        (deleted.status, deleted.body),
-        (StatusCode::NO_CONTENT, Value::Null)
-    );
+    assert_eq!((deleted.status, deleted.body), (StatusCode::NO_CONTENT, Value::Null));
     assert_eq!(again.status, StatusCode::NOT_FOUND);
     assert_eq!(asked.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(delete(&stack, "a%20b").await.status, StatusCode::NOT_FOUND);
 
     import_csv(&stack, "contact_id,page_id\nana,page-1").await;
     let ana = contact(&stack, "ana").await;
-    assert_eq!(
-        (&ana["first_name"], &ana["attributes"]),
-        (&Value::Null, &json!({}))
-    );
+    assert_eq!((&ana["first_name"], &ana["attributes"]), (&Value::Null, &json!({})));
 }
 
 #[tokio::test]
-async fn who_is_deleted_while_in_line_is_skipped_and_the_others_are_sent_to() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(3).await;
+async fn contact_deleted_while_pending_is_skipped() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
     let id = stack.broadcast(&ids).await;
 
     assert_eq!(delete(&stack, &ids[1]).await.status, StatusCode::NO_CONTENT);

@@ -1,22 +1,22 @@
-//! A small broadcast is worked off in the request itself, by the same claims and reservations as any other.
+//! Inline work: a small broadcast is processed within its request, with the same claims and reservations as any other.
 
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::json;
-use shared::store::pages::Acquired;
+use shared::store::page_leases::Acquired;
 
-use crate::stack::{PAGES, Stack, TEXT, request};
+use crate::fixture::{PAGES, TEXT, TestStack, request};
 
-async fn inline() -> Stack {
-    Stack::with(&[("INLINE_LIMIT", "25")]).await
+async fn start_inline() -> TestStack {
+    TestStack::start_with(&[("INLINE_LIMIT", "25")]).await
 }
 
 #[tokio::test]
-async fn a_small_broadcast_is_answered_with_its_outcome() {
-    let stack = inline().await;
-    let ids = stack.contacts(24).await;
+async fn small_broadcast_is_answered_with_its_outcome() {
+    let stack = start_inline().await;
+    let ids = stack.import_contacts(24).await;
     stack.import(PAGES[1], &["other".to_owned()]).await;
     let all = [&ids[..], &["other".to_owned()]].concat();
 
@@ -35,9 +35,9 @@ async fn a_small_broadcast_is_answered_with_its_outcome() {
 }
 
 #[tokio::test]
-async fn a_larger_or_later_one_is_left_to_the_queue() {
-    let stack = inline().await;
-    let ids = stack.contacts(26).await;
+async fn large_or_scheduled_broadcast_is_left_to_the_queue() {
+    let stack = start_inline().await;
+    let ids = stack.import_contacts(26).await;
     let later = json!({
         "contact_ids": ids[..1],
         "message": {"text": TEXT},
@@ -59,9 +59,9 @@ async fn a_larger_or_later_one_is_left_to_the_queue() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_at_once_is_sent_later() {
-    let stack = inline().await;
-    let ids = stack.contacts(3).await;
+async fn rate_limited_contact_is_sent_to_later() {
+    let stack = start_inline().await;
+    let ids = stack.import_contacts(3).await;
     let busy = GraphError::new(613, "too fast");
     stack
         .sandbox
@@ -80,17 +80,13 @@ async fn what_cannot_be_sent_at_once_is_sent_later() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_not_free_is_left_to_the_queue() {
-    let stack = inline().await;
-    let ids = stack.contacts(2).await;
+async fn job_with_busy_page_is_left_to_the_queue() {
+    let stack = start_inline().await;
+    let ids = stack.import_contacts(2).await;
     let first = stack.post(&request(&ids[..1])).await.broadcast_id();
     let (job, lease) = (stack.job(&first).await.id(), stack.app.config.job_lease);
-    let held = stack
-        .app
-        .store
-        .acquire_page(&job, lease, stack.app.clock.now())
-        .await
-        .unwrap();
+    let leases = stack.app.store.page_leases();
+    let held = leases.acquire(&job, lease, stack.app.clock.now()).await.unwrap();
     let Acquired::Lease(page) = held else {
         panic!("{held:?}")
     };
@@ -100,8 +96,8 @@ async fn a_page_that_is_not_free_is_left_to_the_queue() {
         (answer.status, &answer.body["status"]),
         (StatusCode::ACCEPTED, &json!("queued"))
     );
-    stack.app.store.release_page(&page).await.unwrap();
-    stack.work_off().await;
+    leases.release_if_held(&page).await.unwrap();
+    stack.drain_queue().await;
 
     let report = stack.report(&answer.broadcast_id()).await;
     assert_eq!(
@@ -112,15 +108,12 @@ async fn a_page_that_is_not_free_is_left_to_the_queue() {
 
 #[tokio::test]
 async fn concurrent_requests_with_one_key_send_once() {
-    let stack = inline().await;
-    let ids = stack.contacts(20).await;
+    let stack = start_inline().await;
+    let ids = stack.import_contacts(20).await;
     stack.sandbox.set_latency_ms(100);
     let body = request(&ids);
 
-    let (a, b) = tokio::join!(
-        stack.post_with_key("k", &body),
-        stack.post_with_key("k", &body)
-    );
+    let (a, b) = tokio::join!(stack.post_with_key("k", &body), stack.post_with_key("k", &body));
     let report = stack.finish(&a.broadcast_id()).await;
 
     assert_eq!(a.broadcast_id(), b.broadcast_id());
@@ -129,19 +122,16 @@ async fn concurrent_requests_with_one_key_send_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_dies_in_the_middle_is_finished_by_the_schedule() {
-    let stack = inline().await;
-    let ids = stack.contacts(5).await;
-    stack.sandbox.add_fault(
-        Fault::answering(Answer::Hang)
-            .to_contacts([&ids[2]])
-            .times(1),
-    );
+async fn request_killed_midway_is_finished_by_the_schedule() {
+    let stack = start_inline().await;
+    let ids = stack.import_contacts(5).await;
+    stack
+        .sandbox
+        .add_fault(Fault::answering(Answer::Hang).to_contacts([&ids[2]]).times(1));
     let body = request(&ids);
 
-    // Long enough to send, too short for Messenger's time-out: the future is dropped, as a process is killed.
-    let died =
-        tokio::time::timeout(Duration::from_millis(500), stack.post_with_key("k", &body)).await;
+    // Long enough to send, and shorter than the Messenger time-out: the future is dropped, as when the process is killed.
+    let died = tokio::time::timeout(Duration::from_millis(500), stack.post_with_key("k", &body)).await;
     assert!(died.is_err());
     let id = stack.post_with_key("k", &body).await.broadcast_id();
     let report = stack.finish(&id).await;

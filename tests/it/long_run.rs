@@ -1,7 +1,7 @@
-//! The promise in full size: a hundred thousand contacts, twenty deaths of everything, and every row compared with what
-//! really arrived.
+//! The promise at full size: a hundred thousand contacts, twenty kills of the whole stack, and every row compared with the
+//! messages received.
 //!
-//! It takes a quarter of an hour or more:
+//! The test takes a quarter of an hour or more:
 //!
 //! ```sh
 //! cargo test -p tests --test it -- --ignored --nocapture twenty_kills
@@ -15,24 +15,24 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::keeping_data::{Installation, PATIENCE, completed};
-use crate::up::Up;
+use crate::fixture::installation::{Installation, PATIENCE, completed};
+use crate::fixture::up::UpProcess;
 
 const CONTACTS: usize = 100_000;
 const KILLS: usize = 20;
-/// Before these kills the deliveries are exported, while they are being made.
+/// The kills before which the deliveries of the running broadcast are exported.
 const EXPORTS: [usize; 3] = [5, 10, 15];
 const PAGES: [&str; 5] = ["page-1", "page-2", "page-3", "page-4", "page-5"];
-/// For each Page; what `up` does by itself.
+/// The rate of each Page, which is the default of `up`.
 const RATE_PER_SECOND: usize = 30;
-/// Rows of an import.
+/// Rows of one import.
 const MAX_IMPORT: usize = 1_000;
-/// Rows of an answer of CSV.
+/// Rows of one CSV answer.
 const MAX_ROWS: usize = 10_000;
 
 /// A row of the export.
 #[derive(Debug, PartialEq)]
-struct Row {
+struct ExportedRow {
     page_id: String,
     status: String,
     message_id: String,
@@ -40,13 +40,13 @@ struct Row {
 
 /// A message in the sandbox's ledger.
 #[derive(Debug)]
-struct Message {
+struct LedgerEntry {
     page_id: String,
     message_id: String,
     text: Option<String>,
 }
 
-/// The Page of the nth contact: neighbours in the request have different ones.
+/// Returns the Page of the nth contact; neighbours in the request have different Pages.
 fn page_of(n: usize) -> &'static str {
     PAGES[n % PAGES.len()]
 }
@@ -55,7 +55,7 @@ fn id_of(n: usize) -> String {
     format!("{:017}", 6_000_000_000 + n)
 }
 
-/// The answer of a call that may be repeated, and is as long as the API asks for it: the machine may be busy.
+/// Returns the answer of a call that may be repeated; repeats it while the answer is 503, as on a busy machine.
 async fn answer(call: impl Fn() -> RequestBuilder) -> Response {
     let begun = Instant::now();
     loop {
@@ -65,12 +65,12 @@ async fn answer(call: impl Fn() -> RequestBuilder) -> Response {
             assert_eq!(answer.status(), StatusCode::OK);
             return answer;
         }
-        println!("busy: asked again");
+        println!("503: the call is repeated");
         sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn import(up: &Up) {
+async fn import(up: &UpProcess) {
     let all: Vec<_> = (0..CONTACTS).collect();
     for some in all.chunks(MAX_IMPORT) {
         let mut csv = "contact_id,page_id,first_name,tags\n".to_owned();
@@ -87,8 +87,8 @@ async fn import(up: &Up) {
     }
 }
 
-/// All deliveries as CSV, answer by answer, by contact: in order, and so nobody twice.
-async fn export(up: &Up, broadcast_id: &str) -> BTreeMap<String, Row> {
+/// Returns all deliveries by contact, read as CSV; checks that they are in order, and so that no contact is there twice.
+async fn export(up: &UpProcess, broadcast_id: &str) -> BTreeMap<String, ExportedRow> {
     let (mut rows, mut last, mut cursor) = (BTreeMap::new(), None, String::new());
     loop {
         let path = format!("/v1/broadcasts/{broadcast_id}/deliveries{cursor}");
@@ -101,7 +101,7 @@ async fn export(up: &Up, broadcast_id: &str) -> BTreeMap<String, Row> {
             let mut cell = |column| record.remove(column).unwrap();
             let (contact_id, row) = (
                 cell("contact_id"),
-                Row {
+                ExportedRow {
                     page_id: cell("page_id"),
                     status: cell("status"),
                     message_id: cell("message_id"),
@@ -121,12 +121,12 @@ async fn export(up: &Up, broadcast_id: &str) -> BTreeMap<String, Row> {
     }
 }
 
-/// What contacts really got, each of them at most one message.
-fn ledger(sandbox: &Sandbox) -> BTreeMap<String, Message> {
+/// Returns the message that each contact got; fails if a contact got two.
+fn ledger(sandbox: &Sandbox) -> BTreeMap<String, LedgerEntry> {
     let mut ledger = BTreeMap::new();
     for received in sandbox.received() {
         let contact_id = received.contact_id;
-        let message = Message {
+        let message = LedgerEntry {
             page_id: received.page_id,
             message_id: received.message_id,
             text: received.text,
@@ -138,16 +138,13 @@ fn ledger(sandbox: &Sandbox) -> BTreeMap<String, Message> {
     ledger
 }
 
-/// A row agrees with the ledger: sent by proof, never sent without one.
-fn check(contact_id: &str, row: &Row, got: Option<&Message>) {
+/// Checks that a row agrees with the ledger: it is `sent` only with the proof, and no received message is reported otherwise
+/// than as sent, in doubt or in flight.
+fn check(contact_id: &str, row: &ExportedRow, got: Option<&LedgerEntry>) {
     match (row.status.as_str(), got) {
         ("sent", Some(message)) => {
             let said = (&row.page_id, &row.message_id);
-            assert_eq!(
-                said,
-                (&message.page_id, &message.message_id),
-                "{contact_id}"
-            );
+            assert_eq!(said, (&message.page_id, &message.message_id), "{contact_id}");
         }
         ("in_doubt" | "reserved", Some(message)) => {
             let said = (&row.page_id, row.message_id.as_str());
@@ -158,13 +155,14 @@ fn check(contact_id: &str, row: &Row, got: Option<&Message>) {
     }
 }
 
-/// Exports while the broadcast runs. Everybody who had got a message before has a row, and who is sent stays so.
+/// Exports while the broadcast runs; checks that every contact that had got a message before has a row, and that a sent row
+/// does not change.
 async fn check_while_running(
-    up: &Up,
+    up: &UpProcess,
     broadcast_id: &str,
     sandbox: &Sandbox,
-    earlier: &BTreeMap<String, Row>,
-) -> BTreeMap<String, Row> {
+    earlier: &BTreeMap<String, ExportedRow>,
+) -> BTreeMap<String, ExportedRow> {
     let before = ledger(sandbox);
     let rows = export(up, broadcast_id).await;
     let after = ledger(sandbox);
@@ -182,7 +180,7 @@ async fn check_while_running(
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a quarter of an hour: a named longer run"]
-async fn twenty_kills_of_the_whole_stack_lose_nobody_and_repeat_nobody() {
+async fn twenty_kills_of_the_stack_send_no_duplicate_and_lose_no_contact() {
     let installation = Installation::new(&PAGES, RATE_PER_SECOND).await;
     let sandbox = &installation.sandbox;
     sandbox.set_latency_ms(100);
@@ -206,13 +204,9 @@ async fn twenty_kills_of_the_whole_stack_lose_nobody_and_repeat_nobody() {
         if EXPORTS.contains(&kill) {
             let exporting = Instant::now();
             rows = check_while_running(&up, id, sandbox, &rows).await;
-            println!(
-                "{} rows exported in {:.1?}",
-                rows.len(),
-                exporting.elapsed()
-            );
+            println!("{} rows exported in {:.1?}", rows.len(), exporting.elapsed());
         }
-        // Each life moves on: five in a row without that would halt a job.
+        // The stack makes progress between two kills: five claims in a row without progress would halt a job.
         let share = kill * CONTACTS / (KILLS + 1);
         let progress = sandbox.received_count() + CONTACTS / 100;
         installation.has_received(share.max(progress)).await;
@@ -227,7 +221,7 @@ async fn twenty_kills_of_the_whole_stack_lose_nobody_and_repeat_nobody() {
             begun.elapsed(),
             sandbox.received_count()
         );
-        // Now it alone, and its functions end because it is gone; now all of them at once.
+        // Alternately `up` alone, whose functions then end by themselves, and all processes at once.
         if kill % 2 == 1 {
             up.kill();
         } else {
@@ -256,18 +250,12 @@ async fn twenty_kills_of_the_whole_stack_lose_nobody_and_repeat_nobody() {
         let counts = by_page.entry(page_id).or_default();
         *counts.entry(row.status.clone()).or_default() += 1;
     }
-    let strangers: Vec<_> = received
-        .keys()
-        .filter(|id| !rows.contains_key(*id))
-        .collect();
-    assert!(strangers.is_empty(), "{strangers:?}");
+    let unrequested: Vec<_> = received.keys().filter(|id| !rows.contains_key(*id)).collect();
+    assert!(unrequested.is_empty(), "{unrequested:?}");
 
     let mut in_doubt = 0;
     let jobs = report["jobs"].as_array().unwrap();
-    let pages: BTreeSet<_> = jobs
-        .iter()
-        .map(|job| job["page_id"].as_str().unwrap())
-        .collect();
+    let pages: BTreeSet<_> = jobs.iter().map(|job| job["page_id"].as_str().unwrap()).collect();
     assert_eq!(pages, BTreeSet::from(PAGES));
     for job in jobs {
         let counts = &by_page[job["page_id"].as_str().unwrap()];
@@ -291,7 +279,7 @@ async fn twenty_kills_of_the_whole_stack_lose_nobody_and_repeat_nobody() {
     );
 }
 
-/// The six counters are those of the rows, and 0 where there is no row.
+/// Checks that each of the six counters equals the number of rows with its status.
 fn check_counters(counters: &Value, rows: &BTreeMap<String, usize>) {
     let counters = counters.as_object().unwrap();
     assert_eq!(counters.len(), 6);

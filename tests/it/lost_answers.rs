@@ -1,4 +1,5 @@
-//! A lost answer is not a refusal: every conditional write of a broadcast, carried out but not answered, and asked for again.
+//! Lost answers: each conditional write of a broadcast is carried out once without an answer, and is not taken to be refused
+//! when it is repeated.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,26 +8,27 @@ use std::time::Duration;
 use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::json;
 
-use crate::metrics::{counted_in, of};
-use crate::proxy::Fate;
-use crate::stack::Stack;
+use crate::fixture::TestStack;
+use crate::fixture::proxy::Reply;
+use crate::metrics::{count_events, counts};
 
-/// A stack whose database loses its answer to the first call that holds this text, and whether it has.
-async fn losing_once(write: &'static str, variables: &[(&str, &str)]) -> (Stack, Arc<AtomicBool>) {
+/// Starts a stack whose database loses its answer to the first call that contains `write`; returns the stack with a flag that
+/// tells that the answer was lost.
+async fn start_losing_once(write: &'static str, variables: &[(&str, &str)]) -> (TestStack, Arc<AtomicBool>) {
     let lost = Arc::new(AtomicBool::new(false));
     let hook = {
         let lost = Arc::clone(&lost);
         move |call: &str| match call.contains(write) && !lost.swap(true, Ordering::SeqCst) {
-            true => Fate::IsLost,
-            false => Fate::Arrives,
+            true => Reply::IsLost,
+            false => Reply::Arrives,
         }
     };
-    (Stack::over_a_bad_way(hook, variables).await, lost)
+    (TestStack::start_with_lossy_database(hook, variables).await, lost)
 }
 
 /// CHECKED 1.
 #[tokio::test]
-async fn a_lost_answer_is_not_a_refusal() {
+async fn lost_answer_is_not_a_refusal() {
     for write in [
         "attribute_not_exists(pk) OR valid_until",
         "SET holder = :holder",
@@ -40,9 +42,9 @@ async fn a_lost_answer_is_not_a_refusal() {
         "SET #status = :status, stalls = :none, checkpoint_id",
         "REMOVE holder",
     ] {
-        let (stack, lost) = losing_once(write, &[]).await;
-        let ids = stack.contacts(6).await;
-        // One is refused for a while, and one is never answered: so that every kind of write is made.
+        let (stack, lost) = start_losing_once(write, &[]).await;
+        let ids = stack.import_contacts(6).await;
+        // One contact is rate-limited once and one never gets an answer, so that every kind of write is made.
         let busy = GraphError::new(613, "too fast");
         stack
             .sandbox
@@ -54,33 +56,28 @@ async fn a_lost_answer_is_not_a_refusal() {
         let id = stack.broadcast(&ids).await;
         let report = stack.finish(&id).await;
 
-        assert!(lost.load(Ordering::SeqCst), "no call holds {write:?}");
+        assert!(lost.load(Ordering::SeqCst), "no call contains {write:?}");
         let counters = json!({"pending": 0, "waiting": 0, "sent": 5, "failed": 0, "skipped": 0, "in_doubt": 1});
         assert_eq!(report["counters"], counters, "{write}");
-        // Nobody took their own write for another's.
+        // No worker took its own write for another worker's.
         let prevented = json!({"request": 0, "replay": 0, "claim": 0, "reservation": 0});
         assert_eq!(report["duplicates_prevented"], prevented, "{write}");
         assert_eq!(stack.job(&id).await.epoch, 2, "{write}");
         assert_eq!(stack.received(&id).len(), 5, "{write}");
-        let counted = [
-            ("InDoubt", 1),
-            ("JobsCompleted", 1),
-            ("RateLimitWaits", 1),
-            ("Sent", 5),
-        ];
-        assert_eq!(counted_in(&stack), of(counted), "{write}");
+        let counted = [("InDoubt", 1), ("JobsCompleted", 1), ("RateLimitWaits", 1), ("Sent", 5)];
+        assert_eq!(count_events(&stack), counts(counted), "{write}");
     }
 }
 
-/// Without doubts and retries it is one update, which no request token protects.
+/// A checkpoint without doubts and retries is a single update, which no request token protects.
 #[tokio::test]
-async fn a_lost_answer_to_a_checkpoint_does_not_end_the_slice() {
-    let (stack, lost) = losing_once("SET #cursor = :cursor", &[]).await;
-    let ids = stack.contacts(300).await;
+async fn lost_checkpoint_answer_does_not_end_the_run() {
+    let (stack, lost) = start_losing_once("SET #cursor = :cursor", &[]).await;
+    let ids = stack.import_contacts(300).await;
 
     let id = stack.broadcast(&ids).await;
-    let hint = stack.receive().await.unwrap();
-    stack.process_job(&hint).await;
+    let wake_up = stack.receive().await.unwrap();
+    stack.process_job(&wake_up).await;
 
     assert!(lost.load(Ordering::SeqCst));
     let report = stack.report(&id).await;
@@ -91,47 +88,47 @@ async fn a_lost_answer_to_a_checkpoint_does_not_end_the_slice() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_a_hand_over_does_not_lose_the_next_slices_hint() {
-    let (stack, lost) = losing_once("stalls = :none, wake_at = :wake_at, checkpoint_id", &[]).await;
-    let ids = stack.contacts(1_500).await;
+async fn lost_hand_over_answer_keeps_the_next_wake_up() {
+    let (stack, lost) = start_losing_once("stalls = :none, wake_at = :wake_at, checkpoint_id", &[]).await;
+    let ids = stack.import_contacts(1_500).await;
     let id = stack.broadcast(&ids).await;
-    let hint = stack.receive().await.unwrap();
+    let wake_up = stack.receive().await.unwrap();
 
-    stack.process_job_for(&hint, Duration::from_secs(1)).await;
-    stack.delete(&hint).await;
+    stack.process_job_for(&wake_up, Duration::from_secs(1)).await;
+    stack.delete(&wake_up).await;
 
     assert!(lost.load(Ordering::SeqCst));
     assert_eq!(stack.report(&id).await["status"], "queued");
     assert!(
         stack.receive().await.is_some(),
-        "nobody will look at the job for three minutes"
+        "the job would not be woken for three minutes"
     );
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_waking_a_job_does_not_lose_its_hint() {
-    let (stack, lost) = losing_once("SET wake_at = :wake_at", &[]).await;
-    let ids = stack.contacts(1).await;
+async fn lost_postponement_answer_keeps_the_wake_up() {
+    let (stack, lost) = start_losing_once("SET wake_at = :wake_at", &[]).await;
+    let ids = stack.import_contacts(1).await;
     stack.broadcast(&ids).await;
-    let hint = stack.receive().await.unwrap();
-    stack.delete(&hint).await;
+    let wake_up = stack.receive().await.unwrap();
+    stack.delete(&wake_up).await;
 
     stack.advance(Duration::from_secs(181));
-    stack.scheduled().await;
+    stack.tick().await;
 
     assert!(lost.load(Ordering::SeqCst));
     assert!(
         stack.receive().await.is_some(),
-        "nobody will look at the job for three minutes"
+        "the job would not be woken for three minutes"
     );
 }
 
-/// What cannot be known is left to the next claim, which finds it in the rows.
+/// An outcome that the worker cannot know is left to the next claim, which finds it in the rows.
 #[tokio::test]
-async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
+async fn unresponsive_database_ends_the_run_and_loses_no_contact() {
     for (write, in_doubt) in [
         ("SET #status = :processing", 0),
-        // A contact who is read to be sent to.
+        // The read of a contact before its send.
         ("\"ConsistentRead\":false", 0),
         ("SET #cursor = :cursor", 0),
         ("SET #status = :reserved", 20),
@@ -142,18 +139,18 @@ async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
         let hook = {
             let answers = Arc::clone(&answers);
             move |call: &str| match call.contains(write) && !answers.load(Ordering::SeqCst) {
-                true => Fate::IsLost,
-                false => Fate::Arrives,
+                true => Reply::IsLost,
+                false => Reply::Arrives,
             }
         };
-        let stack = Stack::over_a_bad_way(hook, &[]).await;
-        let ids = stack.contacts(20).await;
+        let stack = TestStack::start_with_lossy_database(hook, &[]).await;
+        let ids = stack.import_contacts(20).await;
         let id = stack.broadcast(&ids).await;
 
-        let hint = stack.receive().await.unwrap();
+        let wake_up = stack.receive().await.unwrap();
         answers.store(false, Ordering::SeqCst);
-        let answer = stack.process_job(&hint).await;
-        stack.delete(&hint).await;
+        let answer = stack.process_job(&wake_up).await;
+        stack.delete(&wake_up).await;
         answers.store(true, Ordering::SeqCst);
         let report = stack.finish(&id).await;
 
@@ -168,10 +165,9 @@ async fn a_database_that_does_not_answer_ends_the_slice_and_loses_nobody() {
     }
 }
 
-/// CHECKED 18, and the writes that settle: an answer that is lost is asked for again, and nobody is counted, or sent to,
-/// twice.
+/// CHECKED 18, and the writes that settle: a repeated write neither counts a contact twice nor sends to it twice.
 #[tokio::test]
-async fn a_lost_answer_to_settling_or_resending_is_not_a_refusal() {
+async fn lost_settle_or_resend_answer_is_not_a_refusal() {
     for (write, arrives, claims) in [
         ("in_doubt = in_doubt - :one, sent = sent + :one", true, 1),
         ("SET look_at = :look_at", false, 2),
@@ -179,26 +175,26 @@ async fn a_lost_answer_to_settling_or_resending_is_not_a_refusal() {
         ("in_doubt = in_doubt - :rows", false, 2),
         ("REMOVE resend_wish", false, 2),
     ] {
-        let (stack, lost) = losing_once(write, &[("IN_DOUBT_POLICY", "resend")]).await;
-        let ids = stack.contacts(4).await;
+        let (stack, lost) = start_losing_once(write, &[("IN_DOUBT_POLICY", "resend")]).await;
+        let ids = stack.import_contacts(4).await;
         let fault = Fault::answering(Answer::Reset).to_contacts(&ids[..2]);
         let fault = if arrives { fault.but_arriving() } else { fault };
         stack.sandbox.add_fault(fault);
         let id = stack.broadcast(&ids).await;
-        stack.work_off().await;
+        stack.drain_queue().await;
         stack.sandbox.clear_faults();
 
         for age in [150, 450] {
             stack.advance(Duration::from_secs(age));
             stack.sandbox.forget_conversation_calls();
-            stack.scheduled().await;
+            stack.tick().await;
         }
         let report = stack.finish(&id).await;
 
-        assert!(lost.load(Ordering::SeqCst), "no call holds {write:?}");
+        assert!(lost.load(Ordering::SeqCst), "no call contains {write:?}");
         assert_eq!(report["counters"]["sent"], 4, "{write}: {report:#}");
         assert_eq!(stack.received(&id).len(), 4, "{write}");
-        // Nobody took their own write for another's, and left the job to the next claim.
+        // No worker took its own write for another worker's, and left the job to the next claim.
         assert_eq!(stack.job(&id).await.epoch, claims, "{write}");
     }
 }

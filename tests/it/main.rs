@@ -1,40 +1,36 @@
-//! What Oncecast promises, as one can see it from outside. One binary, one fixture, a file per capability.
+//! The promise of Oncecast, tested from outside: one binary, one fixture, a file per capability.
 
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accepting;
 mod bad_input;
 mod callers;
-mod chance;
 mod claiming;
-mod coming_back;
 mod command_line;
 mod contacts;
-mod every_step;
-mod freezing;
+mod data_directory;
+mod degraded_services;
+mod exhaustive_faults;
+mod fixture;
+mod frozen_processes;
 mod inline;
-mod keeping_data;
-mod leaks;
+mod large_requests;
+mod layout;
 mod long_run;
 mod lost_answers;
 mod metrics;
+mod mixed_versions;
 mod pacing;
 mod parameters;
 mod permissions;
-mod pressure;
 mod processes;
-mod proxy;
+mod random_faults;
+mod recovery;
 mod reporting;
+mod resending;
+mod secret_leaks;
 mod sending;
 mod settling;
-mod side_by_side;
-mod size;
-mod stack;
-mod strikes;
-mod template;
+mod stale_workers;
 mod template_and_code;
-mod up;
+mod webhooks;

@@ -1,4 +1,4 @@
-//! What became of whom: the report, the list of deliveries, the log.
+//! Reports: the list of broadcasts, the list of deliveries, and both as CSV.
 
 use std::collections::BTreeSet;
 use std::slice;
@@ -9,10 +9,10 @@ use axum::http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use local::sandbox::{Answer, Fault};
 use serde_json::{Value, json};
-use shared::ids::BroadcastId;
+use shared::domain::ids::BroadcastId;
 
-use crate::proxy::Fate;
-use crate::stack::{PAGES, Stack, request};
+use crate::fixture::proxy::Reply;
+use crate::fixture::{PAGES, TestStack, request};
 
 const COLUMNS: [&str; 7] = [
     "contact_id",
@@ -24,7 +24,7 @@ const COLUMNS: [&str; 7] = [
     "updated_at",
 ];
 
-/// The rows of one answer of CSV.
+/// Returns the rows of a CSV answer.
 fn rows(answer: &Response<Bytes>) -> Vec<Vec<String>> {
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
     assert_eq!(answer.headers()["content-type"], "text/csv; charset=utf-8");
@@ -35,12 +35,12 @@ fn rows(answer: &Response<Bytes>) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// All deliveries of a broadcast as CSV, answer by answer.
-async fn export(stack: &Stack, id: &BroadcastId, limit: usize) -> Vec<Vec<String>> {
+/// Returns all deliveries of a broadcast, read as CSV in answers of at most `limit` rows.
+async fn export(stack: &TestStack, id: &BroadcastId, limit: usize) -> Vec<Vec<String>> {
     let (mut exported, mut cursor) = (Vec::new(), String::new());
     loop {
         let path = format!("/v1/broadcasts/{id}/deliveries?limit={limit}{cursor}");
-        let answer = stack.csv(&path).await;
+        let answer = stack.get_csv(&path).await;
         let rows = rows(&answer);
         assert!(rows.len() <= limit);
         exported.extend(rows);
@@ -51,8 +51,8 @@ async fn export(stack: &Stack, id: &BroadcastId, limit: usize) -> Vec<Vec<String
     }
 }
 
-/// All broadcasts as the API lists them, so many an answer.
-async fn list(stack: &Stack, limit: usize) -> Vec<Value> {
+/// Returns all broadcasts, listed in answers of at most `limit` items.
+async fn list(stack: &TestStack, limit: usize) -> Vec<Value> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
         let path = format!("/v1/broadcasts?limit={limit}{cursor}");
@@ -69,9 +69,9 @@ async fn list(stack: &Stack, limit: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn broadcasts_of_one_millisecond_are_listed_newest_first_without_gap_or_repeat() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+async fn broadcasts_are_listed_newest_first_without_gap_or_repeat() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
     let first = stack.app.clock.now();
     let mut expected = Vec::new();
     for n in 0..3 {
@@ -105,17 +105,12 @@ async fn broadcasts_of_one_millisecond_are_listed_newest_first_without_gap_or_re
 }
 
 #[tokio::test]
-async fn broadcasts_that_come_while_the_list_is_read_repeat_nothing() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(3).await;
+async fn broadcast_created_during_listing_repeats_none() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
     let mut before = Vec::new();
     for contact_id in &ids {
-        before.push(
-            stack
-                .broadcast(slice::from_ref(contact_id))
-                .await
-                .to_string(),
-        );
+        before.push(stack.broadcast(slice::from_ref(contact_id)).await.to_string());
     }
 
     let path = "/v1/broadcasts?limit=1";
@@ -133,9 +128,9 @@ async fn broadcasts_that_come_while_the_list_is_read_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrong_parameter_of_a_list_is_400_and_named() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+async fn invalid_list_parameter_is_rejected_and_named() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
     let id = stack.broadcast(&ids).await;
     let deliveries = format!("/v1/broadcasts/{id}/deliveries");
     let cursor_of_deliveries = "cGFnZS0xIA";
@@ -159,7 +154,7 @@ async fn a_wrong_parameter_of_a_list_is_400_and_named() {
         let path = format!("{path}?{parameter}={value}");
         let answers = [
             stack.call("GET", &path, None, None).await.body,
-            serde_json::from_slice(stack.csv(&path).await.body()).unwrap(),
+            serde_json::from_slice(stack.get_csv(&path).await.body()).unwrap(),
         ];
         for answer in answers {
             assert_eq!(answer["status"], 400, "{path}: {answer}");
@@ -167,14 +162,14 @@ async fn a_wrong_parameter_of_a_list_is_400_and_named() {
         }
     }
     let path = format!("{deliveries}?limit=10000&cursor={cursor_of_deliveries}");
-    assert_eq!(stack.csv(&path).await.status(), StatusCode::OK);
+    assert_eq!(stack.get_csv(&path).await.status(), StatusCode::OK);
     let as_json = stack.call("GET", &path, None, None).await;
     assert_eq!(as_json.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
-async fn deliveries_as_csv_are_those_of_json_and_safe_in_a_spreadsheet() {
-    let stack = Stack::start().await;
+async fn csv_deliveries_equal_json_and_are_safe_in_a_spreadsheet() {
+    let stack = TestStack::start().await;
     let ids = ["=1+1", "+2", "-3", "@sum(A1)", "plain", "a,\"b\"", "é"].map(str::to_owned);
     let of_page_2 = ["=2", "6001"].map(str::to_owned);
     stack.import(PAGES[0], &ids).await;
@@ -183,7 +178,7 @@ async fn deliveries_as_csv_are_those_of_json_and_safe_in_a_spreadsheet() {
         .sandbox
         .add_fault(Fault::answering(Answer::Reset).to_contacts([&ids[0]]));
     let id = stack.broadcast(&[&ids[..], &of_page_2].concat()).await;
-    let nobody_yet = export(&stack, &id, 10_000).await;
+    let none_yet = export(&stack, &id, 10_000).await;
     stack.finish(&id).await;
 
     let items = stack.deliveries(&id, "").await;
@@ -200,12 +195,12 @@ async fn deliveries_as_csv_are_those_of_json_and_safe_in_a_spreadsheet() {
         })
         .collect();
 
-    assert_eq!(nobody_yet, Vec::<Vec<String>>::new());
+    assert_eq!(none_yet, Vec::<Vec<String>>::new());
     for limit in [1, 2, 9, 10_000] {
         assert_eq!(export(&stack, &id, limit).await, expected, "limit {limit}");
     }
     let contacts: BTreeSet<_> = expected.iter().map(|row| row[0].as_str()).collect();
-    let defused = [
+    let escaped = [
         "'=1+1",
         "'=2",
         "'+2",
@@ -216,15 +211,15 @@ async fn deliveries_as_csv_are_those_of_json_and_safe_in_a_spreadsheet() {
         "é",
         "6001",
     ];
-    assert_eq!(contacts, BTreeSet::from(defused));
+    assert_eq!(contacts, BTreeSet::from(escaped));
     let in_doubt = format!("/v1/broadcasts/{id}/deliveries?status=in_doubt");
-    assert_eq!(rows(&stack.csv(&in_doubt).await)[0][0], "'=1+1");
+    assert_eq!(rows(&stack.get_csv(&in_doubt).await)[0][0], "'=1+1");
 }
 
 #[tokio::test]
-async fn an_export_of_a_running_broadcast_has_whatever_was_settled_before_once() {
-    let stack = Stack::with(&[("PAGE_RATE_PER_SECOND", "100")]).await;
-    let mut ids = stack.contacts(300).await;
+async fn export_of_a_running_broadcast_contains_each_settled_delivery_once() {
+    let stack = TestStack::start_with(&[("PAGE_RATE_PER_SECOND", "100")]).await;
+    let mut ids = stack.import_contacts(300).await;
     ids.reverse();
     let id = stack.broadcast(&ids).await;
 
@@ -236,7 +231,7 @@ async fn an_export_of_a_running_broadcast_has_whatever_was_settled_before_once()
             let exported = export(&stack, &id, 23).await;
             let contacts = exported.iter().map(|row| row[0].clone());
             let contacts: BTreeSet<_> = contacts.collect();
-            assert_eq!(contacts.len(), exported.len(), "somebody is there twice");
+            assert_eq!(contacts.len(), exported.len(), "a contact is exported twice");
             for item in settled {
                 let contact_id = item["contact_id"].as_str().unwrap();
                 assert!(contacts.contains(contact_id), "{contact_id} is missing");
@@ -249,17 +244,14 @@ async fn an_export_of_a_running_broadcast_has_whatever_was_settled_before_once()
     };
     let (_, sizes) = tokio::join!(stack.finish(&id), exporting);
 
-    assert!(
-        sizes.iter().any(|size| (1..300).contains(size)),
-        "{sizes:?}"
-    );
+    assert!(sizes.iter().any(|size| (1..300).contains(size)), "{sizes:?}");
     assert_eq!(sizes.last(), Some(&300));
 }
 
 #[tokio::test]
-async fn an_answer_of_csv_ends_before_lambda_would_refuse_it() {
-    let stack = Stack::start().await;
-    let ids = stack.contacts(1).await;
+async fn csv_response_stays_below_lambdas_limit() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
     let id = stack.broadcast(&ids).await;
     let job = stack.job(&id).await.id();
     let written: Vec<_> = (0..40).map(|n| format!("large-{n:02}")).collect();
@@ -271,7 +263,7 @@ async fn an_answer_of_csv_ends_before_lambda_would_refuse_it() {
     let (mut exported, mut answers, mut cursor) = (Vec::new(), 0, String::new());
     loop {
         let path = format!("/v1/broadcasts/{id}/deliveries?{cursor}");
-        let answer = stack.csv(&path).await;
+        let answer = stack.get_csv(&path).await;
         let body = std::str::from_utf8(answer.body()).unwrap();
         assert!(json!(body).to_string().len() < 6_000_000);
         exported.extend(rows(&answer).into_iter().map(|row| row[0].clone()));
@@ -286,30 +278,28 @@ async fn an_answer_of_csv_ends_before_lambda_would_refuse_it() {
     assert!(answers > 1);
 }
 
-/// A database that sends at the same time must not be held up by one long query.
+/// One long query must not delay concurrent sends in the local database.
 #[tokio::test]
-async fn an_export_asks_the_database_for_a_thousand_rows_at_a_time() {
+async fn export_queries_a_thousand_rows_at_a_time() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let hook = {
         let asked = Arc::clone(&asked);
         move |body: &str| {
             let query: Value = serde_json::from_str(body).unwrap();
             asked.lock().unwrap().extend(query["Limit"].as_u64());
-            Fate::Arrives
+            Reply::Arrives
         }
     };
-    let stack = Stack::over_a_bad_way(hook, &[]).await;
-    let ids = stack.contacts(1_001).await;
+    let stack = TestStack::start_with_lossy_database(hook, &[]).await;
+    let ids = stack.import_contacts(1_001).await;
     let id = stack.broadcast(&ids).await;
     let job = stack.job(&id).await.id();
     for contact_id in &ids {
-        stack
-            .write_skipped_by_hand(&job, contact_id, "by hand")
-            .await;
+        stack.write_skipped_by_hand(&job, contact_id, "by hand").await;
     }
     asked.lock().unwrap().clear();
 
-    let exported = rows(&stack.csv(&format!("/v1/broadcasts/{id}/deliveries")).await);
+    let exported = rows(&stack.get_csv(&format!("/v1/broadcasts/{id}/deliveries")).await);
 
     assert_eq!(exported.len(), 1_001);
     assert_eq!(*asked.lock().unwrap(), [1_000, 1_000]);
@@ -317,7 +307,7 @@ async fn an_export_asks_the_database_for_a_thousand_rows_at_a_time() {
 
 #[tokio::test]
 async fn deliveries_are_listed_by_page_and_contact_without_gap_or_repeat() {
-    let stack = Stack::start().await;
+    let stack = TestStack::start().await;
     let mut ids = Vec::new();
     for page in PAGES {
         let of_page: Vec<_> = (0..7).map(|n| format!("{page}-{n}")).collect();
@@ -336,11 +326,7 @@ async fn deliveries_are_listed_by_page_and_contact_without_gap_or_repeat() {
         let answer = stack.call("GET", &path, None, None).await;
         let items = answer.body["items"].as_array().unwrap();
         assert!(items.len() <= 4);
-        listed.extend(
-            items
-                .iter()
-                .map(|item| item["contact_id"].as_str().unwrap().to_owned()),
-        );
+        listed.extend(items.iter().map(|item| item["contact_id"].as_str().unwrap().to_owned()));
         let Some(next) = answer.body["next_cursor"].as_str() else {
             break;
         };

@@ -1,4 +1,4 @@
-//! `infra/template.yaml` says what the code says, and what the local stack does.
+//! `infra/template.yaml` agrees with the code and with the local stack.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +14,10 @@ use local::stack::{SCHEDULED_TIMEOUT, SEND_TIMEOUT, Settings};
 use send::accept::INLINE_TIME;
 use serde_json::json;
 use serde_yaml_ng::Value;
-use shared::config::Config;
-use shared::slice::WIND_UP;
+use shared::runtime::config::Config;
+use shared::worker::run::WIND_UP;
 
-use crate::template::{TEMPLATE, tagged};
+use crate::fixture::template::{TEMPLATE, tagged};
 
 fn seconds(value: &Value) -> Duration {
     Duration::from_secs(value.as_u64().unwrap())
@@ -28,7 +28,7 @@ fn timeout_of(function: &str) -> Duration {
     seconds(&TEMPLATE.properties(id)["Timeout"])
 }
 
-/// A parameter of the template, as a text.
+/// Returns a property of a parameter as a text.
 fn text_of(name: &str, what: &str) -> String {
     match &TEMPLATE.parameter(name)[what] {
         Value::String(text) => text.clone(),
@@ -37,8 +37,8 @@ fn text_of(name: &str, what: &str) -> String {
     }
 }
 
-/// What a function is given where nobody chooses otherwise; nothing for what the deployment makes.
-fn given_by_default(value: &Value) -> Option<String> {
+/// Returns the default value of a variable; `None` for a value that the deployment creates.
+fn default_value(value: &Value) -> Option<String> {
     let value = match value {
         Value::Tagged(choice) if choice.tag == "!If" => &choice.value[1],
         other => other,
@@ -48,7 +48,8 @@ fn given_by_default(value: &Value) -> Option<String> {
     is_chosen.then(|| text_of(name, "Default"))
 }
 
-/// A configuration of these variables, and of what every deployment makes; and the names of all that it asks for.
+/// Returns the configuration from these variables and the ones that every deployment creates, and the names of all variables
+/// that it reads.
 fn config(given: &BTreeMap<String, String>) -> (Config, BTreeSet<String>) {
     let asked = RefCell::new(BTreeSet::new());
     let config = Config::from_variables(|name| {
@@ -63,13 +64,11 @@ fn config(given: &BTreeMap<String, String>) -> (Config, BTreeSet<String>) {
 }
 
 #[test]
-fn they_name_the_same_variables() {
+fn template_and_config_name_the_same_variables() {
     let functions = TEMPLATE.functions();
-    let given = functions
-        .keys()
-        .flat_map(|function| TEMPLATE.variables(function));
+    let given = functions.keys().flat_map(|function| TEMPLATE.variables(function));
     let mut given: BTreeSet<_> = given.map(|(name, _)| name.to_owned()).collect();
-    // That one is read by the log alone.
+    // The log reads `RUST_LOG`, not the configuration.
     assert!(given.remove("RUST_LOG"));
 
     let (_, asked) = config(&BTreeMap::new());
@@ -78,29 +77,25 @@ fn they_name_the_same_variables() {
 }
 
 #[test]
-fn they_have_the_same_defaults() {
+fn template_and_config_have_the_same_defaults() {
     for function in TEMPLATE.functions().keys() {
         let variables = TEMPLATE.variables(function).into_iter();
         let given: BTreeMap<_, _> = variables
             .filter(|(name, _)| !["RUST_LOG", "APP_SECRET", "METRICS_NAMESPACE"].contains(name))
-            .filter_map(|(name, value)| Some((name.to_owned(), given_by_default(value)?)))
+            .filter_map(|(name, value)| Some((name.to_owned(), default_value(value)?)))
             .collect();
         assert!(given.len() >= 8, "{given:?}");
 
         let (deployed, _) = config(&given);
         let (without, _) = config(&BTreeMap::new());
 
-        assert_eq!(
-            format!("{deployed:#?}"),
-            format!("{without:#?}"),
-            "{function}"
-        );
+        assert_eq!(format!("{deployed:#?}"), format!("{without:#?}"), "{function}");
     }
 }
 
-/// The table of times in `infra/README.md`.
+/// The time-outs are those of the table in `infra/README.md`.
 #[test]
-fn times_agree_with_each_other_and_with_the_local_stack() {
+fn timeouts_agree_with_each_other_and_with_the_local_stack() {
     let (config, _) = config(&BTreeMap::new());
     let local = Settings::default();
     let process_job = timeout_of("process-job");
@@ -113,69 +108,49 @@ fn times_agree_with_each_other_and_with_the_local_stack() {
     assert_eq!(local.visibility_margin, Duration::from_secs(30));
     assert_eq!(timeout_of("scheduled"), SCHEDULED_TIMEOUT);
     assert_eq!(timeout_of("send"), SEND_TIMEOUT);
-    // A time-out is the function's, so that it is in its log.
+    // The function times out before the gateway does, so that the time-out is in its log.
     assert!(timeout_of("send") < gateway);
-    // What is sent inline ends, and is recorded, in time.
-    let messenger = text_of("MessengerTimeoutSeconds", "MaxValue")
-        .parse()
-        .unwrap();
+    // Inline sends end, and are recorded, in time.
+    let messenger = text_of("MessengerTimeoutSeconds", "MaxValue").parse().unwrap();
     assert!(INLINE_TIME + Duration::from_secs(5) < timeout_of("send"));
-    // Who comes back after a time-out finds the lease of the dead one over.
+    // The lease of a dead worker is over when its wake-up becomes visible again.
     assert!(config.job_lease < visibility);
-    // Whatever Messenger's time-out, most of a slice is for sending.
+    // With any Messenger time-out, most of a run is left for sending.
     assert!(Duration::from_secs(messenger) + WIND_UP < process_job / 2);
 }
 
 #[tokio::test]
-async fn queues_are_those_of_the_local_stack() {
+async fn queues_equal_those_of_the_local_stack() {
     let queue = Queue::start().unwrap();
     let sqs = clients::sqs(queue.endpoint());
     let local = Settings::default();
     let visibility = local.process_timeout + local.visibility_margin;
-    let urls = create_queues(&sqs, &Names::default(), visibility)
-        .await
-        .unwrap();
+    let urls = create_queues(&sqs, &Names::default(), visibility).await.unwrap();
     let attributes = async |url: &str| {
         let all = QueueAttributeName::All;
-        let call = sqs
-            .get_queue_attributes()
-            .queue_url(url)
-            .attribute_names(all);
+        let call = sqs.get_queue_attributes().queue_url(url).attribute_names(all);
         call.send().await.unwrap().attributes.unwrap()
     };
-    let (ours, dead) = (
-        attributes(&urls.jobs).await,
-        attributes(&urls.dead_letters).await,
-    );
+    let (ours, dead) = (attributes(&urls.jobs).await, attributes(&urls.dead_letters).await);
 
     let jobs = TEMPLATE.properties("JobsQueue");
     let text = |name: &QueueAttributeName| ours[name].as_str();
     let visibility = jobs["VisibilityTimeout"].as_u64().unwrap().to_string();
     assert_eq!(text(&QueueAttributeName::VisibilityTimeout), visibility);
-    let redrive: serde_json::Value =
-        serde_json::from_str(text(&QueueAttributeName::RedrivePolicy)).unwrap();
+    let redrive: serde_json::Value = serde_json::from_str(text(&QueueAttributeName::RedrivePolicy)).unwrap();
     let receives = jobs["RedrivePolicy"]["maxReceiveCount"].as_u64().unwrap();
-    assert_eq!(
-        (&redrive["maxReceiveCount"], receives),
-        (&json!(receives), 5)
-    );
-    for (theirs, ours) in [
-        (jobs, &ours),
-        (TEMPLATE.properties("DeadLettersQueue"), &dead),
-    ] {
+    assert_eq!((&redrive["maxReceiveCount"], receives), (&json!(receives), 5));
+    for (theirs, ours) in [(jobs, &ours), (TEMPLATE.properties("DeadLettersQueue"), &dead)] {
         assert_eq!(theirs["FifoQueue"], true);
         assert_eq!(ours[&QueueAttributeName::FifoQueue], "true");
         assert_ne!(theirs["ContentBasedDeduplication"], true);
-        assert_eq!(
-            ours[&QueueAttributeName::ContentBasedDeduplication],
-            "false"
-        );
+        assert_eq!(ours[&QueueAttributeName::ContentBasedDeduplication], "false");
     }
 }
 
-/// Keys, indexes, and what items expire by.
+/// Compares keys, indexes, and the attribute by which items expire.
 #[tokio::test]
-async fn tables_are_those_of_the_local_stack() {
+async fn tables_equal_those_of_the_local_stack() {
     let database = Database::start().unwrap();
     let dynamodb = clients::dynamodb(database.endpoint());
     create_tables(&dynamodb, &Names::default()).await.unwrap();
@@ -204,35 +179,24 @@ async fn tables_are_those_of_the_local_stack() {
         let name = name.replace("${AWS::StackName}", "oncecast");
         let ours = dynamodb.describe_table().table_name(&name).send().await;
         let ours = ours.unwrap().table.unwrap();
-        let expiry = dynamodb
-            .describe_time_to_live()
-            .table_name(&name)
-            .send()
-            .await;
+        let expiry = dynamodb.describe_time_to_live().table_name(&name).send().await;
         let expiry = expiry.unwrap().time_to_live_description.unwrap();
 
-        let indexes = theirs["GlobalSecondaryIndexes"]
-            .as_sequence()
-            .unwrap()
-            .iter();
+        let indexes = theirs["GlobalSecondaryIndexes"].as_sequence().unwrap().iter();
         let indexes = indexes.map(|index| {
             assert_eq!(index["Projection"]["ProjectionType"], "KEYS_ONLY");
             let name = index["IndexName"].as_str().unwrap().to_owned();
             (Some(name), key(&index["KeySchema"]))
         });
         let own = (None, key(&theirs["KeySchema"]));
-        assert_eq!(
-            indexes.chain([own]).collect::<BTreeMap<_, _>>(),
-            keys_of_table(&ours)
-        );
+        assert_eq!(indexes.chain([own]).collect::<BTreeMap<_, _>>(), keys_of_table(&ours));
         let definitions = theirs["AttributeDefinitions"].as_sequence().unwrap().iter();
         let definitions = definitions.map(|one| {
             let part = |name: &str| one[name].as_str().unwrap().to_owned();
             (part("AttributeName"), part("AttributeType"))
         });
         let of_ours = ours.attribute_definitions().iter();
-        let of_ours =
-            of_ours.map(|one| (one.attribute_name.clone(), one.attribute_type.to_string()));
+        let of_ours = of_ours.map(|one| (one.attribute_name.clone(), one.attribute_type.to_string()));
         assert_eq!(definitions.collect::<BTreeSet<_>>(), of_ours.collect());
         let by = &theirs["TimeToLiveSpecification"]["AttributeName"];
         assert_eq!(by.as_str(), expiry.attribute_name());
@@ -240,7 +204,7 @@ async fn tables_are_those_of_the_local_stack() {
 }
 
 #[test]
-fn every_route_is_declared_and_no_other() {
+fn exactly_the_handled_routes_are_declared() {
     let declared = TEMPLATE.of_type("AWS::ApiGatewayV2::Route").into_iter();
     let declared = declared.map(|id| TEMPLATE.properties(id)["RouteKey"].as_str().unwrap());
     let routes = send::routes();
@@ -249,15 +213,12 @@ fn every_route_is_declared_and_no_other() {
     assert_eq!(declared.collect::<BTreeSet<_>>(), routes.collect());
 }
 
-/// Messenger alone brings neither a signature of IAM nor a token.
+/// Only Messenger calls without an IAM signature or a token.
 #[test]
-fn only_webhooks_are_open_to_everybody() {
+fn only_webhooks_are_unauthenticated() {
     for id in TEMPLATE.of_type("AWS::ApiGatewayV2::Route") {
         let route = TEMPLATE.properties(id);
-        let is_webhook = route["RouteKey"]
-            .as_str()
-            .unwrap()
-            .ends_with("/v1/webhooks/messenger");
+        let is_webhook = route["RouteKey"].as_str().unwrap().ends_with("/v1/webhooks/messenger");
         let is_open = route["AuthorizationType"] == "NONE";
         assert_eq!(is_open, is_webhook, "{id}");
     }

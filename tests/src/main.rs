@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    local::main()
+    oncecast::main()
 }

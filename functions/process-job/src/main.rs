@@ -1,4 +1,4 @@
-//! The Lambda function process-job.
+//! The executable of the Lambda function process-job.
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {

@@ -1,49 +1,44 @@
-//! scheduled: fired every minute, has every job looked at whose time has come, and settles what is in doubt.
+//! The function scheduled: fired every minute, wakes jobs whose time has come, and settles deliveries in doubt.
 
 use std::time::Duration;
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::app::App;
-use shared::settle::settle_doubts;
-use shared::wake::wake_jobs;
+use shared::reconcile::settle::settle_doubts;
+use shared::reconcile::wake::wake_jobs;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument as _, error_span, info, warn};
 
-/// What an invocation needs besides its last look-up.
+/// The time that an invocation needs after its last lookup.
 const WIND_UP: Duration = Duration::from_secs(5);
 
 /// Runs as a Lambda function until the process is told to end.
+///
+/// # Errors
+/// If the configuration is missing or wrong, or the Lambda Runtime API fails.
 pub async fn run() -> Result<(), Error> {
-    shared::telemetry::init();
+    shared::runtime::telemetry::init();
     let app = &App::from_env().await.map_err(|error| error.to_string())?;
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| async move {
+        // The level is `error`, so that no filter that shows a line leaves its span out.
+        let span = error_span!("invocation", requestId = event.context.request_id);
         let time_left = App::time_left(event.context.deadline);
-        // A look-up is two calls.
-        let last_look = 2 * app.config.messenger_timeout + WIND_UP;
-        let time = time_left.saturating_sub(last_look).max(time_left / 2);
-        handle(app, Instant::now() + time).await
+        // A lookup is two calls.
+        let last_lookup = 2 * app.config.messenger_timeout + WIND_UP;
+        let time = time_left.saturating_sub(last_lookup).max(time_left / 2);
+        // Boxed: nested once more, its layout exceeds the compiler's recursion limit.
+        let handled = Box::pin(handle(app, Instant::now() + time));
+        handled.instrument(span).await
     }))
     .await
 }
 
-/// How long the oldest delivery has been in doubt that is still to be looked up: nothing is zero. Asked only if somebody is
-/// told.
-async fn oldest_doubt(app: &App) -> Option<Duration> {
-    if !app.metrics.are_wanted() {
-        return None;
-    }
-    let oldest = app.store.oldest_doubt().await;
-    let oldest = oldest.inspect_err(|error| {
-        let error: &dyn std::error::Error = error;
-        warn!(error, "the age of the oldest doubt is not known");
-    });
-    let age = |reserved_at| app.clock.now().duration_since(reserved_at).unsigned_abs();
-    Some(oldest.ok()?.map(age).unwrap_or_default())
-}
-
-/// Hints what is due, and looks up what is in doubt, until `ends` at the latest; what is left then is seen at the next
-/// firing. An error ends this firing only, and not before both were tried.
+/// Wakes the jobs that are due and looks up the deliveries in doubt, until `ends` at the latest. The next firing goes on with
+/// what is left then.
+///
+/// # Errors
+/// If a table did not answer; both parts were tried by then. The next firing tries again.
 pub async fn handle(app: &App, ends: Instant) -> Result<(), Error> {
     let half = ends.saturating_duration_since(Instant::now()) / 2;
     let woken = wake_jobs(app, ends - half).await;
@@ -58,4 +53,22 @@ pub async fn handle(app: &App, ends: Instant) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Returns the age of the oldest delivery in doubt that is still to be looked up (zero if there is none); `None` when metrics
+/// are off or the query fails.
+async fn oldest_doubt(app: &App) -> Option<Duration> {
+    if !app.metrics.are_wanted() {
+        return None;
+    }
+    let oldest = app.store.doubts().oldest().await;
+    let oldest = oldest.inspect_err(|error| {
+        let error: &dyn std::error::Error = error;
+        warn!(
+            error,
+            "age of the oldest delivery in doubt unknown: this metric is left out"
+        );
+    });
+    let age = |reserved_at| app.clock.now().duration_since(reserved_at).unsigned_abs();
+    Some(oldest.ok()?.map(age).unwrap_or_default())
 }

@@ -1,5 +1,7 @@
-//! Accepting a broadcast: known requests are recognised, and what is new is committed in one transaction. Every step may be
-//! repeated; nothing is sent from here.
+//! Acceptance of broadcasts: a request that is known is answered as before, a new one is committed in one transaction.
+//!
+//! Every step may be repeated. After the commit the broadcast is accepted, whatever goes wrong: a small one is worked off
+//! within the request, by the same claims and reservations as everywhere; for others, wake-ups are sent.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -8,40 +10,50 @@ use axum::http::StatusCode;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use shared::app::App;
-use shared::breakers::Breakers;
-use shared::ids::{BroadcastId, ContactId, PageId, Pages, first_ten, token};
-use shared::job::{Broadcast, ContactCounts, Job, JobStatus, Outcomes, Report};
-use shared::line::{Segment, cut};
-use shared::metrics::Layer;
-use shared::store::broadcasts::Committed;
-use shared::store::jobs::WAKE_AFTER_HINT;
+use shared::domain::backlog::{Segment, split_into_segments};
+use shared::domain::breakers::Breakers;
+use shared::domain::ids::{BroadcastId, ContactId, PageId, Pages, first_ten, token};
+use shared::domain::job::{Broadcast, ContactCounts, Job, JobStatus, OutcomeCounts};
+use shared::runtime::metrics::Layer;
+use shared::store::jobs::WAKE_AGAIN_AFTER;
 use shared::store::requests::{Answered, RequestKey};
-use shared::work::work_inline;
+use shared::store::transactions::Committed;
+use shared::worker::claim::work_inline;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::caller::Caller;
+use crate::invocation::record_broadcast;
 use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
+use crate::report::BroadcastReport;
 
-/// Pages in one request: each is a job, and a transaction takes 100 items.
+/// The maximum number of Pages in one request: each is a job, and a transaction has at most 100 items.
 const MAX_PAGES: usize = 90;
-/// Unknown ids that an answer lists.
+/// The maximum number of unknown ids that an answer lists.
 const MAX_UNKNOWN_IDS: usize = 100;
 
-/// How long a request may be worked off inline; API Gateway waits 29 s.
+/// The time for which a request may be worked off inline; API Gateway waits 29 s.
 pub const INLINE_TIME: Duration = Duration::from_secs(20);
 
 /// The answer to a request that was accepted, now or before.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The broadcast as it stands.
-    pub report: Report,
-    /// The request was a repetition.
+    /// The report on the broadcast as of now.
+    pub report: BroadcastReport,
+    /// True if the request is a repetition.
     pub replayed: bool,
 }
 
-/// Accepts a broadcast once, however often it is asked for.
+/// Accepts a broadcast once, however often it is requested.
+///
+/// A request is looked up by its key before its time and its contacts are checked: both may have changed since it was
+/// accepted.
+///
+/// # Errors
+/// If the time of sending is out of range or there are too many Pages (400), no contact is accepted or the key was used for
+/// another request (422), the broadcast of a repetition is gone (404), or DynamoDB does not answer (503). In the last case
+/// the request may have been accepted, so the caller is to repeat it.
 pub async fn accept(
     app: &App,
     caller: &Caller,
@@ -50,132 +62,140 @@ pub async fn accept(
     received: Timestamp,
 ) -> Result<Accepted, Problem> {
     let key = new.key(caller.name.as_deref(), idempotency_key);
-    if let Some(answered) = app.store.answered(&key, received).await? {
+    if let Some(answered) = app.store.requests().get_if_valid(&key, received).await? {
         return replay(app, caller, &key, &answered).await;
     }
     new.check_time(received)?;
-    let asked = sort_out(app, &caller.pages, &new.contact_ids).await?;
-    let (broadcast, jobs) = plan(app, new, &asked, received);
-    let writes = jobs.iter().map(|(job, segments)| {
-        app.store
-            .write_segments(&job.snapshot, segments, job.retained_until)
-    });
+    let sorted = sort_ids(app, &caller.pages, &new.contact_ids).await?;
+    let (broadcast, jobs) = plan(app, new, &sorted, received);
+    let segments = app.store.segments();
+    let writes = jobs
+        .iter()
+        .map(|planned| segments.write(&planned.job.snapshot, &planned.segments, planned.job.retained_until));
     for written in join_all(writes).await {
         written?;
     }
-    let jobs: Vec<_> = jobs.into_iter().map(|(job, _)| job).collect();
-    if let Committed::Taken(answered) = app.store.commit(&key, received, &broadcast, &jobs).await? {
+    let jobs: Vec<_> = jobs.into_iter().map(|planned| planned.job).collect();
+    let committed = app
+        .store
+        .transactions()
+        .commit(&key, received, &broadcast, &jobs)
+        .await?;
+    if let Committed::Taken(answered) = committed {
         return replay(app, caller, &key, &answered).await;
     }
-    asked.log(app, &broadcast.broadcast_id);
+    record_broadcast(&broadcast.broadcast_id);
+    sorted.log_repeated(app);
     for job in &jobs {
         info!(job.id = %job.id(), job.status = %job.status, job.contacts = job.contacts, "job accepted");
     }
-    let queued: Vec<_> = jobs
-        .iter()
-        .filter(|job| job.status == JobStatus::Queued)
-        .collect();
-    if broadcast.contacts.accepted <= app.config.inline_limit && !queued.is_empty() {
-        return work_off(app, broadcast, &jobs).await;
-    }
-    join_all(queued.into_iter().map(|job| hint(app, job))).await;
     Ok(Accepted {
-        report: Report::new(broadcast, &jobs),
+        report: start(app, broadcast, &jobs).await,
         replayed: false,
     })
 }
 
-async fn hint(app: &App, job: &Job) {
+/// Has the jobs of a new broadcast worked on: within the request if it is small, else through wake-ups. Scheduled jobs are
+/// woken when they are due.
+async fn start(app: &App, broadcast: Broadcast, jobs: &[Job]) -> BroadcastReport {
+    let queued: Vec<_> = jobs.iter().filter(|job| job.status == JobStatus::Queued).collect();
+    let is_small = broadcast.contacts.accepted <= app.config.inline_limit;
+    if is_small && !queued.is_empty() {
+        return work_off(app, broadcast, jobs).await;
+    }
+    join_all(queued.into_iter().map(|job| wake(app, job))).await;
+    BroadcastReport::new(broadcast, jobs)
+}
+
+async fn wake(app: &App, job: &Job) {
     if let Some(wake_at) = job.wake_at {
-        app.queue.hint(&job.id(), job.epoch, wake_at).await;
+        app.queue.wake(&job.id(), job.epoch, wake_at).await;
     }
 }
 
-/// Works a small broadcast off at once, under the same claims and reservations as everybody. Whatever goes wrong from here
-/// on, it is accepted, and its jobs come back by themselves.
-async fn work_off(app: &App, broadcast: Broadcast, jobs: &[Job]) -> Result<Accepted, Problem> {
+/// Works a small broadcast off within the request, by the same claims and reservations as any other worker. A failure is
+/// logged and no more: the broadcast is accepted, and its jobs come back at their wake-ups.
+async fn work_off(app: &App, broadcast: Broadcast, jobs: &[Job]) -> BroadcastReport {
     let ends = Instant::now() + INLINE_TIME;
-    for worked in join_all(jobs.iter().map(|job| work_inline(app, job, ends))).await {
+    let worked = join_all(jobs.iter().map(|job| work_inline(app, job, ends))).await;
+    for (job, worked) in jobs.iter().zip(worked) {
         if let Err(error) = worked {
             let error: &dyn std::error::Error = &error;
-            error!(broadcast.id = %broadcast.broadcast_id, error, "job not worked off inline");
+            error!(job.id = %job.id(), error, "job not worked off inline; it comes back at its wake-up");
         }
     }
-    let found = app.store.report(&broadcast.broadcast_id).await;
+    let found = BroadcastReport::read(&app.store, &broadcast.broadcast_id).await;
     let mut report = match found {
         Ok(Some(report)) => report,
-        _ => Report::new(broadcast, jobs),
+        _ => BroadcastReport::new(broadcast, jobs),
     };
     if report.summary.status == JobStatus::Completed {
-        let noted = app
-            .store
-            .note_done_inline(&report.summary.broadcast_id)
-            .await;
-        report.done_inline = noted.is_ok();
+        let broadcasts = app.store.broadcasts();
+        let marked = broadcasts.mark_done_inline(&report.summary.broadcast_id).await;
+        report.done_inline = marked.is_ok();
     }
-    Ok(Accepted {
-        report,
-        replayed: false,
-    })
+    report
 }
 
-async fn replay(
-    app: &App,
-    caller: &Caller,
-    key: &RequestKey,
-    answered: &Answered,
-) -> Result<Accepted, Problem> {
-    if answered.fingerprint != key.fingerprint {
+/// Answers a repetition with the broadcast that the first request created.
+async fn replay(app: &App, caller: &Caller, key: &RequestKey, answered: &Answered) -> Result<Accepted, Problem> {
+    if !answered.has_body_of(key) {
         let detail = "This Idempotency-Key was used for another request.";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let broadcast_id = &answered.broadcast_id;
+    record_broadcast(broadcast_id);
     app.metrics.prevented(Layer::Replay, 1);
-    warn!(duplicates.layer = "replay", duplicates.prevented = 1, broadcast.id = %broadcast_id, "duplicates prevented: request repeated");
-    if let Err(error) = app.store.count_replay(broadcast_id).await {
+    warn!(
+        duplicates.layer = "replay",
+        duplicates.prevented = 1,
+        "duplicates prevented: request repeated"
+    );
+    if let Err(error) = app.store.broadcasts().count_replay(broadcast_id).await {
         let error: &dyn std::error::Error = &error;
-        warn!(broadcast.id = %broadcast_id, error, "repetition not counted");
+        warn!(error, "repetition of the request not counted in the report");
     }
-    let report = app.store.report(broadcast_id).await?;
+    let report = BroadcastReport::read(&app.store, broadcast_id).await?;
     let report = report.filter(|report| caller.may_see(report));
-    let report = report
-        .ok_or_else(|| Problem::not_found("The broadcast of this request is no longer kept."))?;
-    Ok(Accepted {
-        report,
-        replayed: true,
-    })
+    let report = report.ok_or_else(|| Problem::not_found("The broadcast of this request is no longer kept."))?;
+    Ok(Accepted { report, replayed: true })
 }
 
-/// The ids of a request, sorted out.
-struct Asked {
+/// The ids of a request, sorted by what acceptance does with them.
+struct SortedIds {
     counts: ContactCounts,
-    by_page: BTreeMap<PageId, Vec<ContactId>>,
+    accepted: BTreeMap<PageId, Vec<ContactId>>,
     repeated: Vec<ContactId>,
 }
 
-impl Asked {
-    fn log(&self, app: &App, broadcast_id: &BroadcastId) {
+impl SortedIds {
+    /// Logs and counts the repetitions that were removed.
+    fn log_repeated(&self, app: &App) {
         if self.counts.duplicates_removed > 0 {
             let (count, ids) = (self.counts.duplicates_removed, first_ten(&self.repeated));
             app.metrics.prevented(Layer::Request, count);
-            warn!(duplicates.layer = "request", duplicates.prevented = count, broadcast.id = %broadcast_id, contact.ids = ids, "duplicates prevented: ids repeated in the request");
+            warn!(
+                duplicates.layer = "request",
+                duplicates.prevented = count,
+                contact.ids = ids,
+                "duplicates prevented: ids repeated in the request"
+            );
         }
     }
 }
 
-/// Removes repetitions, finds each contact's Page, and counts whom nothing will be sent to. To this caller, contacts of other
-/// Pages than these are unknown.
-async fn sort_out(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<Asked, Problem> {
+/// Removes repetitions, finds the Page of each contact, and counts the ids to which nothing will be sent. Contacts of Pages
+/// that the caller may not use are unknown to it.
+async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedIds, Problem> {
     let mut seen = HashSet::with_capacity(ids.len());
-    let (unique, repeated): (Vec<_>, Vec<_>) =
-        ids.iter().cloned().partition(|id| seen.insert(id.clone()));
-    let contacts = app.store.find_contacts(&unique).await?;
+    let (unique, repeated): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(|id| seen.insert(id.clone()));
+    let contacts = app.store.contacts().find(&unique).await?;
     let mut counts = ContactCounts {
         requested: ids.len() as u64,
         duplicates_removed: repeated.len() as u64,
         ..ContactCounts::default()
     };
-    let mut by_page = BTreeMap::<_, Vec<_>>::new();
+    let mut accepted = BTreeMap::<_, Vec<_>>::new();
     for id in unique {
         let contact = contacts.get(&id);
         match contact.filter(|contact| pages.allow(&contact.page_id)) {
@@ -188,52 +208,51 @@ async fn sort_out(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<Asked, 
             Some(contact) if contact.opted_out => counts.opted_out += 1,
             Some(contact) => {
                 counts.accepted += 1;
-                by_page.entry(contact.page_id.clone()).or_default().push(id);
+                accepted.entry(contact.page_id.clone()).or_default().push(id);
             }
         }
     }
-    if by_page.is_empty() {
-        let ContactCounts {
-            unknown, opted_out, ..
-        } = counts;
+    if accepted.is_empty() {
+        let ContactCounts { unknown, opted_out, .. } = counts;
         let detail = format!("No contact accepted: {unknown} unknown, {opted_out} opted out.");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
-    if by_page.len() > MAX_PAGES {
-        let message = format!("are on {} Pages, more than {MAX_PAGES}", by_page.len());
+    if accepted.len() > MAX_PAGES {
+        let message = format!("are on {} Pages, more than {MAX_PAGES}", accepted.len());
         return Err(Problem::fault("/contact_ids", message));
     }
-    Ok(Asked {
+    Ok(SortedIds {
         counts,
-        by_page,
+        accepted,
         repeated,
     })
 }
 
-/// The broadcast, and its jobs with their segments under snapshots that nothing refers to yet.
-fn plan(
-    app: &App,
-    new: NewBroadcast,
-    asked: &Asked,
-    received: Timestamp,
-) -> (Broadcast, Vec<(Job, Vec<Segment>)>) {
+/// A job that is not committed yet, and its segments, under a snapshot that nothing refers to yet.
+struct PlannedJob {
+    job: Job,
+    segments: Vec<Segment>,
+}
+
+/// Makes the broadcast and its jobs, one for each Page.
+fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (Broadcast, Vec<PlannedJob>) {
     let broadcast = Broadcast {
         broadcast_id: BroadcastId::random(),
         message: new.message,
         envelope: new.envelope,
         created_at: received,
         scheduled_at: new.scheduled_at,
-        contacts: asked.counts.clone(),
+        contacts: ids.counts.clone(),
         replays: 0,
         done_inline: false,
     };
     let due = new.scheduled_at.unwrap_or(received);
     let (status, wake_at) = match new.scheduled_at {
         Some(at) => (JobStatus::Scheduled, at),
-        None => (JobStatus::Queued, app.clock.now() + WAKE_AFTER_HINT),
+        None => (JobStatus::Queued, app.clock.now() + WAKE_AGAIN_AFTER),
     };
-    let jobs = asked.by_page.iter().map(|(page_id, contacts)| {
-        let segments = cut(contacts);
+    let jobs = ids.accepted.iter().map(|(page_id, contacts)| {
+        let segments = split_into_segments(contacts);
         let number = segments.len().try_into().unwrap_or(u32::MAX);
         let job = Job {
             broadcast_id: broadcast.broadcast_id.clone(),
@@ -253,13 +272,13 @@ fn plan(
             wake_at: Some(wake_at),
             created_at: received,
             retained_until: due + app.config.retention,
-            outcomes: Outcomes::default(),
+            outcomes: OutcomeCounts::default(),
             prevented_reservation: 0,
             prevented_claim: 0,
             breakers: Breakers::default(),
-            resend_wish: false,
+            resend_command: false,
         };
-        (job, segments)
+        PlannedJob { job, segments }
     });
     let jobs = jobs.collect();
     (broadcast, jobs)

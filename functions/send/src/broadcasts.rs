@@ -1,32 +1,38 @@
-//! Broadcasts over HTTP: asked for, and reported.
+//! Broadcasts over HTTP: create, show, list, resume.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use shared::app::App;
-use shared::ids::{BroadcastId, JobId};
-use shared::job::{JobStatus, Report, Summary};
+use shared::domain::ids::{BroadcastId, JobId};
+use shared::domain::job::JobStatus;
 use shared::store::broadcasts::Listed;
+use shared::store::jobs::WakeUp;
 use tracing::info;
 
 use crate::accept::{Accepted, accept};
 use crate::caller::Caller;
+use crate::invocation::record_broadcast;
 use crate::list::{self, DEFAULT_LIMIT, ListPart};
 use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
+use crate::report::{BroadcastReport, BroadcastSummary};
 use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
 
-/// Broadcasts in one answer.
+/// The maximum number of broadcasts in one answer.
 const MAX_LIMIT: usize = 100;
-/// Broadcasts read at once.
+/// The number of concurrent reads for one answer.
 const READS_AT_ONCE: usize = 8;
 
-/// `POST /v1/broadcasts`
+/// `POST /v1/broadcasts`: accepts a broadcast.
+///
+/// # Errors
+/// If the body has faults (400), or as [`accept`] says.
 pub async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -35,8 +41,7 @@ pub async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let new = NewBroadcast::parse(&body)?;
-    let Accepted { report, replayed } =
-        accept(&app, &caller, new, key.as_deref(), received).await?;
+    let Accepted { report, replayed } = accept(&app, &caller, new, key.as_deref(), received).await?;
     let status = match report.done_inline {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
@@ -44,75 +49,75 @@ pub async fn create(
     let mut answer = (status, Json(report)).into_response();
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
-        answer
-            .headers_mut()
-            .insert(name, axum::http::HeaderValue::from_static("true"));
+        answer.headers_mut().insert(name, HeaderValue::from_static("true"));
     }
     Ok(answer)
 }
 
-/// `GET /v1/broadcasts/{id}`
+/// `GET /v1/broadcasts/{id}`: reports on a broadcast.
+///
+/// # Errors
+/// As [`visible_report`].
 pub async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(id): PathId,
-) -> Result<Json<Report>, Problem> {
-    Ok(Json(report(&app, &caller, &id).await?))
+) -> Result<Json<BroadcastReport>, Problem> {
+    Ok(Json(visible_report(&app, &caller, &id).await?))
 }
 
-/// `POST /v1/broadcasts/{id}/resume`: halted jobs are queued again; those that go on by themselves are left alone.
+/// `POST /v1/broadcasts/{id}/resume`: requeues the halted jobs. Jobs that go on by themselves are left alone.
+///
+/// # Errors
+/// If the broadcast is completed or cancelled (409), or as [`visible_report`] says.
 pub async fn resume(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(id): PathId,
-) -> Result<(StatusCode, Json<Report>), Problem> {
-    let found = report(&app, &caller, &id).await?;
+) -> Result<(StatusCode, Json<BroadcastReport>), Problem> {
+    let found = visible_report(&app, &caller, &id).await?;
     if [JobStatus::Completed, JobStatus::Cancelled].contains(&found.summary.status) {
-        let detail = format!(
-            "The broadcast is {}; nothing is left to resume.",
-            found.summary.status
-        );
+        let detail = format!("The broadcast is {}; nothing is left to resume.", found.summary.status);
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
-    for job in found
-        .jobs
-        .iter()
-        .filter(|job| job.status == JobStatus::Halted)
-    {
+    for job in found.jobs.iter().filter(|job| job.status == JobStatus::Halted) {
         let job = JobId {
             broadcast_id: found.summary.broadcast_id.clone(),
             page_id: job.page_id.clone(),
         };
-        if let Some((epoch, wake_at)) = app.store.resume(&job, app.clock.now()).await? {
+        let resumed = app.store.jobs().resume_if_halted(&job, app.clock.now()).await?;
+        if let Some(WakeUp { epoch, wake_at }) = resumed {
             info!(job.id = %job, job.status = "queued", "job resumed");
-            app.queue.hint(&job, epoch, wake_at).await;
+            app.queue.wake(&job, epoch, wake_at).await;
         }
     }
-    Ok((
-        StatusCode::ACCEPTED,
-        Json(report(&app, &caller, &id).await?),
-    ))
+    Ok((StatusCode::ACCEPTED, Json(visible_report(&app, &caller, &id).await?)))
 }
 
-/// The broadcast with the id of a path, if the caller may know of it.
-pub async fn report(app: &App, caller: &Caller, id: &str) -> Result<Report, Problem> {
+/// Reads the broadcast with the id of a path.
+///
+/// # Errors
+/// If there is no such broadcast, or the caller may not see it (404 in both cases), or DynamoDB does not answer (503).
+pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<BroadcastReport, Problem> {
     let unknown = || Problem::not_found("There is no such broadcast.");
     let id = BroadcastId::parse(id).ok_or_else(unknown)?;
-    let report = app.store.report(&id).await?;
-    report
-        .filter(|report| caller.may_see(report))
-        .ok_or_else(unknown)
+    record_broadcast(&id);
+    let report = BroadcastReport::read(&app.store, &id).await?;
+    report.filter(|report| caller.may_see(report)).ok_or_else(unknown)
 }
 
-/// `GET /v1/broadcasts`
+/// `GET /v1/broadcasts`: lists broadcasts from the newest.
 ///
-/// The index says which and in what order, each broadcast itself how it stands; one that is gone by then is left out, as is
-/// one that is not for the caller to see. So a part may be empty, and go on.
+/// The index gives the ids and their order, each broadcast its own status. A broadcast that is gone by then is left out, as
+/// is one that the caller may not see. So a part may be empty and still not be the last.
+///
+/// # Errors
+/// If a parameter is unknown or wrong (400), or DynamoDB does not answer (503).
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
     RawQuery(query): RawQuery,
-) -> Result<Json<ListPart<Summary>>, Problem> {
+) -> Result<Json<ListPart<BroadcastSummary>>, Problem> {
     let (mut limit, mut after) = (DEFAULT_LIMIT, None);
     for (name, value) in form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes()) {
         match &*name {
@@ -122,15 +127,12 @@ pub async fn list(
         }
     }
     let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let (listed, last) = app.store.list_broadcasts(after.as_ref(), limit).await?;
-    let reports: Vec<_> = listed
+    let (listed, last) = app.store.broadcasts().list(after.as_ref(), limit).await?;
+    let reads: Vec<_> = listed
         .iter()
-        .map(|listed| app.store.report(&listed.broadcast_id))
+        .map(|listed| BroadcastReport::read(&app.store, &listed.broadcast_id))
         .collect();
-    let reports: Vec<_> = stream::iter(reports)
-        .buffered(READS_AT_ONCE)
-        .try_collect()
-        .await?;
+    let reports: Vec<_> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
     let reports = reports.into_iter().flatten();
     let reports = reports.filter(|report| caller.may_see(report));
     Ok(Json(ListPart {
@@ -142,7 +144,7 @@ pub async fn list(
     }))
 }
 
-/// Where the list goes on, as its cursors have it.
+/// Parses the position that a cursor of the list encodes: the time in milliseconds of the epoch, and the id.
 fn position(text: &str) -> Option<Listed> {
     let (created_at, broadcast_id) = text.split_once(' ')?;
     Some(Listed {

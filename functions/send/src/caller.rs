@@ -1,6 +1,6 @@
-//! Who calls, as API Gateway has found out, and which Pages they may use. Scopes are API Gateway's to check.
+//! The caller of the API, as API Gateway authenticated it, and the Pages that it may use. Scopes are checked by API Gateway.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -9,17 +9,17 @@ use axum::http::request::Parts;
 use lambda_http::request::RequestContext;
 use serde_json::json;
 use shared::app::App;
-use shared::ids::{PageId, Pages};
-use shared::job::Report;
+use shared::domain::ids::{PageId, Pages};
 
 use crate::problem::Problem;
+use crate::report::BroadcastReport;
 
-/// Whoever calls.
+/// The caller of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// What they are told from others by. None where nobody is asked who they are: there all are one caller.
+    /// Stable identity of the caller; `None` when unauthenticated. All unauthenticated requests are one caller.
     pub name: Option<String>,
-    /// The Pages that they may use.
+    /// The Pages that the caller may use.
     pub pages: Pages,
 }
 
@@ -36,36 +36,37 @@ impl FromRequestParts<Arc<App>> for Caller {
         match (jwt, iam) {
             (Some(jwt), _) => Self::by_token(&jwt.claims, app.config.pages_claim.as_deref()),
             (None, Some(iam)) => Self::by_signature(iam.user_id.as_deref()),
-            (None, None) => Ok(Self::anybody()),
+            (None, None) => Ok(Self::unauthenticated()),
         }
     }
 }
 
 impl Caller {
-    /// Somebody who is not asked who they are.
-    pub fn anybody() -> Self {
+    /// Returns the caller of a request that API Gateway did not authenticate.
+    pub fn unauthenticated() -> Self {
         Self {
             name: None,
             pages: Pages::All,
         }
     }
 
-    fn by_token(
-        claims: &HashMap<String, String>,
-        pages_claim: Option<&str>,
-    ) -> Result<Self, Problem> {
+    fn by_token(claims: &HashMap<String, String>, pages_claim: Option<&str>) -> Result<Self, Problem> {
         let named = |name: &'static str| Some((name, claims.get(name)?));
         let Some((kind, id)) = named("sub").or_else(|| named("client_id")) else {
-            return Err(forbidden("The token does not say whose it is."));
+            return Err(forbidden(
+                "The token identifies no caller: it must have the claim sub or client_id.",
+            ));
         };
         let pages = match pages_claim {
             None => Pages::All,
             Some(claim) => Pages::Only(pages(claims.get(claim).map_or("", String::as_str))),
         };
         if pages.are_none() {
-            return Err(forbidden("The token names no Page that it is for."));
+            return Err(forbidden(
+                "The token allows no Page: it must name those that you may use.",
+            ));
         }
-        // As JSON, which no part of it can leave.
+        // JSON escapes its parts, so no value of a claim can imitate another caller.
         let name = json!(["jwt", claims.get("iss"), kind, id]).to_string();
         Ok(Self {
             name: Some(name),
@@ -75,10 +76,10 @@ impl Caller {
 
     fn by_signature(user_id: Option<&str>) -> Result<Self, Problem> {
         let Some(id) = user_id.filter(|id| !id.is_empty()) else {
-            return Err(forbidden("The signature does not say whose it is."));
+            return Err(forbidden("The signature identifies no caller: it has no user id."));
         };
-        // `ROLE:SESSION`: all sessions of a role are one caller, for the next attempt at a request may be made by another
-        // instance of its program, and must be recognised.
+        // `ROLE:SESSION`: all sessions of a role are one caller. The next attempt at a request may be made by another
+        // instance of the caller's program, and must be recognised.
         let role = id.split_once(':').map(|(role, _)| role);
         let id = role.filter(|role| role.starts_with("AROA")).unwrap_or(id);
         Ok(Self {
@@ -87,17 +88,18 @@ impl Caller {
         })
     }
 
-    /// Whether they may know of a broadcast: only if all of it is theirs.
-    pub fn may_see(&self, report: &Report) -> bool {
+    /// Returns true if the caller may see a broadcast: only if it may use the Page of every job.
+    pub fn may_see(&self, report: &BroadcastReport) -> bool {
         let mut pages = report.jobs.iter().map(|job| &job.page_id);
         pages.all(|page_id| self.pages.allow(page_id))
     }
 }
 
-/// The Pages of a claim. API Gateway makes `[a b]` of a list; an identity provider may make a text with spaces or commas.
-fn pages(claim: &str) -> std::collections::BTreeSet<PageId> {
-    let apart = |c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']');
-    let ids = claim.split(apart);
+/// Parses the Pages of a claim. API Gateway writes a list as `[a b]`; an identity provider may write a text with spaces or
+/// commas. Parts that are no Page ids are ignored.
+fn pages(claim: &str) -> BTreeSet<PageId> {
+    let is_separator = |c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']');
+    let ids = claim.split(is_separator);
     ids.filter_map(|id| PageId::parse(id).ok()).collect()
 }
 
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_names_pages_as_api_gateway_writes_lists_or_as_a_text() {
+    fn pages_claim_is_a_list_of_api_gateway_or_a_text() {
         let all = [PageId::parse("1").unwrap(), PageId::parse("22").unwrap()];
         for claim in ["[1 22]", "1 22", "1,22", " 1, 22 ", "[1, 22]"] {
             assert_eq!(pages(claim), all.clone().into(), "{claim:?}");

@@ -1,4 +1,4 @@
-//! The deliveries of a broadcast over HTTP, as JSON and as CSV: what became of whom.
+//! The deliveries of a broadcast over HTTP, as JSON and as CSV: one row for each contact that was reached so far.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,31 +12,35 @@ use csv::{Terminator, WriterBuilder};
 use jiff::Timestamp;
 use serde::Serialize;
 use shared::app::App;
-use shared::delivery::{Delivery, Status};
-use shared::ids::{ContactId, JobId, PageId};
-use shared::job::Report;
+use shared::domain::delivery::{Delivery, Status};
+use shared::domain::ids::{ContactId, JobId, PageId};
 use tracing::error;
 
-use crate::broadcasts::report;
+use crate::broadcasts::visible_report;
 use crate::caller::Caller;
 use crate::fields::word;
 use crate::list::{self, DEFAULT_LIMIT, ListPart};
 use crate::problem::Problem;
+use crate::report::BroadcastReport;
 use crate::request::{AcceptsCsv, PathId};
 
-/// Rows in one answer of JSON.
+/// The maximum number of rows in one answer of JSON.
 const MAX_ROWS: usize = 1_000;
-/// Rows in one answer of CSV.
+/// The maximum number of rows in one answer of CSV.
 const MAX_CSV_ROWS: usize = 10_000;
-/// Rows in one query: a database that is busy sending as well must answer each within a call's 2 s.
+/// The maximum number of rows in one query. A database that serves running jobs as well must answer each query within the
+/// 2 s of a call.
 const MAX_QUERIED_ROWS: usize = 1_000;
-/// Bytes in one answer, by [`DeliveryReport::bytes`]; Lambda refuses 6 MB.
+/// The maximum size of one answer in bytes, by [`DeliveryReport::max_bytes`]. Lambda refuses more than 6 MB
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>).
 const MAX_BYTES: usize = 5_000_000;
-/// Queries for one answer: each of 90 Pages takes one, a megabyte of rows takes one, and a filter may find nothing for long.
+/// The maximum number of queries for one answer. Each of 90 Pages takes at least one, so does each megabyte of rows, and a
+/// filter may find nothing in many.
 const MAX_QUERIES: usize = 128;
-/// After this no further query is made: API Gateway waits 29 s.
+/// The time after which no further query is made; API Gateway waits 29 s.
 const MAX_TIME: Duration = Duration::from_secs(15);
 
+/// The columns of CSV.
 const COLUMNS: [&str; 7] = [
     "contact_id",
     "page_id",
@@ -47,7 +51,10 @@ const COLUMNS: [&str; 7] = [
     "updated_at",
 ];
 
-/// `GET /v1/broadcasts/{id}/deliveries`
+/// `GET /v1/broadcasts/{id}/deliveries`: lists deliveries, sorted by Page and contact.
+///
+/// # Errors
+/// If a parameter is unknown or wrong (400), the CSV cannot be written (500), or as [`visible_report`] says.
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -55,15 +62,15 @@ pub async fn list(
     AcceptsCsv(as_csv): AcceptsCsv,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let asked = Asked::parse(query.as_deref().unwrap_or_default(), as_csv)?;
-    let part = read(&app, report(&app, &caller, &id).await?, asked).await?;
+    let query = DeliveryQuery::parse(query.as_deref().unwrap_or_default(), as_csv)?;
+    let part = read(&app, visible_report(&app, &caller, &id).await?, query).await?;
     if !as_csv {
         return Ok(Json(part).into_response());
     }
     let body = to_csv(&part.items).map_err(|error| {
         error!(
             error = &error as &dyn std::error::Error,
-            "list not written as CSV"
+            "list of deliveries not written as CSV"
         );
         let detail = "The list could not be written as CSV.";
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
@@ -73,15 +80,12 @@ pub async fn list(
     Ok((content_type, next_cursor, body).into_response())
 }
 
-/// The rows that are asked for, Page by Page, until an answer is full.
-async fn read(
-    app: &App,
-    report: Report,
-    asked: Asked,
-) -> Result<ListPart<DeliveryReport>, Problem> {
+/// Reads rows Page by Page, until the answer is full or its time is over.
+async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Result<ListPart<DeliveryReport>, Problem> {
     let ends = Instant::now() + MAX_TIME;
     let (mut items, mut bytes, mut queries) = (Vec::<DeliveryReport>::new(), 0, 0);
-    let mut position = asked.from;
+    let deliveries = app.store.deliveries();
+    let mut position = query.from;
     for page_id in report.jobs.into_iter().map(|job| job.page_id) {
         let mut after = match &position {
             Some(position) if position.page_id > page_id => continue,
@@ -93,22 +97,19 @@ async fn read(
             page_id: page_id.clone(),
         };
         loop {
-            let full = items.len() >= asked.limit || bytes >= MAX_BYTES;
-            if full || queries == MAX_QUERIES || Instant::now() >= ends {
-                let next_cursor = Some(list::to_cursor(Position { page_id, after }));
+            let is_full = items.len() >= query.limit || bytes >= MAX_BYTES;
+            if is_full || queries == MAX_QUERIES || Instant::now() >= ends {
+                let next_cursor = Some(list::to_cursor(ListPosition { page_id, after }));
                 return Ok(ListPart { items, next_cursor });
             }
-            let limit = (asked.limit - items.len()).min(MAX_QUERIED_ROWS);
+            let limit = (query.limit - items.len()).min(MAX_QUERIED_ROWS);
             let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-            let (rows, last) = app
-                .store
-                .deliveries(&job, asked.status, after.as_ref(), limit)
-                .await?;
+            let (rows, last) = deliveries.list(&job, query.status, after.as_ref(), limit).await?;
             queries += 1;
             after = last;
             for row in rows {
                 let item = DeliveryReport::new(&page_id, row);
-                bytes += item.bytes();
+                bytes += item.max_bytes();
                 items.push(item);
                 if bytes >= MAX_BYTES {
                     after = items.last().map(|item| item.contact_id.clone());
@@ -152,8 +153,9 @@ impl DeliveryReport {
         }
     }
 
-    /// What it takes at most, as JSON or as CSV, in the JSON text that a function's answer is put into.
-    fn bytes(&self) -> usize {
+    /// Returns an upper bound of the row's bytes, as JSON or as CSV, in the answer of the function: a JSON document whose
+    /// body is a string, in which quotation marks and control characters are escaped once more.
+    fn max_bytes(&self) -> usize {
         const ALL_BUT_TEXTS: usize = 200;
         let page_id = self.page_id.to_string();
         let texts = [
@@ -188,12 +190,10 @@ fn to_csv(items: &[DeliveryReport]) -> Result<Vec<u8>, csv::Error> {
             item.updated_at.to_string(),
         ])?;
     }
-    writer
-        .into_inner()
-        .map_err(|error| error.into_error().into())
+    writer.into_inner().map_err(|error| error.into_error().into())
 }
 
-/// A cell that a spreadsheet shows, where it would have run it as a formula.
+/// Returns a cell that a spreadsheet shows as text, even if it looks like a formula.
 fn defused(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         format!("'{cell}")
@@ -202,21 +202,21 @@ fn defused(cell: &str) -> String {
     }
 }
 
-/// What a list of deliveries is asked for.
-struct Asked {
+/// The parameters of a list of deliveries.
+struct DeliveryQuery {
     status: Option<Status>,
     limit: usize,
-    from: Option<Position>,
+    from: Option<ListPosition>,
 }
 
-impl Asked {
+impl DeliveryQuery {
     fn parse(query: &str, as_csv: bool) -> Result<Self, Problem> {
         let (limit, max) = if as_csv {
             (MAX_CSV_ROWS, MAX_CSV_ROWS)
         } else {
             (DEFAULT_LIMIT, MAX_ROWS)
         };
-        let mut asked = Self {
+        let mut parsed = Self {
             status: None,
             limit,
             from: None,
@@ -224,29 +224,25 @@ impl Asked {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "status" => {
-                    let status = word(
-                        &value,
-                        "reserved, sent, failed, skipped, waiting and in_doubt",
-                    );
-                    asked.status =
-                        Some(status.map_err(|message| Problem::fault("status", message))?);
+                    let status = word(&value, "reserved, sent, failed, skipped, waiting and in_doubt");
+                    parsed.status = Some(status.map_err(|message| Problem::fault("status", message))?);
                 }
-                "limit" => asked.limit = list::limit(&value, max)?,
-                "cursor" => asked.from = Some(list::from_cursor(&value, Position::parse)?),
+                "limit" => parsed.limit = list::limit(&value, max)?,
+                "cursor" => parsed.from = Some(list::from_cursor(&value, ListPosition::parse)?),
                 other => return Err(list::unknown_parameter(other)),
             }
         }
-        Ok(asked)
+        Ok(parsed)
     }
 }
 
-/// Where a list goes on: on this Page, after this contact.
-struct Position {
+/// The position after which a list goes on: a Page, and a contact of it unless the Page begins.
+struct ListPosition {
     page_id: PageId,
     after: Option<ContactId>,
 }
 
-impl Position {
+impl ListPosition {
     fn parse(text: &str) -> Option<Self> {
         let (page_id, after) = text.split_once(' ')?;
         let after = match after {
@@ -258,8 +254,8 @@ impl Position {
     }
 }
 
-/// Neither kind of id has a space.
-impl fmt::Display for Position {
+/// Writes the ids with a space between; neither kind of id has one.
+impl fmt::Display for ListPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let after = self.after.as_ref().map_or("", ContactId::as_str);
         write!(f, "{} {after}", self.page_id)
@@ -271,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_that_a_spreadsheet_would_run_are_defused() {
+    fn formula_cells_are_shown_as_text() {
         for cell in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
             assert_eq!(defused(cell), format!("'{cell}"));
         }
@@ -281,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_never_takes_more_than_it_was_counted_for() {
+    fn row_fits_into_its_counted_bytes() {
         for text in ["", "x", "\"", "\\", "\u{1}", "\r\n", "🙂", "=,\""] {
             let item = DeliveryReport {
                 contact_id: ContactId::parse(&"\"".repeat(128)).unwrap(),
@@ -292,7 +288,7 @@ mod tests {
                 attempts: u32::MAX,
                 updated_at: Timestamp::MAX,
             };
-            let counted = item.bytes();
+            let counted = item.max_bytes();
 
             let in_answer = |body: &str| serde_json::to_string(body).unwrap().len();
             let json = in_answer(&serde_json::to_string(&item).unwrap());

@@ -1,4 +1,5 @@
-//! Reads a body field by field, and collects everything that is wrong with it: the one way in which input is checked.
+//! A reader of request bodies, field by field, that collects every fault instead of stopping at the first. All input is
+//! checked through it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,13 +14,16 @@ use crate::problem::{Fault, Problem};
 pub struct Faults(RefCell<Vec<Fault>>);
 
 impl Faults {
-    /// Notes one.
+    /// Adds a fault.
     pub fn add(&self, field: impl Into<String>, message: impl Into<String>) {
         let (field, message) = (field.into(), message.into());
         self.0.borrow_mut().push(Fault { field, message });
     }
 
-    /// What was read, if nothing was wrong.
+    /// Returns the value that was read, if there are no faults.
+    ///
+    /// # Errors
+    /// If there are faults: a problem (400) that lists them.
     pub fn or<T>(self, read: Option<T>) -> Result<T, Problem> {
         match (self.0.into_inner(), read) {
             (faults, Some(read)) if faults.is_empty() => Ok(read),
@@ -28,17 +32,17 @@ impl Faults {
     }
 }
 
-/// Where an object stands in the body.
+/// The location of an object in the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// By a JSON pointer.
+pub enum Location {
+    /// A JSON pointer.
     Pointer(String),
-    /// In a line of CSV, counted from 1; its fields are columns.
+    /// The number of a line of CSV, counted from 1; the fields of the object are columns.
     Line(usize),
 }
 
-impl Place {
-    /// Where a field of the object stands.
+impl Location {
+    /// Returns the location of a field of the object.
     pub fn field(&self, name: &str) -> String {
         match self {
             Self::Pointer(pointer) => format!("{pointer}/{}", escaped(name)),
@@ -46,23 +50,23 @@ impl Place {
         }
     }
 
-    /// Where a part of a field stands.
-    fn inner(&self, name: &str, inner: &str) -> String {
+    /// Returns the location of an entry of a field that is an object itself.
+    fn entry(&self, name: &str, entry: &str) -> String {
         let field = self.field(name);
         match self {
-            Self::Pointer(_) => format!("{field}/{}", escaped(inner)),
-            Self::Line(_) => format!("{field}.{inner}"),
+            Self::Pointer(_) => format!("{field}/{}", escaped(entry)),
+            Self::Line(_) => format!("{field}.{entry}"),
         }
     }
 }
 
-impl From<&str> for Place {
+impl From<&str> for Location {
     fn from(pointer: &str) -> Self {
         Self::Pointer(pointer.to_owned())
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pointer(pointer) => f.write_str(pointer),
@@ -71,58 +75,54 @@ impl fmt::Display for Place {
     }
 }
 
-/// An object, and where in the body it stands. `null` counts as absent where nothing else is said.
+/// The fields of an object in the body. A field that is `null` counts as absent, except for [`Fields::has`].
 pub struct Fields<'a> {
     object: &'a Map<String, Value>,
-    place: Place,
+    location: Location,
     faults: &'a Faults,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of an object that has these and no others.
-    pub fn of(
-        value: &'a Value,
-        place: impl Into<Place>,
-        known: &[&str],
-        faults: &'a Faults,
-    ) -> Option<Self> {
-        let place = place.into();
+    /// Returns the fields of an object. Fields that are not among the known ones are faults; so is a value that is no
+    /// object, and then there are no fields to return.
+    pub fn of(value: &'a Value, location: impl Into<Location>, known: &[&str], faults: &'a Faults) -> Option<Self> {
+        let location = location.into();
         let Some(object) = value.as_object() else {
-            faults.add(place.to_string(), "must be an object");
+            faults.add(location.to_string(), "must be an object");
             return None;
         };
         let fields = Self {
             object,
-            place,
+            location,
             faults,
         };
         for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
-            fields.fault(name, "is not a field here");
+            fields.fault(name, "is not a known field");
         }
         Some(fields)
     }
 
-    /// Notes what is wrong with a field.
+    /// Adds a fault of a field.
     pub fn fault(&self, name: &str, message: impl Into<String>) {
-        self.faults.add(self.place.field(name), message);
+        self.faults.add(self.location.field(name), message);
     }
 
-    /// Notes what is wrong with a part of a field.
-    pub fn inner_fault(&self, name: &str, inner: &str, message: impl Into<String>) {
-        self.faults.add(self.place.inner(name, inner), message);
+    /// Adds a fault of an entry of a field.
+    pub fn entry_fault(&self, name: &str, entry: &str, message: impl Into<String>) {
+        self.faults.add(self.location.entry(name, entry), message);
     }
 
-    /// Whether a field is there, be it `null`.
+    /// Returns true if the object has the field, even if it is `null`.
     pub fn has(&self, name: &str) -> bool {
         self.object.contains_key(name)
     }
 
-    /// A field that may be absent.
+    /// Returns the value of a field; `None` if it is absent or `null`.
     pub fn optional(&self, name: &str) -> Option<&'a Value> {
         self.object.get(name).filter(|value| !value.is_null())
     }
 
-    /// A field that must be there.
+    /// Returns the value of a field that must be present; its absence is a fault.
     pub fn required(&self, name: &str) -> Option<&'a Value> {
         let value = self.optional(name);
         if value.is_none() {
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// A text, as something better than a text.
+    /// Parses the value of a field, which must be a string that `parse` accepts.
     pub fn parsed<T>(
         &self,
         name: &str,
@@ -142,12 +142,10 @@ impl<'a> Fields<'a> {
             self.fault(name, "must be a string");
             return None;
         };
-        parse(text)
-            .map_err(|message| self.fault(name, message))
-            .ok()
+        parse(text).map_err(|message| self.fault(name, message)).ok()
     }
 
-    /// A list.
+    /// Returns the value of a field, which must be a list.
     pub fn list(&self, name: &str, value: Option<&'a Value>) -> Option<&'a Vec<Value>> {
         let list = value?.as_array();
         if list.is_none() {
@@ -157,21 +155,26 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A name as a JSON pointer has it.
+/// Escapes a name for a JSON pointer (RFC 6901).
 fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// One of Messenger's words.
+/// Parses a word of Messenger's or of this API.
+///
+/// # Errors
+/// If it is none of the words of `T`, which `words` lists for the message.
 pub fn word<T: serde::de::DeserializeOwned>(text: &str, words: &str) -> Result<T, String> {
     serde_json::from_value(Value::from(text)).map_err(|_| format!("must be one of {words}"))
 }
 
-/// A moment, with its offset from UTC.
-pub fn moment(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| {
-        "must be an RFC 3339 time with an offset, as 2026-12-01T09:00:00+08:00".to_owned()
-    })
+/// Parses a time.
+///
+/// # Errors
+/// If the text is not RFC 3339, or has no offset from UTC.
+pub fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse()
+        .map_err(|_| "must be an RFC 3339 time with an offset, such as 2026-12-01T09:00:00+08:00".to_owned())
 }
 
 #[cfg(test)]
@@ -181,15 +184,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_told_with_its_pointer() {
+    fn each_fault_is_reported_with_its_pointer() {
         let body = json!({"a/b": 1, "text": 5, "list": "x", "when": "2026-12-01T09:00:00"});
         let faults = Faults::default();
-        let fields =
-            Fields::of(&body, "/message", &["text", "list", "when", "id"], &faults).unwrap();
+        let fields = Fields::of(&body, "/message", &["text", "list", "when", "id"], &faults).unwrap();
 
         fields.parsed("text", fields.required("text"), |text| Ok(text.to_owned()));
         fields.list("list", fields.optional("list"));
-        fields.parsed("when", fields.optional("when"), moment);
+        fields.parsed("when", fields.optional("when"), time);
         fields.required("id");
 
         let faults = faults.0.into_inner();

@@ -1,41 +1,27 @@
-//! What an import says about contacts: one set of rules, whether they come as JSON or as rows of CSV.
+//! The contacts of an import, checked and made into changes of stored contacts. JSON and CSV are held to one set of rules.
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Number, Value, json};
-use shared::contact::ATTRIBUTE_PREFIX;
-use shared::ids::{ContactId, PageId, Pages};
+use serde_json::{Value, json};
+use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, FieldKind};
+use shared::domain::ids::{ContactId, PageId, Pages};
 use shared::store::contacts::ContactPatch;
 
-use crate::fields::{Faults, Fields, Place, moment};
+use crate::contact_values::{self as values, ATTRIBUTE_NAME, Checked, MAX_ENTRIES, is_attribute_name};
+use crate::csv::Rows;
+use crate::fields::{Faults, Fields, Location};
 use crate::problem::Problem;
-use crate::rows::Rows;
 
-/// What a contact may have. A column of CSV has the same name, `attributes` one for each.
-pub const FIELDS: [&str; 8] = [
-    "contact_id",
-    "page_id",
-    "first_name",
-    "last_name",
-    "tags",
-    "opted_out",
-    "last_interaction_at",
-    "attributes",
-];
-/// Tags, or attributes, of one contact.
-pub const MAX_ENTRIES: usize = 100;
-/// What is wrong with an attribute that may not have its name.
-pub const ATTRIBUTE_NAME: &str =
-    "must have a name of 1 to 64 letters, digits and _, a digit not first";
-
-/// Contacts in one request.
+/// The maximum number of contacts in one request.
 const MAX_CONTACTS: usize = 1_000;
-/// Characters in a name, a tag or an attribute's value.
-const MAX_TEXT: usize = 1_000;
-/// Bytes of one contact, as JSON: DynamoDB takes 400 KB, and what is merged adds up.
+/// The maximum size of one contact in bytes of JSON. An item of DynamoDB has at most 400 KB, and merging imports into it
+/// adds up.
 const MAX_BYTES: usize = 32_000;
 
-/// Reads the contacts of a JSON body, which must be of these Pages, or says everything that is wrong with them.
+/// Reads the contacts of a JSON body, which must all be of the given Pages.
+///
+/// # Errors
+/// If anything is wrong with the body: a problem (400) that lists all faults.
 pub fn from_json(body: &Value, pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
     let faults = Faults::default();
     let patches = patches(body, pages, &faults);
@@ -48,41 +34,41 @@ fn patches(body: &Value, pages: &Pages, faults: &Faults) -> Option<Vec<ContactPa
     if !(1..=MAX_CONTACTS).contains(&contacts.len()) {
         fields.fault(
             "contacts",
-            format!(
-                "must have 1 to {MAX_CONTACTS} contacts, and has {}",
-                contacts.len()
-            ),
+            format!("must have 1 to {MAX_CONTACTS} contacts, and has {}", contacts.len()),
         );
         return None;
     }
     let mut import = Import::new(pages, faults);
     for (n, contact) in contacts.iter().enumerate() {
-        import.add(contact, Place::Pointer(format!("/contacts/{n}")));
+        import.add(contact, Location::Pointer(format!("/contacts/{n}")));
     }
     Some(import.patches)
 }
 
-/// Reads the contacts of a CSV body, which must be of these Pages, or says everything that is wrong with them.
+/// Reads the contacts of a CSV body, which must all be of the given Pages.
+///
+/// # Errors
+/// If anything is wrong with the body: a problem (400) that lists all faults.
 pub fn from_csv(body: &[u8], pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
     let faults = Faults::default();
-    let Some(mut rows) = Rows::of(body, &faults) else {
+    let Some(mut rows) = Rows::new(body, &faults) else {
         return faults.or(None);
     };
     let mut import = Import::new(pages, &faults);
     let mut count = 0;
-    for (place, contact) in rows.by_ref().take(MAX_CONTACTS) {
+    for (location, contact) in rows.by_ref().take(MAX_CONTACTS) {
         count += 1;
         if let Some(contact) = contact {
-            import.add(&contact, place);
+            import.add(&contact, location);
         }
     }
     if count == 0 {
         let message = format!("must be a contact: a request has 1 to {MAX_CONTACTS}");
         faults.add("line 2", message);
     }
-    if let Some((place, _)) = rows.next() {
-        let message = format!("is one too many: a request has 1 to {MAX_CONTACTS} contacts");
-        return Err(Problem::fault(&place.to_string(), message));
+    if let Some((location, _)) = rows.next() {
+        let message = format!("is one contact too many: a request has 1 to {MAX_CONTACTS}");
+        return Err(Problem::fault(&location.to_string(), message));
     }
     let patches = import.patches;
     faults.or(Some(patches))
@@ -92,7 +78,8 @@ pub fn from_csv(body: &[u8], pages: &Pages) -> Result<Vec<ContactPatch>, Problem
 struct Import<'a> {
     pages: &'a Pages,
     faults: &'a Faults,
-    places: HashMap<ContactId, Place>,
+    known: Vec<&'static str>,
+    locations: HashMap<ContactId, Location>,
     patches: Vec<ContactPatch>,
 }
 
@@ -101,77 +88,80 @@ impl<'a> Import<'a> {
         Self {
             pages,
             faults,
-            places: HashMap::new(),
+            known: FIELDS.iter().map(|field| field.name).collect(),
+            locations: HashMap::new(),
             patches: Vec::new(),
         }
     }
 
-    fn add(&mut self, contact: &Value, place: Place) {
-        let Some(patch) = patch(contact, &place, self.pages, self.faults) else {
+    fn add(&mut self, contact: &Value, location: Location) {
+        let Some(patch) = self.patch(contact, &location) else {
             return;
         };
-        if let Some(first) = self.places.get(&patch.contact_id) {
-            let message = format!("stands in the request before, at {first}");
-            self.faults.add(place.field("contact_id"), message);
+        if let Some(first) = self.locations.get(&patch.contact_id) {
+            let message = format!("is in the request already, at {first}");
+            self.faults.add(location.field("contact_id"), message);
         } else {
-            self.places.insert(patch.contact_id.clone(), place);
+            self.locations.insert(patch.contact_id.clone(), location);
         }
         self.patches.push(patch);
     }
-}
 
-fn patch(contact: &Value, place: &Place, pages: &Pages, faults: &Faults) -> Option<ContactPatch> {
-    let fields = Fields::of(contact, place.clone(), &FIELDS, faults)?;
-    if contact.to_string().len() > MAX_BYTES {
-        let message = format!("must have at most {MAX_BYTES} bytes");
-        faults.add(place.to_string(), message);
-    }
-    let contact_id = fields.parsed("contact_id", fields.required("contact_id"), |id| {
-        Ok(ContactId::parse(id)?)
-    });
-    let page_id = fields.parsed("page_id", fields.required("page_id"), |id| {
-        let page_id = PageId::parse(id)?;
-        match pages.allow(&page_id) {
-            true => Ok(page_id),
-            false => Err("is not a Page that you may use".to_owned()),
+    fn patch(&self, contact: &Value, location: &Location) -> Option<ContactPatch> {
+        let fields = Fields::of(contact, location.clone(), &self.known, self.faults)?;
+        if contact.to_string().len() > MAX_BYTES {
+            let message = format!("must have at most {MAX_BYTES} bytes");
+            self.faults.add(location.to_string(), message);
         }
-    });
-    let mut changes = Changes {
-        fields: &fields,
-        written: BTreeMap::new(),
-    };
-    changes.note("first_name", short_text);
-    changes.note("last_name", short_text);
-    changes.note("tags", tags);
-    changes.note("opted_out", |value| {
-        value
-            .is_boolean()
-            .then(|| value.clone())
-            .ok_or("must be true or false")
-    });
-    changes.note("last_interaction_at", |value| {
-        let time = value.as_str().and_then(|text| moment(text).ok());
-        time.map(|time| json!(time.as_millisecond()))
-            .ok_or("must be an RFC 3339 time with an offset")
-    });
-    changes.note_attributes();
-    let mut written = changes.written;
-    written.insert("page_id".to_owned(), Some(json!(page_id?)));
-    Some(ContactPatch {
-        contact_id: contact_id?,
-        clears_attributes: fields.has("attributes") && fields.optional("attributes").is_none(),
-        fields: written,
-    })
+        let (mut contact_id, mut page_id) = (None, None);
+        let mut changes = Changes {
+            fields: &fields,
+            written: BTreeMap::new(),
+        };
+        for field in FIELDS {
+            let name = field.name;
+            match field.kind {
+                FieldKind::ContactId => {
+                    contact_id = fields.parsed(name, fields.required(name), |id| Ok(ContactId::parse(id)?));
+                }
+                FieldKind::PageId => {
+                    page_id = fields.parsed(name, fields.required(name), |id| page(id, self.pages));
+                    changes.written.insert(name.to_owned(), Some(json!(page_id)));
+                }
+                FieldKind::Text => changes.add(name, values::text),
+                FieldKind::Tags => changes.add(name, values::tags),
+                FieldKind::Flag => changes.add(name, values::flag),
+                FieldKind::Time => changes.add(name, values::time),
+                FieldKind::Attributes => changes.add_attributes(name),
+            }
+        }
+        let written = changes.written;
+        page_id?;
+        Some(ContactPatch {
+            contact_id: contact_id?,
+            clears_attributes: fields.has(ATTRIBUTES) && fields.optional(ATTRIBUTES).is_none(),
+            fields: written,
+        })
+    }
 }
 
-/// What an object says about a contact: a field that is absent is kept, `null` clears it.
+/// Parses the id of a Page that the caller may use.
+fn page(id: &str, pages: &Pages) -> Result<PageId, String> {
+    let page_id = PageId::parse(id)?;
+    match pages.allow(&page_id) {
+        true => Ok(page_id),
+        false => Err("is not a Page that you may use".to_owned()),
+    }
+}
+
+/// The changes that an object asks for: a field that is absent is kept, `null` clears it.
 struct Changes<'a> {
     fields: &'a Fields<'a>,
     written: BTreeMap<String, Option<Value>>,
 }
 
 impl Changes<'_> {
-    fn note(&mut self, name: &str, check: impl Fn(&Value) -> Result<Value, &'static str>) {
+    fn add(&mut self, name: &str, check: impl Fn(&Value) -> Checked) {
         let value = match self.fields.optional(name).map(check) {
             None if !self.fields.has(name) => return,
             None => None,
@@ -181,65 +171,25 @@ impl Changes<'_> {
         self.written.insert(name.to_owned(), value);
     }
 
-    fn note_attributes(&mut self) {
-        let Some(value) = self.fields.optional("attributes") else {
+    fn add_attributes(&mut self, field: &str) {
+        let Some(value) = self.fields.optional(field) else {
             return;
         };
-        let Some(attributes) = value
-            .as_object()
-            .filter(|attributes| attributes.len() <= MAX_ENTRIES)
-        else {
+        let Some(attributes) = value.as_object().filter(|attributes| attributes.len() <= MAX_ENTRIES) else {
             let message = format!("must be an object with at most {MAX_ENTRIES} entries");
-            return self.fields.fault("attributes", message);
+            return self.fields.fault(field, message);
         };
         for (name, value) in attributes {
-            let checked = match value {
-                _ if !is_name(name) => Err(ATTRIBUTE_NAME),
-                Value::Null => Ok(None),
-                Value::Bool(_) => Ok(Some(value.clone())),
-                Value::Number(number) if fits(number) => Ok(Some(value.clone())),
-                Value::Number(_) => Err("must have a magnitude from 1e-130 to 9e125"),
-                Value::String(_) => short_text(value).map(Some),
-                Value::Array(_) | Value::Object(_) => {
-                    Err("must be a string, a number, true, false or null")
-                }
+            let checked = match is_attribute_name(name) {
+                true => values::attribute(value),
+                false => Err(ATTRIBUTE_NAME),
             };
             match checked {
                 Ok(value) => {
-                    self.written
-                        .insert(format!("{ATTRIBUTE_PREFIX}{name}"), value);
+                    self.written.insert(format!("{ATTRIBUTE_PREFIX}{name}"), value);
                 }
-                Err(message) => self.fields.inner_fault("attributes", name, message),
+                Err(message) => self.fields.entry_fault(field, name, message),
             }
         }
     }
-}
-
-fn short_text(value: &Value) -> Result<Value, &'static str> {
-    match value.as_str() {
-        Some(text) if text.chars().count() <= MAX_TEXT => Ok(value.clone()),
-        _ => Err("must be a string of at most 1000 characters"),
-    }
-}
-
-/// What DynamoDB takes for a number.
-fn fits(number: &Number) -> bool {
-    number
-        .as_f64()
-        .is_some_and(|number| number == 0.0 || (1e-130..9e125).contains(&number.abs()))
-}
-
-fn tags(value: &Value) -> Result<Value, &'static str> {
-    let tags = value.as_array().filter(|tags| tags.len() <= MAX_ENTRIES);
-    match tags {
-        Some(tags) if tags.iter().all(|tag| short_text(tag).is_ok()) => Ok(value.clone()),
-        _ => Err("must be a list of at most 100 strings of at most 1000 characters"),
-    }
-}
-
-/// Whether an attribute may have this name.
-pub fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !name.starts_with(|c: char| c.is_ascii_digit())
 }

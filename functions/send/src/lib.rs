@@ -1,39 +1,45 @@
-//! send: the HTTP API. Accepts contacts and broadcasts, and reports what became of them.
+//! The function send: the HTTP API. Accepts contacts, broadcasts and Messenger's events, and reports on broadcasts.
 
 pub mod accept;
 pub mod broadcasts;
 pub mod caller;
+pub mod contact_values;
 pub mod contacts;
+pub mod csv;
 pub mod deliveries;
 pub mod fields;
 pub mod import;
+pub mod invocation;
 pub mod list;
 pub mod new_broadcast;
 pub mod new_message;
 pub mod problem;
+pub mod report;
 pub mod request;
-pub mod rows;
 pub mod webhook;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::middleware;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Json, Router};
-use problem::Problem;
 use serde_json::json;
 use shared::app::App;
 
+use crate::problem::Problem;
+
 /// Runs as a Lambda function until the process is told to end.
+///
+/// # Errors
+/// If the configuration is missing or wrong, or the Lambda Runtime API fails.
 pub async fn run() -> Result<(), lambda_http::Error> {
-    shared::telemetry::init();
+    shared::runtime::telemetry::init();
     let app = App::from_env().await.map_err(|error| error.to_string())?;
     lambda_http::run(router(Arc::new(app))).await
 }
 
-/// Every route, by method and path as API Gateway names it.
+/// Returns every route, by method and path as API Gateway names it.
 pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 11] {
     let health = || async { Json(json!({"status": "ok"})) };
     [
@@ -51,12 +57,12 @@ pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 11] {
     ]
 }
 
-/// The API, as DESIGN's contract has it.
+/// Returns the API as a service.
 pub fn router(app: Arc<App>) -> Router {
-    let unknown = || async { Problem::not_found("There is nothing here.") };
+    let unknown = || async { Problem::not_found("There is no such path.") };
     let wrong_method = || async {
-        let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
-        Problem::new(status, "This method is not for this path.")
+        let detail = "This path does not support the method.";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     };
     let mut router = Router::new();
     for (route, handler) in routes() {
@@ -66,15 +72,6 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&app),
-            print_metrics,
-        ))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), invocation::run))
         .with_state(app)
-}
-
-async fn print_metrics(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let answer = next.run(request).await;
-    app.metrics.print(None, app.clock.now());
-    answer
 }

@@ -1,4 +1,4 @@
-//! Parts of lists: how much is asked for, and where a list goes on.
+//! Parts of lists: the number of items, and the cursor at which the next part begins.
 
 use std::fmt::Display;
 
@@ -8,30 +8,36 @@ use serde::Serialize;
 
 use crate::problem::Problem;
 
-/// Items in one answer when nobody says how many.
+/// The number of items in an answer if the request does not say.
 pub const DEFAULT_LIMIT: usize = 50;
 
-/// A part of a list; it may be empty and still go on.
+/// A part of a list. A part may be empty and still not be the last.
 #[derive(Serialize)]
 pub struct ListPart<T> {
-    /// What it holds.
+    /// The items of this part.
     pub items: Vec<T>,
-    /// Asks for the next part, unless this is the last.
+    /// The cursor of the next part; `None` if this is the last.
     pub next_cursor: Option<String>,
 }
 
-/// How many items `limit` asks for.
+/// Parses the parameter `limit`.
+///
+/// # Errors
+/// If the value is not a number from 1 to `max` (400).
 pub fn limit(value: &str, max: usize) -> Result<usize, Problem> {
     let limit = value.parse().ok().filter(|limit| (1..=max).contains(limit));
     limit.ok_or_else(|| Problem::fault("limit", format!("must be a number from 1 to {max}")))
 }
 
-/// A position in a list as callers hand it back.
+/// Encodes a position in a list as a cursor, which callers hand back.
 pub fn to_cursor(position: impl Display) -> String {
     URL_SAFE_NO_PAD.encode(position.to_string())
 }
 
-/// The position that `cursor` names.
+/// Decodes the parameter `cursor`.
+///
+/// # Errors
+/// If the cursor is not one of this list (400).
 pub fn from_cursor<T>(cursor: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Problem> {
     let position = URL_SAFE_NO_PAD.decode(cursor).ok();
     let position = position.and_then(|position| String::from_utf8(position).ok());
@@ -39,7 +45,7 @@ pub fn from_cursor<T>(cursor: &str, parse: impl FnOnce(&str) -> Option<T>) -> Re
     position.ok_or_else(|| Problem::fault("cursor", "must be a next_cursor of this list"))
 }
 
-/// A parameter that a list does not have.
+/// Returns the problem of a parameter that the list does not have.
 pub fn unknown_parameter(name: &str) -> Problem {
-    Problem::fault(name, "is not a parameter here")
+    Problem::fault(name, "is not a known parameter")
 }

@@ -1,4 +1,4 @@
-//! What `POST /v1/broadcasts` asks for, read whole: whatever can be checked without a table or a clock is checked here.
+//! The request `POST /v1/broadcasts`, parsed. Everything that needs neither a table nor a clock is checked here.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,38 +6,41 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use shared::ids::ContactId;
-use shared::message::{Envelope, Message, MessagingType, NotificationType, Tag};
+use shared::domain::ids::ContactId;
+use shared::domain::message::{Envelope, Message, MessagingType, NotificationType, Tag};
 use shared::store::requests::RequestKey;
 
-use crate::fields::{Faults, Fields, moment, word};
+use crate::fields::{Faults, Fields, time, word};
 use crate::new_message;
 use crate::problem::Problem;
 
-/// Ids in one request.
+/// The maximum number of ids in one request.
 const MAX_CONTACT_IDS: usize = 100_000;
-/// How far ahead a broadcast may be scheduled.
+/// The maximum time from the request to the sending that it schedules.
 const FARTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
-/// How long a request is recognised by its `Idempotency-Key` …
+/// The time for which a request with an `Idempotency-Key` is recognised.
 const KEY_VALID_FOR: Duration = Duration::from_secs(30 * 86_400);
-/// … and how long by its body, which is for a double click.
+/// The time for which a request without a key is recognised by its body: long enough for a double click.
 const BODY_VALID_FOR: Duration = Duration::from_secs(300);
 
-/// A message for a set of contacts, as asked for.
+/// The message and the contacts of a request.
 #[derive(Debug)]
 pub struct NewBroadcast {
-    /// Whom it is for, as often as the request names them.
+    /// The ids of the request, repetitions included.
     pub contact_ids: Vec<ContactId>,
-    /// What is sent.
+    /// The message.
     pub message: Message,
-    /// How Messenger is to treat it.
+    /// The parameters that accompany the message in each call of the Send API.
     pub envelope: Envelope,
-    /// When it is to be sent, if not at once.
+    /// The time at which sending begins; `None` if it begins at once.
     pub scheduled_at: Option<Timestamp>,
 }
 
 impl NewBroadcast {
-    /// Reads a request, or says everything that is wrong with it.
+    /// Parses a request.
+    ///
+    /// # Errors
+    /// If anything is wrong with it: a problem (400) that lists all faults.
     pub fn parse(body: &Value) -> Result<Self, Problem> {
         let faults = Faults::default();
         let read = Self::read(body, &faults);
@@ -60,7 +63,7 @@ impl NewBroadcast {
             .required("message")
             .and_then(|message| new_message::read(message, faults));
         let envelope = envelope(&fields, fields.optional("message"));
-        let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), moment);
+        let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), time);
         Some(Self {
             contact_ids: contact_ids?,
             message: message?,
@@ -69,12 +72,15 @@ impl NewBroadcast {
         })
     }
 
-    /// A request is known by its key if it has one, else by what it asks for: the ids as a set, the rest as it is. Each caller
-    /// has keys of their own.
+    /// Returns the key by which repetitions of the request are recognised: a digest of the caller and its `Idempotency-Key`
+    /// if there is one, else the fingerprint.
+    ///
+    /// The fingerprint is a digest of the caller and the normalised body: the ids as a set, everything else as parsed. It
+    /// also tells whether two requests with one `Idempotency-Key` are the same.
     pub fn key(&self, caller: Option<&str>, idempotency_key: Option<&str>) -> RequestKey {
         let ids: BTreeSet<_> = self.contact_ids.iter().collect();
-        let asks_for = json!([ids, self.message, self.envelope, self.scheduled_at]);
-        let fingerprint = digest("body", caller, &asks_for.to_string());
+        let body = json!([ids, self.message, self.envelope, self.scheduled_at]);
+        let fingerprint = digest("body", caller, &body.to_string());
         match idempotency_key {
             Some(key) => RequestKey {
                 digest: digest("key", caller, key),
@@ -89,13 +95,14 @@ impl NewBroadcast {
         }
     }
 
-    /// Whether it can be sent when it asks to be.
+    /// Checks the time at which sending begins against the time at which the request was received.
+    ///
+    /// # Errors
+    /// If it is in the past, or over a year ahead (400).
     pub fn check_time(&self, received: Timestamp) -> Result<(), Problem> {
         match self.scheduled_at {
             Some(at) if at <= received => Err(Problem::fault("/scheduled_at", "is in the past")),
-            Some(at) if at > received + FARTHEST => {
-                Err(Problem::fault("/scheduled_at", "is over a year ahead"))
-            }
+            Some(at) if at > received + FARTHEST => Err(Problem::fault("/scheduled_at", "is over a year ahead")),
             _ => Ok(()),
         }
     }
@@ -107,27 +114,18 @@ fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
         (Some(_), None) => {}
         (None, None) => fields.fault("contact_ids", "is required"),
         (Some(_), Some(_)) => fields.fault("audience", "must not be there with contact_ids"),
-        (None, Some(_)) => fields.fault(
-            "audience",
-            "is not supported yet; name the contacts in contact_ids",
-        ),
+        (None, Some(_)) => fields.fault("audience", "is not supported yet; name the contacts in contact_ids"),
     }
     let ids = fields.list("contact_ids", ids)?;
     if !(1..=MAX_CONTACT_IDS).contains(&ids.len()) {
         fields.fault(
             "contact_ids",
-            format!(
-                "must have 1 to {MAX_CONTACT_IDS} ids, and has {}",
-                ids.len()
-            ),
+            format!("must have 1 to {MAX_CONTACT_IDS} ids, and has {}", ids.len()),
         );
         return None;
     }
     let parsed = ids.iter().enumerate().filter_map(|(n, id)| {
-        let id = id
-            .as_str()
-            .ok_or("must be a string")
-            .and_then(ContactId::parse);
+        let id = id.as_str().ok_or("must be a string").and_then(ContactId::parse);
         id.map_err(|message| faults.add(format!("/contact_ids/{n}"), message))
             .ok()
     });
@@ -149,11 +147,9 @@ fn envelope(fields: &Fields<'_>, message: Option<&Value>) -> Option<Envelope> {
     };
     let tag = fields.parsed("tag", fields.optional("tag"), tag);
     match (messaging_type, fields.optional("tag")) {
-        (Some(MessagingType::MessageTag), None) => {
-            fields.fault("tag", "is required with MESSAGE_TAG")
-        }
+        (Some(MessagingType::MessageTag), None) => fields.fault("tag", "is required with MESSAGE_TAG"),
         (Some(kind), Some(_)) if kind != MessagingType::MessageTag => {
-            fields.fault("tag", "goes with messaging_type MESSAGE_TAG only");
+            fields.fault("tag", "is allowed only with messaging_type MESSAGE_TAG");
         }
         _ => {}
     }
@@ -174,22 +170,18 @@ fn envelope(fields: &Fields<'_>, message: Option<&Value>) -> Option<Envelope> {
 }
 
 fn tag(text: &str) -> Result<Tag, String> {
-    const DEAD: [&str; 3] = [
-        "ACCOUNT_UPDATE",
-        "CONFIRMED_EVENT_UPDATE",
-        "POST_PURCHASE_UPDATE",
-    ];
-    if DEAD.contains(&text) {
+    const WITHDRAWN: [&str; 3] = ["ACCOUNT_UPDATE", "CONFIRMED_EVENT_UPDATE", "POST_PURCHASE_UPDATE"];
+    if WITHDRAWN.contains(&text) {
         let instead = "send an approved template with messaging_type UTILITY instead";
-        return Err(format!(
-            "is refused by Messenger since 27 April 2026; {instead}"
-        ));
+        return Err(format!("is refused by Messenger since 27 April 2026; {instead}"));
     }
     word(text, "HUMAN_AGENT")
 }
 
-/// Nobody can ask for what gives another caller's digest: each caller begins with the length of their name, and what
-/// belongs to nobody in particular with a kind. That has the digest of times when callers were not told apart.
+/// Returns the SHA-256 of a text, in hexadecimal.
+///
+/// Digests are domain-separated per kind, and per caller (length-prefixed name), so callers cannot collide. Unauthenticated
+/// callers keep the format from before authentication.
 fn digest(kind: &str, caller: Option<&str>, of: &str) -> String {
     let mut digest = Sha256::new();
     if let Some(caller) = caller {
@@ -197,11 +189,7 @@ fn digest(kind: &str, caller: Option<&str>, of: &str) -> String {
         digest.update(caller.len().to_be_bytes());
         digest.update(caller);
     }
-    let digest = digest
-        .chain_update(kind)
-        .chain_update([0])
-        .chain_update(of)
-        .finalize();
+    let digest = digest.chain_update(kind).chain_update([0]).chain_update(of).finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -215,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn each_caller_has_keys_of_their_own() {
+    fn callers_share_no_request_keys() {
         let callers = [None, Some("a"), Some("ab"), Some("")];
-        // What one appends to their name, the other prepends to their key.
+        // One caller appends to its name what another prepends to its key.
         let keys = [None, Some("k"), Some("bk"), Some("key")];
         let mut digests = BTreeSet::new();
         for caller in callers {
@@ -226,21 +214,18 @@ mod tests {
             }
         }
         assert_eq!(digests.len(), callers.len() * keys.len());
-        assert_ne!(
-            key(Some("a"), None).fingerprint,
-            key(Some("b"), None).fingerprint
-        );
+        assert_ne!(key(Some("a"), None).fingerprint, key(Some("b"), None).fingerprint);
     }
 
     #[test]
-    fn no_name_and_key_run_together_into_anothers() {
+    fn name_and_key_do_not_run_together() {
         let digest = |caller, of| digest("key", Some(caller), of);
         assert_ne!(digest("a", "key\0b"), digest("akey\0", "b"));
     }
 
-    /// A data directory of an earlier version has such keys: with others, its requests could be made twice.
+    /// The data directory of an earlier version holds such keys. If they changed, its requests could be made twice.
     #[test]
-    fn the_keys_of_those_who_are_not_asked_who_they_are_stay_what_they_were() {
+    fn keys_of_unauthenticated_callers_are_stable() {
         assert_eq!(
             key(None, Some("k")).digest,
             "903662806b80f155e989d7cb4595c36f60d08e2ac8cf693d0a4614a9d6d0f81e"

@@ -1,20 +1,22 @@
-//! Messenger's message object as a request has it, checked against what Messenger is known to take.
+//! The message object of a request, checked against the known limits of Messenger.
 
 use serde_json::Value;
-use shared::message::{Message, Template};
+use shared::domain::message::Message;
+use shared::domain::template::Template;
 
 use crate::fields::{Faults, Fields};
 
-/// Quick replies below one message.
+/// The maximum number of quick replies to one message.
 const MAX_QUICK_REPLIES: usize = 13;
-/// Characters in the title of a quick reply.
+/// The maximum number of characters in the title of a quick reply.
 const MAX_TITLE: usize = 20;
-/// Characters in the payload of a quick reply, in a URL, an attachment id or a template's name.
+/// The maximum number of characters in the payload of a quick reply, a URL, an attachment id or the name of a template.
 const MAX_STRING: usize = 1_000;
-/// Bytes of an attachment or a template as JSON; an item of DynamoDB has room for it, and so has Messenger.
+/// The maximum size of an attachment, a template or a quick reply in bytes of JSON: within what an item of DynamoDB and
+/// Messenger accept.
 const MAX_PART: usize = 20_000;
 
-/// Reads `/message`: one of text, attachment and template, with quick replies to the first two.
+/// Reads `/message`: one of text, attachment and template. The first two may have quick replies.
 pub fn read(message: &Value, faults: &Faults) -> Option<Message> {
     const KNOWN: [&str; 4] = ["text", "attachment", "template", "quick_replies"];
     let fields = Fields::of(message, "/message", &KNOWN, faults)?;
@@ -24,10 +26,7 @@ pub fn read(message: &Value, faults: &Faults) -> Option<Message> {
         .filter(|name| fields.optional(name).is_some())
         .collect();
     if given.len() != 1 {
-        faults.add(
-            "/message",
-            "must have exactly one of text, attachment and template",
-        );
+        faults.add("/message", "must have exactly one of text, attachment and template");
         return None;
     }
     let text = fields.parsed("text", fields.optional("text"), |text| {
@@ -41,17 +40,14 @@ pub fn read(message: &Value, faults: &Faults) -> Option<Message> {
         template(value, faults);
     }
     if given == ["template"] && fields.optional("quick_replies").is_some() {
-        fields.fault("quick_replies", "do not go with a template");
+        fields.fault("quick_replies", "are not allowed with a template");
     }
     let quick_replies = fields.optional("quick_replies");
-    let quick_replies = fields
-        .list("quick_replies", quick_replies)
-        .cloned()
-        .unwrap_or_default();
+    let quick_replies = fields.list("quick_replies", quick_replies).cloned().unwrap_or_default();
     if quick_replies.len() > MAX_QUICK_REPLIES {
         fields.fault(
             "quick_replies",
-            format!("must be {MAX_QUICK_REPLIES} at most"),
+            format!("must have at most {MAX_QUICK_REPLIES} entries"),
         );
     }
     for (n, reply) in quick_replies.iter().enumerate() {
@@ -71,18 +67,14 @@ fn attachment(value: &Value, faults: &Faults) {
         return;
     };
     bounded(value, POINTER, faults);
-    let kind = one_of(
-        &fields,
-        "type",
-        &["audio", "file", "image", "template", "video"],
-    );
+    let kind = one_of(&fields, "type", &["audio", "file", "image", "template", "video"]);
     let Some(payload) = fields.required("payload") else {
         return;
     };
     let pointer = format!("{POINTER}/payload");
     match kind {
         None => {}
-        // Messenger's own templates are many, and Messenger's to check.
+        // Messenger has many templates of its own, and checks them itself.
         Some("template") if payload.get("template_type").is_some_and(Value::is_string) => {}
         Some("template") => faults.add(pointer, "must be an object with a template_type"),
         Some(_) => {
@@ -95,10 +87,7 @@ fn attachment(value: &Value, faults: &Faults) {
                 (None, Some(_)) => short(&payload, "attachment_id", MAX_STRING),
                 _ => faults.add(pointer, "must have either url or attachment_id"),
             }
-            if payload
-                .optional("is_reusable")
-                .is_some_and(|flag| !flag.is_boolean())
-            {
+            if payload.optional("is_reusable").is_some_and(|flag| !flag.is_boolean()) {
                 payload.fault("is_reusable", "must be true or false");
             }
         }
@@ -115,9 +104,7 @@ fn template(value: &Value, faults: &Faults) {
     short(&fields, "name", MAX_STRING);
     let pointer = format!("{POINTER}/language");
     let language = fields.required("language");
-    if let Some(language) =
-        language.and_then(|value| Fields::of(value, pointer.as_str(), &["code"], faults))
-    {
+    if let Some(language) = language.and_then(|value| Fields::of(value, pointer.as_str(), &["code"], faults)) {
         short(&language, "code", 20);
     }
     fields.list("components", fields.optional("components"));
@@ -154,22 +141,18 @@ fn one_of<'a>(fields: &Fields<'a>, name: &str, words: &[&'a str]) -> Option<&'a 
     word
 }
 
-fn short(fields: &Fields<'_>, name: &str, most: usize) {
-    fields.parsed(name, fields.required(name), |text| {
-        match text.chars().count() {
-            length if (1..=most).contains(&length) => Ok(()),
-            _ => Err(format!("must have 1 to {most} characters")),
-        }
+fn short(fields: &Fields<'_>, name: &str, max: usize) {
+    fields.parsed(name, fields.required(name), |text| match text.chars().count() {
+        length if (1..=max).contains(&length) => Ok(()),
+        _ => Err(format!("must have 1 to {max} characters")),
     });
 }
 
 fn url(fields: &Fields<'_>, name: &str) {
     fields.parsed(name, fields.required(name), |text| {
-        let web = ["https://", "http://"]
-            .iter()
-            .any(|scheme| text.starts_with(scheme));
-        let visible = text.chars().all(|c| !c.is_whitespace() && !c.is_control());
-        match web && visible && text.chars().count() <= MAX_STRING {
+        let is_web = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));
+        let is_visible = text.chars().all(|c| !c.is_whitespace() && !c.is_control());
+        match is_web && is_visible && text.chars().count() <= MAX_STRING {
             true => Ok(()),
             false => Err(format!(
                 "must be an http or https URL of at most {MAX_STRING} characters"

@@ -1,16 +1,17 @@
-//! Errors as the caller sees them: RFC 9457 problem details that never show internals.
+//! Errors as the caller sees them: RFC 9457 problem details, which never show internals.
 
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use shared::{secrets, store};
+use shared::runtime::secrets;
+use shared::store;
 use tracing::error;
 
-/// Faults that one answer lists.
+/// The maximum number of faults that one answer lists.
 const MAX_FAULTS: usize = 100;
 
-/// An answer other than the one that was asked for.
+/// An answer that reports an error to the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
@@ -18,17 +19,17 @@ pub struct Problem {
     faults: Vec<Fault>,
 }
 
-/// One thing that is wrong with a request.
+/// A fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// Where: a JSON pointer into the body, a line and column of CSV, or the name of a parameter or header.
+    /// The location: a JSON pointer into the body, a line and column of CSV, or the name of a parameter or header.
     pub field: String,
-    /// What is wrong there.
+    /// A predicate whose subject is the field, such as "is required".
     pub message: String,
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct ProblemDetails<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     title: &'a str,
@@ -38,7 +39,7 @@ struct Body<'a> {
 }
 
 impl Problem {
-    /// A problem without faults of its own.
+    /// Returns a problem without faults.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -47,7 +48,7 @@ impl Problem {
         }
     }
 
-    /// 400: what is wrong, and where.
+    /// Returns a problem with status 400 that lists faults.
     pub fn invalid(faults: Vec<Fault>) -> Self {
         let detail = match faults.len() {
             1 => "The request has 1 fault; nothing was stored.".to_owned(),
@@ -60,36 +61,40 @@ impl Problem {
         }
     }
 
-    /// 400 for one fault.
+    /// Returns a problem with status 400 and one fault.
     pub fn fault(field: &str, message: impl Into<String>) -> Self {
         let (field, message) = (field.to_owned(), message.into());
         Self::invalid(vec![Fault { field, message }])
     }
 
-    /// 404.
+    /// Returns a problem with status 404.
     pub fn not_found(detail: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 }
 
-/// 503: what was asked may or may not have happened. The log has the reason, the caller has what to do.
+/// Status 503: the request may or may not have taken effect. The reason goes to the log; the answer asks the caller to repeat
+/// the request.
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         error!(
             error = &error as &dyn std::error::Error,
-            "request not answered"
+            "call to DynamoDB failed; the caller is asked to repeat the request"
         );
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "The request could not be completed. Repeat it; with the same Idempotency-Key it takes effect once at most.",
+            "The request could not be completed. Repeat it; with the same Idempotency-Key it takes effect at most once.",
         )
     }
 }
 
-/// 503: what is configured to be there could not be read. Meta repeats what is answered so.
+/// Status 503: a configured secret could not be read. Meta repeats webhook calls that are answered so.
 impl From<secrets::Error> for Problem {
     fn from(error: secrets::Error) -> Self {
-        error!(error = &error as &dyn std::error::Error, "secret not read");
+        error!(
+            error = &error as &dyn std::error::Error,
+            "secret not read; the caller is asked to repeat the request"
+        );
         let detail = "The request could not be checked. Repeat it.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
@@ -97,7 +102,7 @@ impl From<secrets::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
+        let body = ProblemDetails {
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),

@@ -1,4 +1,4 @@
-//! What every handler asks of a request before it looks at its fields.
+//! Extractors for the parts of a request: body, path id, headers, time of receipt.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use shared::app::App;
 
 use crate::problem::Problem;
 
-/// Bytes in one body.
+/// The maximum size of a body, in bytes.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 
-/// A body of JSON, whatever it holds.
+/// A body of JSON, not checked yet.
 pub struct JsonBody(pub Value);
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _app: &Arc<App>) -> Result<Self, Problem> {
-        if !is(JSON, request.headers()) {
+        if !has_type(JSON, request.headers()) {
             return Err(unsupported("The body must be application/json."));
         }
-        Ok(Self(json(&whole(request).await?)?))
+        Ok(Self(json(&whole_body(request).await?)?))
     }
 }
 
-/// A body of JSON or of CSV, whatever it holds.
+/// A body of JSON or of CSV, not checked yet.
 pub enum JsonOrCsv {
-    /// As JSON.
+    /// Parsed JSON.
     Json(Value),
-    /// As CSV, not read yet.
+    /// The bytes of a CSV file.
     Csv(Bytes),
 }
 
@@ -46,23 +46,19 @@ impl FromRequest<Arc<App>> for JsonOrCsv {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _app: &Arc<App>) -> Result<Self, Problem> {
-        if is(JSON, request.headers()) {
-            Ok(Self::Json(json(&whole(request).await?)?))
-        } else if is(CSV, request.headers()) {
-            Ok(Self::Csv(whole(request).await?))
+        if has_type(JSON, request.headers()) {
+            Ok(Self::Json(json(&whole_body(request).await?)?))
+        } else if has_type(CSV, request.headers()) {
+            Ok(Self::Csv(whole_body(request).await?))
         } else {
-            Err(unsupported(
-                "The body must be application/json or text/csv.",
-            ))
+            Err(unsupported("The body must be application/json or text/csv."))
         }
     }
 }
 
-/// Whether the body is said to be of this type, whatever its parameters.
-fn is(media_type: &str, headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+/// Returns true if the `Content-Type` header names this media type, with any parameters.
+fn has_type(media_type: &str, headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     content_type.is_some_and(|value| is_type(value, media_type))
 }
 
@@ -70,20 +66,21 @@ fn unsupported(detail: &str) -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
 }
 
-/// All of a body, whatever it holds.
-pub async fn whole(request: Request) -> Result<Bytes, Problem> {
-    axum::body::to_bytes(request.into_body(), MAX_BODY)
-        .await
-        .map_err(|_| {
-            let detail = format!("The body must have at most {MAX_BODY} bytes.");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        })
+/// Reads a whole body.
+///
+/// # Errors
+/// If the body is too large (413).
+pub async fn whole_body(request: Request) -> Result<Bytes, Problem> {
+    axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+        let detail = format!("The body must have at most {MAX_BODY} bytes.");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    })
 }
 
 fn json(body: &[u8]) -> Result<Value, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let message = format!(
-            "must be JSON; it is not at line {}, column {}",
+            "must be JSON; the first error is at line {}, column {}",
             error.line(),
             error.column()
         );
@@ -91,13 +88,13 @@ fn json(body: &[u8]) -> Result<Value, Problem> {
     })
 }
 
-/// Whether a media type is this one, whatever its parameters.
+/// Returns true if a media type is this one, with any parameters.
 fn is_type(value: &str, essence: &str) -> bool {
     let found = value.split(';').next().unwrap_or_default();
     found.trim().eq_ignore_ascii_case(essence)
 }
 
-/// Whether the caller names CSV among what they take; others get JSON.
+/// True if the `Accept` header names CSV; the answer is JSON otherwise.
 pub struct AcceptsCsv(pub bool);
 
 impl FromRequestParts<Arc<App>> for AcceptsCsv {
@@ -112,7 +109,7 @@ impl FromRequestParts<Arc<App>> for AcceptsCsv {
     }
 }
 
-/// The id in the path.
+/// The id in the path, not checked yet.
 pub struct PathId(pub String);
 
 impl FromRequestParts<Arc<App>> for PathId {
@@ -120,12 +117,13 @@ impl FromRequestParts<Arc<App>> for PathId {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let path = Path::from_request_parts(parts, app).await;
-        let Path(id) = path.map_err(|_| Problem::not_found("There is nothing here."))?;
+        let Path(id) = path.map_err(|_| Problem::not_found("There is no such path."))?;
         Ok(Self(id))
     }
 }
 
-/// When API Gateway received the request: what it promises is measured from here, however long it waited behind that.
+/// The time at which API Gateway received the request. Validity of request keys is measured from it, however long the
+/// request waited behind the gateway.
 pub struct ReceivedAt(pub Timestamp);
 
 impl FromRequestParts<Arc<App>> for ReceivedAt {
@@ -133,16 +131,14 @@ impl FromRequestParts<Arc<App>> for ReceivedAt {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let by_gateway = match parts.extensions.get::<RequestContext>() {
-            Some(RequestContext::ApiGatewayV2(context)) => {
-                Timestamp::from_millisecond(context.time_epoch).ok()
-            }
+            Some(RequestContext::ApiGatewayV2(context)) => Timestamp::from_millisecond(context.time_epoch).ok(),
             _ => None,
         };
         Ok(Self(by_gateway.unwrap_or_else(|| app.clock.now())))
     }
 }
 
-/// What the caller knows the request by, if they say.
+/// The `Idempotency-Key` header: the caller's own name for the request.
 pub struct IdempotencyKey(pub Option<String>);
 
 impl FromRequestParts<Arc<App>> for IdempotencyKey {
@@ -155,14 +151,11 @@ impl FromRequestParts<Arc<App>> for IdempotencyKey {
             return Ok(Self(None));
         };
         if keys.next().is_some() {
-            return Err(Problem::fault(NAME, "must be there once at most"));
+            return Err(Problem::fault(NAME, "must not be repeated"));
         }
         let key = key.as_bytes();
         if !(1..=255).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
-            return Err(Problem::fault(
-                NAME,
-                "must have 1 to 255 visible ASCII characters",
-            ));
+            return Err(Problem::fault(NAME, "must have 1 to 255 visible ASCII characters"));
         }
         Ok(Self(Some(String::from_utf8_lossy(key).into_owned())))
     }

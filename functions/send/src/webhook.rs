@@ -1,5 +1,5 @@
-//! `/v1/webhooks/messenger`: what Messenger tells of its own accord. Echoes are proof of what was sent; what contacts write
-//! tells when they were last heard of. Repeated, reordered and unknown events are harmless.
+//! `/v1/webhooks/messenger`: events that Messenger reports. An echo proves that a message was sent; a message of a contact
+//! is its last interaction. Repeated, reordered and unknown events are harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,28 +15,29 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use shared::app::App;
-use shared::ids::ContactId;
-use shared::secrets::signature;
-use shared::settle::{Heard, settle_by_echo};
+use shared::domain::delivery::Metadata;
+use shared::domain::ids::{ContactId, PageId};
+use shared::reconcile::settle::{EchoResult, settle_by_echo};
+use shared::runtime::secrets::signature;
 use shared::store;
-use shared::store::deliveries::Metadata;
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::problem::Problem;
-use crate::request::whole;
+use crate::request::whole_body;
 
-/// Meta wants its answer within 5 s; what is not done by then is told again.
-const TIME: Duration = Duration::from_secs(4);
-/// Events worked on at once.
-const AT_ONCE: usize = 32;
+/// The time for the events of one call. Meta waits 5 s for the answer, and repeats the call after an error.
+const MAX_TIME: Duration = Duration::from_secs(4);
+/// The number of events that are processed concurrently.
+const EVENTS_AT_ONCE: usize = 32;
 
-/// `GET /v1/webhooks/messenger`: Meta asks whether it may subscribe.
-pub async fn verify(
-    State(app): State<Arc<App>>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+/// `GET /v1/webhooks/messenger`: confirms the subscription that Meta verifies, by repeating its challenge
+/// (<https://developers.facebook.com/docs/graph-api/webhooks/getting-started>).
+///
+/// # Errors
+/// If the verify token is wrong or not configured (403), or cannot be read (503).
+pub async fn verify(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let query = query.unwrap_or_default();
     let parameter = |wanted| {
         let mut parameters = form_urlencoded::parse(query.as_bytes());
@@ -55,37 +56,41 @@ pub async fn verify(
             ];
             Ok((headers, challenge.into_owned()).into_response())
         }
-        _ => Err(forbidden("The verify token is not the one that is set.")),
+        _ => Err(forbidden("The verify token is not the configured one.")),
     }
 }
 
-/// `POST /v1/webhooks/messenger`: events. 200 says that all of them were taken in; anything else has Meta send them again.
+/// `POST /v1/webhooks/messenger`: processes events. Status 200 confirms all of them; after any other, Meta sends them again.
+///
+/// # Errors
+/// If the body is too large (413), the signature is not the app's (403), the app secret cannot be read (503), or not all
+/// events could be processed in time (503).
 pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<StatusCode, Problem> {
     let headers = request.headers().clone();
-    let body = whole(request).await?;
+    let body = whole_body(request).await?;
     let secret = app.secrets.app_secret().await?;
     if !is_signed(secret.as_ref(), &headers, &body) {
         return Err(forbidden("The signature is not the app's."));
     }
     let Ok(notification) = serde_json::from_slice::<Notification>(&body) else {
-        warn!("webhook: a notification that cannot be read");
+        warn!("webhook call ignored: its body is not a notification of Messenger");
         return Ok(StatusCode::OK);
     };
-    let events = notification.entry.into_iter().flat_map(Entry::events);
-    let events: Vec<_> = events.map(|event| take_in(&app, event)).collect();
+    let events = notification.entry.into_iter().flat_map(PageEvents::events);
+    let events: Vec<_> = events.map(|event| process(&app, event)).collect();
     let all = stream::iter(events)
-        .buffer_unordered(AT_ONCE)
-        .fold(Taken::default(), |taken, one| async move { taken.and(one) });
-    match timeout(TIME, all).await {
-        Ok(Taken { failed: 0, settled }) => {
+        .buffer_unordered(EVENTS_AT_ONCE)
+        .fold(Processed::default(), |processed, one| async move { processed.and(one) });
+    match timeout(MAX_TIME, all).await {
+        Ok(Processed { failed: 0, settled }) => {
             if settled > 0 {
                 info!(deliveries.settled = settled, "deliveries settled by echoes");
             }
             Ok(StatusCode::OK)
         }
         Ok(_) | Err(_) => {
-            error!("webhook: not all events could be taken in; they will be sent again");
-            let detail = "Not all events could be taken in. Send them again.";
+            error!("not all events of a webhook call could be processed; Meta sends them again");
+            let detail = "Not all events could be processed. Send them again.";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }
@@ -95,52 +100,67 @@ fn forbidden(detail: &str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, detail)
 }
 
-/// Compares in a time that does not tell how much of it is right.
+/// Compares in constant time, so that the duration does not reveal how many characters are right.
 fn is_same(known: &SecretString, given: &str) -> bool {
     let known = known.expose_secret().as_bytes();
     known.ct_eq(given.as_bytes()).into()
 }
 
-/// `X-Hub-Signature-256: sha256=<hexadecimal HMAC of the bytes as they were received>`. Without a secret nothing is taken
-/// for Meta's.
+/// Checks the header `X-Hub-Signature-256: sha256=<hexadecimal HMAC of the body as it was received>`. Without a secret
+/// nothing counts as signed.
 fn is_signed(secret: Option<&SecretString>, headers: &HeaderMap, body: &Bytes) -> bool {
     let given = headers.get("x-hub-signature-256");
     let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("sha256="));
-    let right = secret.and_then(|secret| signature(secret, body));
+    let expected = secret.and_then(|secret| signature(secret, body));
     given
-        .zip(right)
-        .is_some_and(|(given, right)| right.as_bytes().ct_eq(given.as_bytes()).into())
+        .zip(expected)
+        .is_some_and(|(given, expected)| expected.as_bytes().ct_eq(given.as_bytes()).into())
 }
 
+/// The body of a call.
 #[derive(Deserialize)]
 struct Notification {
     #[serde(default)]
-    entry: Vec<Entry>,
+    entry: Vec<PageEvents>,
 }
 
-/// What concerns one Page.
+/// The events of one Page.
 #[derive(Deserialize)]
-struct Entry {
+struct PageEvents {
     id: String,
     #[serde(default)]
     messaging: Vec<Value>,
-    /// The same, for a Page whose conversations another app has in hand.
+    /// The same kind of events, for a Page whose conversations another app controls.
     #[serde(default)]
     standby: Vec<Value>,
 }
 
-/// An event of a kind that matters here; others do not read as one.
+/// An event of a conversation. Events of other kinds fail to parse, and are ignored.
 #[derive(Deserialize)]
-struct Event {
+struct ConversationEvent {
     #[serde(skip)]
     page_id: String,
     sender: Party,
     recipient: Party,
-    /// Milliseconds since 1970.
+    /// Milliseconds of the epoch.
     timestamp: i64,
-    message: Option<Message>,
+    message: Option<EventMessage>,
     postback: Option<IgnoredAny>,
     reaction: Option<IgnoredAny>,
+}
+
+impl ConversationEvent {
+    /// Returns true if the event is reported for this Page, and the Page is the sender.
+    fn is_from(&self, page_id: &PageId) -> bool {
+        [&self.page_id, &self.sender.id]
+            .iter()
+            .all(|id| *id == page_id.as_str())
+    }
+
+    /// Returns true if this contact is the recipient.
+    fn is_to(&self, contact_id: &ContactId) -> bool {
+        self.recipient.id == contact_id.as_str()
+    }
 }
 
 #[derive(Deserialize)]
@@ -149,24 +169,20 @@ struct Party {
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct EventMessage {
     mid: String,
     #[serde(default)]
     is_echo: bool,
     metadata: Option<String>,
 }
 
-impl Entry {
-    fn events(self) -> impl Iterator<Item = Event> {
-        let Self {
-            id,
-            messaging,
-            standby,
-        } = self;
+impl PageEvents {
+    fn events(self) -> impl Iterator<Item = ConversationEvent> {
+        let Self { id, messaging, standby } = self;
         let events = messaging.into_iter().chain(standby);
         events.filter_map(move |event| {
-            let event: Event = serde_json::from_value(event).ok()?;
-            Some(Event {
+            let event: ConversationEvent = serde_json::from_value(event).ok()?;
+            Some(ConversationEvent {
                 page_id: id.clone(),
                 ..event
             })
@@ -174,24 +190,24 @@ impl Entry {
     }
 }
 
-/// What came of events.
+/// The number of events by result.
 #[derive(Default)]
-struct Taken {
+struct Processed {
     settled: u64,
     failed: u64,
 }
 
-impl Taken {
-    fn and(self, one: Result<Heard, store::Error>) -> Self {
+impl Processed {
+    fn and(self, one: Result<EchoResult, store::Error>) -> Self {
         match one {
-            Ok(Heard::Settled) => Self {
+            Ok(EchoResult::Settled) => Self {
                 settled: self.settled + 1,
                 ..self
             },
-            Ok(Heard::Known | Heard::Nothing) => self,
+            Ok(EchoResult::Known | EchoResult::Nothing) => self,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                warn!(error, "webhook: an event could not be taken in");
+                warn!(error, "webhook event not processed");
                 Self {
                     failed: self.failed + 1,
                     ..self
@@ -201,31 +217,35 @@ impl Taken {
     }
 }
 
-async fn take_in(app: &App, event: Event) -> Result<Heard, store::Error> {
+async fn process(app: &App, event: ConversationEvent) -> Result<EchoResult, store::Error> {
     match &event.message {
-        Some(message) if message.is_echo => {
-            let Some(metadata) = message.metadata.as_deref().and_then(Metadata::parse) else {
-                return Ok(Heard::Nothing);
-            };
-            let page_id = metadata.job.page_id.as_str();
-            let is_ours = [&event.page_id, &event.sender.id]
-                .iter()
-                .all(|id| *id == page_id)
-                && event.recipient.id == metadata.contact_id.as_str()
-                && !message.mid.is_empty();
-            if !is_ours {
-                return Ok(Heard::Nothing);
-            }
-            settle_by_echo(app, &metadata, &message.mid).await
-        }
-        None if event.postback.is_none() && event.reaction.is_none() => Ok(Heard::Nothing),
+        Some(message) if message.is_echo => settle(app, &event, message).await,
+        None if event.postback.is_none() && event.reaction.is_none() => Ok(EchoResult::Nothing),
         Some(_) | None => {
-            let contact_id = ContactId::parse(&event.sender.id);
-            let at = Timestamp::from_millisecond(event.timestamp);
-            if let (Ok(contact_id), Ok(at)) = (contact_id, at) {
-                app.store.note_interaction(&contact_id, at).await?;
-            }
-            Ok(Heard::Nothing)
+            record_interaction(app, &event).await?;
+            Ok(EchoResult::Nothing)
         }
     }
+}
+
+/// Settles the delivery that an echo names in its metadata, if the event agrees with it on the Page and the contact.
+async fn settle(app: &App, event: &ConversationEvent, message: &EventMessage) -> Result<EchoResult, store::Error> {
+    let Some(metadata) = message.metadata.as_deref().and_then(Metadata::parse) else {
+        return Ok(EchoResult::Nothing);
+    };
+    let is_ours = event.is_from(&metadata.job.page_id) && event.is_to(&metadata.contact_id) && !message.mid.is_empty();
+    if !is_ours {
+        return Ok(EchoResult::Nothing);
+    }
+    settle_by_echo(app, &metadata, &message.mid).await
+}
+
+async fn record_interaction(app: &App, event: &ConversationEvent) -> Result<(), store::Error> {
+    let contact_id = ContactId::parse(&event.sender.id);
+    let at = Timestamp::from_millisecond(event.timestamp);
+    if let (Ok(contact_id), Ok(at)) = (contact_id, at) {
+        let contacts = app.store.contacts();
+        contacts.record_interaction_if_later(&contact_id, at).await?;
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
-//! Who called what: which function asked for which AWS action on what, as a role would have to allow it.
+//! The log of calls: which function called which AWS action on which resource, as the function's role would have to
+//! allow it.
 //!
-//! A function is known by the access key that its calls are signed with, and each has one of its own.
+//! Each function has its own access key, and the key with which a call is signed identifies the function.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,17 +22,17 @@ use crate::clients::function_of;
 use crate::runtime_thread::RuntimeThread;
 use crate::server::Server;
 
-/// What stands in place of what a call does not say as it should: no role allows it.
+/// The placeholder for a part that a request lacks. No role allows it.
 const UNKNOWN: &str = "?";
 
-/// A function, an action, and what it is for.
+/// An AWS action that a function called on a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Call {
-    /// Whose access key the call is signed with.
+    /// The name of the function, from the access key with which the call is signed.
     pub function: String,
-    /// As IAM names it, such as `dynamodb:UpdateItem`.
+    /// The action's name in IAM, such as `dynamodb:UpdateItem`.
     pub action: String,
-    /// The name of a table, with `/index/NAME` for an index of it, of a queue or of a parameter.
+    /// The name of a table (with `/index/NAME` for an index of it), a queue or a parameter.
     pub resource: String,
 }
 
@@ -42,7 +43,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// What a request asks to be allowed. A transaction needs the actions of its items.
+/// Returns the actions that a role must allow for a request. A transaction needs the actions of its items.
 pub fn calls(authorization: &str, target: &str, body: &[u8]) -> Vec<Call> {
     let credential = authorization.split_once("Credential=");
     let key = credential.and_then(|(_, credential)| credential.split_once('/'));
@@ -96,75 +97,77 @@ pub fn calls(authorization: &str, target: &str, body: &[u8]) -> Vec<Call> {
         .collect()
 }
 
-/// What a request with these headers asks to be allowed.
+/// Returns the actions that a role must allow for a request with these headers.
 pub fn calls_of(headers: &HeaderMap, body: &[u8]) -> Vec<Call> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let authorization = text(header::AUTHORIZATION.as_str()).unwrap_or_default();
-    calls(
-        authorization,
-        text("x-amz-target").unwrap_or_default(),
-        body,
-    )
+    calls(authorization, text("x-amz-target").unwrap_or_default(), body)
 }
 
-/// A file with a line for each call that was made, be it once or often.
+/// A file with one line for each distinct call, however often it is made.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Mutex<(File, BTreeSet<Call>)>>);
+pub struct CallLog(Arc<Mutex<(File, BTreeSet<Call>)>>);
 
-impl Log {
-    /// Opens it, to write behind what it holds.
-    pub fn open(path: &Path) -> io::Result<Log> {
+impl CallLog {
+    /// Opens the file for appending, and creates it if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be opened for writing.
+    pub fn open(path: &Path) -> io::Result<CallLog> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Log(Arc::new(Mutex::new((file, BTreeSet::new())))))
+        Ok(CallLog(Arc::new(Mutex::new((file, BTreeSet::new())))))
     }
 
-    fn note(&self, calls: Vec<Call>) {
+    fn record(&self, calls: Vec<Call>) {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, known) = &mut *log;
         for call in calls {
             if known.insert(call.clone())
                 && let Err(error) = writeln!(file, "{call}")
             {
-                tracing::error!(%error, "a call could not be noted");
+                tracing::error!(%error, "a call could not be written to the log of calls; the log is incomplete");
             }
         }
     }
 }
 
-/// A way to a service that notes every call.
+/// A proxy in front of a service that writes every call to a log.
 #[derive(Debug)]
-pub struct Way {
+pub struct LoggingProxy {
     endpoint: String,
     _thread: RuntimeThread,
 }
 
 #[derive(Clone)]
-struct Passing {
-    log: Log,
+struct ProxyState {
+    log: CallLog,
     to: Arc<str>,
     http: reqwest::Client,
 }
 
-impl Way {
-    /// Starts one to the service that listens here.
-    pub fn start(to: &str, log: Log) -> io::Result<Way> {
+impl LoggingProxy {
+    /// Starts a proxy of the service at the URL `to`, on a free port.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no port or thread is available.
+    pub fn start(to: &str, log: CallLog) -> io::Result<LoggingProxy> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let http = reqwest::Client::builder().no_proxy().build();
         let http = http.map_err(io::Error::other)?;
         let to = to.into();
-        let router = Router::new()
-            .fallback(pass)
-            .with_state(Passing { log, to, http });
+        let router = Router::new().fallback(forward).with_state(ProxyState { log, to, http });
         let thread = RuntimeThread::spawn("calls", || serve(listener, router))?;
-        Ok(Way {
+        Ok(LoggingProxy {
             endpoint,
             _thread: thread,
         })
     }
 
-    /// Where it begins.
+    /// Returns the base URL, the value of the service's `AWS_ENDPOINT_URL_…` variable.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -174,29 +177,25 @@ async fn serve(listener: TcpListener, router: Router) {
     let listener = tokio::net::TcpListener::from_std(listener);
     match listener.and_then(|listener| Server::route(listener, router)) {
         Ok(_server) => std::future::pending().await,
-        Err(error) => tracing::error!(%error, "the log of calls could not listen"),
+        Err(error) => tracing::error!(%error, "the log of calls cannot listen on its port"),
     }
 }
 
-async fn pass(State(passing): State<Passing>, request: Request) -> Response {
+async fn forward(State(proxy): State<ProxyState>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    passing.log.note(calls_of(&head.headers, &body));
+    proxy.log.record(calls_of(&head.headers, &body));
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let call = passing
+    let call = proxy
         .http
-        .request(head.method, format!("{}{path}", passing.to))
+        .request(head.method, format!("{}{path}", proxy.to))
         .headers(head.headers)
         .body(body);
     let answer = match call.send().await {
-        Ok(answer) => (
-            answer.status(),
-            answer.headers().clone(),
-            answer.bytes().await,
-        ),
-        Err(error) => return no_way(&error),
+        Ok(answer) => (answer.status(), answer.headers().clone(), answer.bytes().await),
+        Err(error) => return not_forwarded(&error),
     };
     match answer {
         (status, headers, Ok(body)) => {
@@ -204,12 +203,12 @@ async fn pass(State(passing): State<Passing>, request: Request) -> Response {
             answer.headers_mut().extend(headers);
             answer
         }
-        (_, _, Err(error)) => no_way(&error),
+        (_, _, Err(error)) => not_forwarded(&error),
     }
 }
 
-fn no_way(error: &reqwest::Error) -> Response {
-    tracing::warn!(%error, "a call could not be passed on");
+fn not_forwarded(error: &reqwest::Error) -> Response {
+    tracing::warn!(%error, "a call could not be forwarded to the service; answered with 502");
     StatusCode::BAD_GATEWAY.into_response()
 }
 
@@ -218,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_the_actions_that_it_must_be_allowed() {
+    fn call_is_named_by_the_actions_that_its_role_must_allow() {
         const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=send/20261125/us-east-1/dynamodb/aws4_request, Signature=0";
         for (target, body, expected) in [
             (
@@ -234,18 +233,12 @@ mod tests {
             (
                 "DynamoDB_20120810.BatchWriteItem",
                 r#"{"RequestItems": {"a": [], "b": []}}"#,
-                &[
-                    "send\tdynamodb:BatchWriteItem\ta",
-                    "send\tdynamodb:BatchWriteItem\tb",
-                ],
+                &["send\tdynamodb:BatchWriteItem\ta", "send\tdynamodb:BatchWriteItem\tb"],
             ),
             (
                 "DynamoDB_20120810.TransactWriteItems",
                 r#"{"TransactItems": [{"Put": {"TableName": "a"}}, {"ConditionCheck": {"TableName": "b"}}]}"#,
-                &[
-                    "send\tdynamodb:PutItem\ta",
-                    "send\tdynamodb:ConditionCheckItem\tb",
-                ],
+                &["send\tdynamodb:PutItem\ta", "send\tdynamodb:ConditionCheckItem\tb"],
             ),
             (
                 "AmazonSQS.SendMessage",

@@ -1,11 +1,11 @@
-//! The directory of `--data`: one stack at a time uses it, and only a stack that knows its format.
+//! The data directory (`--data`). One stack at a time uses it, and only a stack that knows its format.
 //!
 //! | file | |
 //! |---|---|
-//! | `oncecast.sqlite3`, `-wal`, `-shm` | the database; complete from the moment it bears this name |
-//! | `format` | a number: how the rest is to be read; the last thing that is made, so the directory is complete with it |
-//! | `lock` | empty; locked by the stack that runs, and free as soon as its process is gone, however it went |
-//! | `*.new` | a directory in the making |
+//! | `oncecast.sqlite3`, `-wal`, `-shm` | the database; complete from the moment it has this name |
+//! | `format` | the number of the directory's format; created last, so a directory that has it is complete |
+//! | `lock` | empty; locked by the running stack, and released by the kernel when its process ends, however it ends |
+//! | `*.new` | files of a directory that is being created |
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
@@ -13,100 +13,115 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::clients;
-use crate::database::{self, Database};
-use crate::resources::{self, Names};
+use crate::database::{Database, DatabaseError};
+use crate::resources::{self, Names, ResourcesError};
 
-/// What this version reads and writes.
+/// The format that this version reads and writes.
 const FORMAT: u32 = 1;
 
 const DATABASE_FILE: &str = "oncecast.sqlite3";
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 
-/// What is in the making and can be made again.
+/// The unfinished database of a new directory, which a later start may delete and create again.
 const NEW_DATABASE: &str = "oncecast.sqlite3.new";
-/// What SQLite keeps beside it while it is open.
+/// The files that SQLite keeps beside the unfinished database while it is open.
 const BESIDE_NEW_DATABASE: [&str; 3] = [
     "oncecast.sqlite3.new-wal",
     "oncecast.sqlite3.new-shm",
     "oncecast.sqlite3.new-journal",
 ];
+/// The format file of a new directory, until the directory is complete.
 const NEW_FORMAT: &str = "format.new";
 
-/// Why a data directory is not used.
+/// Failure to use a data directory.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum DataDirError {
     #[error("the data directory cannot be used: {}", path.display())]
     Io {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the data directory {} is in use: another `up` runs on it", path.display())]
+    #[error(
+        "the data directory {} is in use: another `up` runs on it; stop it, or name another directory",
+        path.display()
+    )]
     InUse { path: PathBuf },
     #[error(
-        "the data directory {} has format {format}, of a later version of Oncecast; this one knows format {FORMAT}",
+        "the data directory {} has format {format}, of a later version of Oncecast; this version knows format {FORMAT} only",
         path.display()
     )]
     LaterFormat { path: PathBuf, format: u32 },
-    #[error("{} does not say which format the data directory has", path.display())]
+    #[error(
+        "{} does not say which format the data directory has; restore the file, or name another directory",
+        path.display()
+    )]
     NoFormat { path: PathBuf },
     #[error(
-        "the data directory has lost its database, {}; put it back, or name another directory to begin anew",
+        "the data directory has lost its database, {}; restore the file, or name another directory to start empty",
         path.display()
     )]
     NoDatabase { path: PathBuf },
     #[error(transparent)]
-    Database(#[from] database::Error),
+    Database(#[from] DatabaseError),
     #[error(transparent)]
-    Tables(#[from] resources::Error),
+    Tables(#[from] ResourcesError),
 }
 
-/// A data directory that no other stack uses as long as this value lives.
+/// A data directory. No other stack can use it while this value exists.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    // The lock is the kernel's, and ends with the process: nothing to clean up after a death.
+    // The kernel releases the lock when the process ends, so there is nothing to clean up after a crash.
     _lock: File,
 }
 
 impl DataDir {
-    /// Takes the directory, and makes it if there is none: for its owner alone, since it holds contacts and messages.
-    pub fn take(path: &Path) -> Result<DataDir, Error> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        // In full, lest SQLite take a name for one of its own URIs.
-        let path = made
-            .and_then(|()| path.canonicalize())
-            .map_err(problem_with(path))?;
+    /// Locks the directory, and creates it if it does not exist. Only its owner has access to a new directory, because
+    /// it holds contacts and messages.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`DataDirError::InUse`] if another stack uses the directory, and if it cannot be created or locked.
+    pub fn take(path: &Path) -> Result<DataDir, DataDirError> {
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        // The path is made absolute, because SQLite would parse a name that begins with `file:` as a URI.
+        let path = created.and_then(|()| path.canonicalize()).map_err(problem_with(path))?;
         let lock_file = path.join(LOCK_FILE);
         let lock = open_private(&lock_file).map_err(problem_with(&lock_file))?;
         match lock.try_lock() {
             Ok(()) => Ok(DataDir { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse { path }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path }),
             Err(TryLockError::Error(source)) => Err(problem_with(&lock_file)(source)),
         }
     }
 
-    /// Starts its database, with all tables; an empty one in a new directory. One of an earlier version gets the indexes
-    /// that it lacks, which that version may go on without.
-    pub async fn start_database(&self, names: &Names) -> Result<Database, Error> {
-        self.make_complete(names).await?;
+    /// Starts the directory's database with all tables, which are empty in a new directory. A database of an earlier
+    /// version gets the indexes that it lacks; the earlier version can still use the directory afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the directory has an unknown format, has lost its database or cannot be written, and if the database
+    /// does not start.
+    pub async fn start_database(&self, names: &Names) -> Result<Database, DataDirError> {
+        self.create_missing_files(names).await?;
         let database = Database::open(&self.path.join(DATABASE_FILE))?;
         let dynamodb = clients::dynamodb(database.endpoint());
         resources::create_missing_indexes(&dynamodb, names).await?;
         Ok(database)
     }
 
-    /// Checks the format; makes what a new directory lacks, also if it was cut off in being made. Each step is known
-    /// by a file that is there or is not, and nothing that bears its final name is ever made again.
-    async fn make_complete(&self, names: &Names) -> Result<(), Error> {
+    /// Checks the format, and creates the files that a new directory lacks, also after an interrupted creation. Each
+    /// step is recorded by the presence of a file, and a file that has its final name is never created again.
+    async fn create_missing_files(&self, names: &Names) -> Result<(), DataDirError> {
         let has_database = self.has(DATABASE_FILE)?;
         if self.has(FORMAT_FILE)? {
             self.check_format(FORMAT_FILE)?;
             return if has_database {
                 Ok(())
             } else {
-                Err(Error::NoDatabase {
+                Err(DataDirError::NoDatabase {
                     path: self.path.join(DATABASE_FILE),
                 })
             };
@@ -115,37 +130,34 @@ impl DataDir {
             self.check_format(NEW_FORMAT)?;
         } else {
             self.write_new_format()?;
-            self.make_new_database(names).await?;
+            self.create_new_database(names).await?;
             self.rename(NEW_DATABASE, DATABASE_FILE)?;
         }
         self.rename(NEW_FORMAT, FORMAT_FILE)
     }
 
-    fn check_format(&self, file: &str) -> Result<(), Error> {
+    fn check_format(&self, file: &str) -> Result<(), DataDirError> {
         let path = self.path.join(file);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error)
-                if [io::ErrorKind::NotFound, io::ErrorKind::InvalidData]
-                    .contains(&error.kind()) =>
-            {
+            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::InvalidData].contains(&error.kind()) => {
                 String::new()
             }
-            Err(source) => return Err(Error::Io { path, source }),
+            Err(source) => return Err(DataDirError::Io { path, source }),
         };
         match text.trim().parse() {
             Ok(FORMAT) => Ok(()),
-            Ok(format) if format > FORMAT => Err(Error::LaterFormat {
+            Ok(format) if format > FORMAT => Err(DataDirError::LaterFormat {
                 path: self.path.clone(),
                 format,
             }),
-            Ok(_) | Err(_) => Err(Error::NoFormat {
+            Ok(_) | Err(_) => Err(DataDirError::NoFormat {
                 path: self.path.join(FORMAT_FILE),
             }),
         }
     }
 
-    fn write_new_format(&self) -> Result<(), Error> {
+    fn write_new_format(&self) -> Result<(), DataDirError> {
         let path = self.path.join(NEW_FORMAT);
         let write = || {
             remove_if_present(&path)?;
@@ -156,55 +168,52 @@ impl DataDir {
         write().map_err(problem_with(&path))
     }
 
-    /// The tables are not made in one transaction, so a kill between them must not leave a database that is used.
-    async fn make_new_database(&self, names: &Names) -> Result<(), Error> {
+    /// Creates a database with empty tables under a temporary name. The tables are not created in one transaction, so a
+    /// kill between two of them must not leave a database with the final name.
+    async fn create_new_database(&self, names: &Names) -> Result<(), DataDirError> {
         let path = self.path.join(NEW_DATABASE);
         for leftover in [NEW_DATABASE].iter().chain(&BESIDE_NEW_DATABASE) {
             let leftover = self.path.join(leftover);
             remove_if_present(&leftover).map_err(problem_with(&leftover))?;
         }
-        // SQLite gives its further files the permissions of this one.
+        // SQLite gives the files beside the database the permissions of the database file.
         open_private(&path).map_err(problem_with(&path))?;
         let database = Database::open(&path)?;
         resources::create_tables(&clients::dynamodb(database.endpoint()), names).await?;
         drop(database);
-        // SQLite merges its log when it closes; before that the file alone is not the database.
+        // SQLite merges its log when it closes the database; before that the file alone is not the whole database.
         for beside in BESIDE_NEW_DATABASE {
             if self.has(beside)? {
-                let source = io::Error::other("the new database was not closed");
+                let source = io::Error::other("the new database was not closed completely; start again");
                 return Err(problem_with(&path)(source));
             }
         }
         self.sync()
     }
 
-    fn has(&self, file: &str) -> Result<bool, Error> {
+    fn has(&self, file: &str) -> Result<bool, DataDirError> {
         let path = self.path.join(file);
         path.try_exists().map_err(problem_with(&path))
     }
 
-    /// Gives a file its final name, for good.
-    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+    /// Renames a file and syncs the directory, so that the new name survives a power cut.
+    fn rename(&self, from: &str, to: &str) -> Result<(), DataDirError> {
         let to = self.path.join(to);
         fs::rename(self.path.join(from), &to).map_err(problem_with(&to))?;
         self.sync()
     }
 
-    /// Has the disk know the names of the files, too.
-    fn sync(&self) -> Result<(), Error> {
+    /// Syncs the directory, and with it the names of its files.
+    fn sync(&self) -> Result<(), DataDirError> {
         File::open(&self.path)
             .and_then(|directory| directory.sync_all())
             .map_err(problem_with(&self.path))
     }
 }
 
-/// Opens a file to write, and makes it if there is none: for its owner alone.
+/// Opens a file for writing, and creates it if it does not exist. Only the owner has access to a new file.
 fn open_private(path: &Path) -> io::Result<File> {
-    File::options()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
+    File::options().create(true).append(true).mode(0o600).open(path)
 }
 
 fn remove_if_present(path: &Path) -> io::Result<()> {
@@ -214,9 +223,9 @@ fn remove_if_present(path: &Path) -> io::Result<()> {
     }
 }
 
-fn problem_with(path: &Path) -> impl FnOnce(io::Error) -> Error {
+fn problem_with(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     let path = path.to_owned();
-    |source| Error::Io { path, source }
+    |source| DataDirError::Io { path, source }
 }
 
 #[cfg(test)]
@@ -227,21 +236,18 @@ mod tests {
 
     use super::*;
 
-    /// Starts on a directory, looks whether every table is there, and stops.
-    async fn start_on(path: &Path) -> Result<(), Error> {
+    /// Starts on a directory, checks that it has all tables, and stops.
+    async fn start_on(path: &Path) -> Result<(), DataDirError> {
         let names = Names::default();
         let directory = DataDir::take(path)?;
         let database = directory.start_database(&names).await?;
         let dynamodb = clients::dynamodb(database.endpoint());
         let tables = dynamodb.list_tables().send().await.unwrap().table_names;
-        assert_eq!(
-            tables,
-            Some(vec![names.broadcasts, names.contacts, names.deliveries])
-        );
+        assert_eq!(tables, Some(vec![names.broadcasts, names.contacts, names.deliveries]));
         Ok(())
     }
 
-    /// Names of the indexes of the deliveries.
+    /// Returns the names of the indexes of the deliveries table.
     async fn indexes(dynamodb: &aws_sdk_dynamodb::Client, names: &Names) -> Vec<String> {
         let described = dynamodb.describe_table().table_name(&names.deliveries);
         let table = described.send().await.unwrap().table.unwrap();
@@ -251,10 +257,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_of_an_earlier_version_gets_the_indexes_that_it_lacks() {
-        use aws_sdk_dynamodb::types::{
-            DeleteGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate,
-        };
+    async fn directory_of_an_earlier_version_gets_its_missing_indexes() {
+        use aws_sdk_dynamodb::types::{DeleteGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate};
         let parent = TempDir::new().unwrap();
         let names = Names::default();
         {
@@ -277,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_directory_is_its_owners_alone_and_can_be_used_again() {
+    async fn new_directory_is_private_and_can_be_reopened() {
         let parent = TempDir::new().unwrap();
         let path = parent.path().join("a/b");
 
@@ -297,17 +301,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_cut_off_in_being_made_is_made_again() {
+    async fn interrupted_creation_is_resumed() {
         let parent = TempDir::new().unwrap();
-        let made = parent.path().join("made");
-        start_on(&made).await.unwrap();
-        let cut_off = |name: &str, files: &[(&str, &str)]| {
+        let complete = parent.path().join("complete");
+        start_on(&complete).await.unwrap();
+        let interrupted = |name: &str, files: &[(&str, &str)]| {
             let path = parent.path().join(name);
             fs::create_dir(&path).unwrap();
             for (file, contents) in files {
                 match *contents {
                     "complete" => {
-                        fs::copy(made.join(DATABASE_FILE), path.join(file)).unwrap();
+                        fs::copy(complete.join(DATABASE_FILE), path.join(file)).unwrap();
                     }
                     contents => fs::write(path.join(file), contents).unwrap(),
                 }
@@ -315,10 +319,10 @@ mod tests {
             path
         };
         let cases = [
-            cut_off("empty", &[]),
-            cut_off("half a format", &[(NEW_FORMAT, "")]),
-            cut_off("a format", &[(NEW_FORMAT, "1\n")]),
-            cut_off(
+            interrupted("empty", &[]),
+            interrupted("half a format", &[(NEW_FORMAT, "")]),
+            interrupted("a format", &[(NEW_FORMAT, "1\n")]),
+            interrupted(
                 "half a database",
                 &[
                     (NEW_FORMAT, "1\n"),
@@ -327,11 +331,8 @@ mod tests {
                     (BESIDE_NEW_DATABASE[2], "journal"),
                 ],
             ),
-            cut_off(
-                "a database",
-                &[(NEW_FORMAT, "1\n"), (NEW_DATABASE, "complete")],
-            ),
-            cut_off(
+            interrupted("a database", &[(NEW_FORMAT, "1\n"), (NEW_DATABASE, "complete")]),
+            interrupted(
                 "all but the last name",
                 &[(NEW_FORMAT, "1\n"), (DATABASE_FILE, "complete")],
             ),
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_is_not_understood_is_left_as_it_is() {
+    async fn directory_of_unknown_format_is_left_unchanged() {
         let cases = [
             (Some("2\n"), "has format 2"),
             (Some("two"), "does not say which format"),
@@ -357,7 +358,7 @@ mod tests {
             let directory = TempDir::new().unwrap();
             let database = directory.path().join(DATABASE_FILE);
             if expected != "no database" {
-                fs::write(&database, "somebody's").unwrap();
+                fs::write(&database, "another program's").unwrap();
             }
             if let Some(format) = format {
                 fs::write(directory.path().join(FORMAT_FILE), format).unwrap();
@@ -366,24 +367,24 @@ mod tests {
             let error = start_on(directory.path()).await.unwrap_err();
 
             if expected == "no database" {
-                assert!(matches!(error, Error::NoDatabase { .. }), "{error}");
+                assert!(matches!(error, DataDirError::NoDatabase { .. }), "{error}");
                 assert!(!database.exists());
             } else {
                 assert!(error.to_string().contains(expected), "{format:?}: {error}");
-                assert_eq!(fs::read_to_string(&database).unwrap(), "somebody's");
+                assert_eq!(fs::read_to_string(&database).unwrap(), "another program's");
             }
         }
     }
 
     #[test]
-    fn a_directory_in_use_is_refused_until_it_is_given_back() {
+    fn directory_in_use_is_refused_until_released() {
         let directory = TempDir::new().unwrap();
         let first = DataDir::take(directory.path()).unwrap();
 
         let error = DataDir::take(directory.path()).unwrap_err();
         drop(first);
 
-        assert!(matches!(error, Error::InUse { .. }), "{error}");
+        assert!(matches!(error, DataDirError::InUse { .. }), "{error}");
         DataDir::take(directory.path()).unwrap();
     }
 }

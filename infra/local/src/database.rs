@@ -1,7 +1,8 @@
-//! DynamoDB on this machine: dynoxide, in memory or in a file, as an HTTP endpoint for the real SDK.
+//! DynamoDB on this machine: dynoxide, in memory or in a file, as an HTTP endpoint for the AWS SDK.
 //!
 //! A file is SQLite's, with a write-ahead log that is synced at every commit (`journal_mode=WAL`, `synchronous=FULL`:
-//! dynoxide sets the one and leaves the other at its default). What was answered has therefore reached the disk.
+//! dynoxide sets the first and leaves the second at its default). A write has therefore reached the disk before it is
+//! answered.
 
 use std::io;
 use std::net::TcpListener;
@@ -13,21 +14,21 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::runtime_thread::RuntimeThread;
 
-/// How often items past their TTL are removed. AWS promises only "within days"; nothing may rely on it.
+/// The interval at which items past their TTL are removed. AWS promises only "within days", so no code may rely on it.
 const TTL_SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// Why the database did not start.
+/// Failure to start the database.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum DatabaseError {
     #[error("the database could not be opened")]
     Open(#[source] dynoxide::DynoxideError),
-    #[error("the database's path must be UTF-8: {}", path.display())]
+    #[error("the path of the database is not UTF-8: {}; use another path", path.display())]
     Path { path: PathBuf },
     #[error("the database could not listen on 127.0.0.1")]
     Listen(#[from] io::Error),
 }
 
-/// A running database; it is closed with this value, and gone unless it has a file.
+/// A running database. Dropping it closes the database, and loses the data unless it is kept in a file.
 #[derive(Debug)]
 pub struct Database {
     endpoint: String,
@@ -36,19 +37,27 @@ pub struct Database {
 
 impl Database {
     /// Starts an empty database in memory, on a free port.
-    pub fn start() -> Result<Database, Error> {
-        Database::serve(dynoxide::Database::memory().map_err(Error::Open)?)
+    ///
+    /// # Errors
+    ///
+    /// Fails if no port or thread is available.
+    pub fn start() -> Result<Database, DatabaseError> {
+        Database::serve(dynoxide::Database::memory().map_err(DatabaseError::Open)?)
     }
 
-    /// Starts the database in this file, on a free port; it is made if there is none.
-    pub fn open(file: &Path) -> Result<Database, Error> {
-        let path = file.to_str().ok_or_else(|| Error::Path {
-            path: file.to_owned(),
-        })?;
-        Database::serve(dynoxide::Database::new(path).map_err(Error::Open)?)
+    /// Starts the database in this file, on a free port. The file is created if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be opened as a database, or if no port or thread is available.
+    pub fn open(file: &Path) -> Result<Database, DatabaseError> {
+        let path = file
+            .to_str()
+            .ok_or_else(|| DatabaseError::Path { path: file.to_owned() })?;
+        Database::serve(dynoxide::Database::new(path).map_err(DatabaseError::Open)?)
     }
 
-    fn serve(database: dynoxide::Database) -> Result<Database, Error> {
+    fn serve(database: dynoxide::Database) -> Result<Database, DatabaseError> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
@@ -59,7 +68,7 @@ impl Database {
         })
     }
 
-    /// The base URL, for `AWS_ENDPOINT_URL_DYNAMODB`.
+    /// Returns the base URL, the value of `AWS_ENDPOINT_URL_DYNAMODB`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -68,7 +77,7 @@ impl Database {
 async fn serve(listener: TcpListener, database: dynoxide::Database) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(error = %error, "the database could not listen"),
+        Err(error) => return tracing::error!(error = %error, "the database cannot listen on its port"),
     };
     let sweeping = sweep(database.clone());
     let serving = server::serve_with_shutdown(listener, database, std::future::pending());
@@ -78,7 +87,8 @@ async fn serve(listener: TcpListener, database: dynoxide::Database) {
     }
 }
 
-/// Sweeps away from the serving thread: a sweep blocks, and lets requests in only between its pages.
+/// Removes expired items on another thread than the serving one, because a sweep blocks and lets requests in only
+/// between its pages.
 async fn sweep(database: dynoxide::Database) {
     let mut tick = time::interval(TTL_SWEEP_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,9 +96,13 @@ async fn sweep(database: dynoxide::Database) {
         tick.tick().await;
         let database = database.clone();
         match tokio::task::spawn_blocking(move || database.sweep_ttl()).await {
-            Ok(Ok(expired)) => tracing::debug!(items.expired = expired, "swept expired items"),
-            Ok(Err(error)) => tracing::warn!(error = %error, "could not sweep expired items"),
-            Err(error) => tracing::warn!(error = %error, "the sweep of expired items panicked"),
+            Ok(Ok(expired)) => tracing::debug!(items.expired = expired, "expired items removed"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "expired items could not be removed; trying again at the next sweep")
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the removal of expired items panicked; trying again at the next sweep")
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
-//! SQS as Lambda's event source: one message at a time of each group, several groups at once.
+//! SQS as Lambda's event source: one message at a time of each message group, several groups at once.
 //!
-//! FIFO order is the queue's doing: it hands out no message of a group that has one under way.
+//! The queue itself keeps the FIFO order: it does not deliver a message while another one of its group is in flight.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,13 +13,14 @@ use tokio::time;
 use crate::clients::REGION;
 use crate::lambda::{Function, Slot};
 
-/// How long one receive waits for a message. SQS allows 20 s, but this queue does not tell a receive that already waits
-/// when a message becomes a dead letter and no longer blocks its group; so ask anew as often as it looks at its time-outs.
+/// The time that one receive waits for a message. SQS allows 20 s, but this queue does not notify a waiting receive
+/// when a message becomes a dead letter and no longer blocks its group. So the receive is repeated as often as the
+/// queue checks its time-outs.
 const WAIT_SECONDS: i32 = 1;
-/// How long to leave the queue alone after it could not be read.
+/// The pause after a receive has failed.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// One queue and the function that its messages are for.
+/// A queue and the function that processes its messages.
 #[derive(Debug, Clone)]
 pub struct EventSource {
     pub sqs: aws_sdk_sqs::Client,
@@ -29,9 +30,9 @@ pub struct EventSource {
 }
 
 impl EventSource {
-    /// Polls until the function is stopped. Dropping this ends the polling, not what is already invoked.
+    /// Polls until the function is stopped. Dropping the future ends the polling but not the running invocations.
     pub async fn poll(self) {
-        // The slot comes first: a message that waits for one would use up its visibility time-out.
+        // The slot comes first, because a message that waits for one would use up its visibility time-out.
         while let Ok(slot) = self.function.slot().await {
             match self.receive().await {
                 Ok(Some(message)) => {
@@ -40,7 +41,7 @@ impl EventSource {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(error = %error, "could not receive from the jobs queue");
+                    tracing::warn!(error = %error, "receiving from the jobs queue failed; trying again in 1 s");
                     time::sleep(PAUSE_AFTER_ERROR).await;
                 }
             }
@@ -60,8 +61,8 @@ impl EventSource {
         Ok(received.messages.and_then(|mut messages| messages.pop()))
     }
 
-    /// Invokes the function with one message. If that fails, the message comes back after its visibility
-    /// time-out, and ends as a dead letter after its last receive.
+    /// Invokes the function with one message and deletes the message if that succeeds. Otherwise the queue delivers it
+    /// again after its visibility time-out, and moves it to the dead-letter queue after its last receive.
     async fn deliver(&self, message: Message, slot: Slot) {
         let message_id = message.message_id().unwrap_or_default();
         let event = sqs_event(&message, &self.queue_arn);
@@ -69,7 +70,7 @@ impl EventSource {
             Ok(answer) if reports_failure(&answer, message_id) => {
                 tracing::warn!(
                     sqs.message_id = message_id,
-                    "the function gave a message back"
+                    "the function reported a message as failed; the queue delivers it again"
                 );
             }
             Ok(_) => self.delete(&message).await,
@@ -77,12 +78,13 @@ impl EventSource {
                 sqs.message_id = message_id,
                 function.name = self.function.name(),
                 error = %error,
-                "a message was not processed"
+                "a message was not processed; the queue delivers it again"
             ),
         }
     }
 
-    /// A message that could not be deleted comes again, which the function must bear anyway.
+    /// Deletes a processed message. If that fails, the message is delivered again, which the function has to tolerate
+    /// anyway.
     async fn delete(&self, message: &Message) {
         let deleted = self
             .sqs
@@ -93,12 +95,12 @@ impl EventSource {
             .await;
         if let Err(error) = deleted {
             let error = aws_sdk_sqs::Error::from(error);
-            tracing::warn!(error = %error, "could not delete a processed message");
+            tracing::warn!(error = %error, "a processed message could not be deleted; the queue delivers it again");
         }
     }
 }
 
-/// The event that Lambda makes of a message.
+/// Returns the event that Lambda makes of a message.
 fn sqs_event(message: &Message, queue_arn: &str) -> Value {
     let attributes: BTreeMap<&str, &str> = message
         .attributes()
@@ -121,8 +123,9 @@ fn sqs_event(message: &Message, queue_arn: &str) -> Value {
     })
 }
 
-/// Whether the function reports the message as failed. Like Lambda: an empty or missing list means success,
-/// an entry without a proper id means that all failed, and so does an answer that cannot be read.
+/// Returns true if the answer reports the message as failed. As in Lambda, an empty or missing list means success; an
+/// entry without an id, or an answer that cannot be read, means that all messages failed.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>
 fn reports_failure(answer: &[u8], message_id: &str) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -162,32 +165,28 @@ mod tests {
     use crate::resources::{self, Names, QueueUrls};
     use crate::{clients, lambda};
 
-    /// A queue and its event source, with a function that obeys its messages.
-    struct Wired {
+    /// A queue and its event source, with a function that does what its messages say.
+    struct PolledQueue {
         sqs: aws_sdk_sqs::Client,
         urls: QueueUrls,
         _polling: JoinSet<()>,
         _queue: Queue,
     }
 
-    impl Wired {
-        async fn start(visibility: Duration) -> Wired {
+    impl PolledQueue {
+        async fn start(visibility: Duration) -> PolledQueue {
             let queue = Queue::start().unwrap();
             let sqs = clients::sqs(queue.endpoint());
             let names = Names::default();
-            let urls = resources::create_queues(&sqs, &names, visibility)
-                .await
-                .unwrap();
-            let arn = resources::queue_arn(&sqs, &names.jobs_queue, &urls.jobs)
-                .await
-                .unwrap();
+            let urls = resources::create_queues(&sqs, &names, visibility).await.unwrap();
+            let arn = resources::queue_arn(&sqs, &names.jobs_queue, &urls.jobs).await.unwrap();
             let source = EventSource {
                 sqs: sqs.clone(),
                 queue_url: urls.jobs.clone(),
                 queue_arn: arn,
                 function: lambda::tests::function(Duration::from_secs(20)),
             };
-            Wired {
+            PolledQueue {
                 _polling: JoinSet::from_iter([source.poll()]),
                 _queue: queue,
                 sqs,
@@ -207,18 +206,14 @@ mod tests {
                 .unwrap();
         }
 
-        /// Messages in the queue, those under way included.
-        async fn left(&self) -> u32 {
+        /// Returns the number of messages in the queue, including those in flight.
+        async fn remaining(&self) -> u32 {
             let counts = [
                 QueueAttributeName::ApproximateNumberOfMessages,
                 QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
             ];
             let request = self.sqs.get_queue_attributes().queue_url(&self.urls.jobs);
-            let answer = request
-                .set_attribute_names(Some(counts.to_vec()))
-                .send()
-                .await
-                .unwrap();
+            let answer = request.set_attribute_names(Some(counts.to_vec())).send().await.unwrap();
             let attributes = answer.attributes.unwrap();
             counts
                 .iter()
@@ -228,32 +223,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_processed_message_is_deleted() {
-        let wired = Wired::start(Duration::from_secs(30)).await;
+    async fn processed_message_is_deleted() {
+        let polled = PolledQueue::start(Duration::from_secs(30)).await;
 
-        wired.send("hello").await;
+        polled.send("hello").await;
 
-        while wired.left().await > 0 {
+        while polled.remaining().await > 0 {
             time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     #[tokio::test]
-    async fn a_message_whose_processes_die_ends_as_a_dead_letter() {
-        let wired = Wired::start(Duration::ZERO).await;
+    async fn message_becomes_a_dead_letter_after_its_last_crash() {
+        let polled = PolledQueue::start(Duration::ZERO).await;
 
-        wired.send("exit").await;
+        polled.send("exit").await;
 
-        let dead = wired
-            .sqs
-            .receive_message()
-            .queue_url(&wired.urls.dead_letters);
+        let dead = polled.sqs.receive_message().queue_url(&polled.urls.dead_letters);
         let dead = dead.wait_time_seconds(20).send().await.unwrap();
         assert_eq!(dead.messages()[0].body(), Some("exit"));
     }
 
     #[test]
-    fn the_event_reads_as_lambdas() {
+    fn event_deserializes_as_an_sqs_event() {
         let message = Message::builder()
             .message_id("id-1")
             .receipt_handle("handle")
@@ -275,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_failed_if_it_is_named_or_nothing_can_be_read() {
+    fn message_failed_if_named_or_if_the_answer_is_unreadable() {
         let named = br#"{"batchItemFailures":[{"itemIdentifier":"id-1"}]}"#;
         assert!(reports_failure(named, "id-1"));
         assert!(!reports_failure(named, "id-2"));
@@ -293,10 +285,7 @@ mod tests {
             assert!(!reports_failure(success.as_bytes(), "id-1"), "{success}");
         }
         for unreadable in [r#"{"batchItemFailures":"id-1"}"#, r#""done""#, "<html>"] {
-            assert!(
-                reports_failure(unreadable.as_bytes(), "id-1"),
-                "{unreadable}"
-            );
+            assert!(reports_failure(unreadable.as_bytes(), "id-1"), "{unreadable}");
         }
     }
 }

@@ -1,23 +1,21 @@
-//! The whole of Oncecast on one machine, in one executable: `local demo`, `local up`.
+//! The whole of Oncecast on one machine: the three functions as child processes, and the AWS services and the Messenger
+//! that they call.
 //!
 //! # Layout
 //!
 //! - [`stack`]: the system as one value, made of the parts below
-//! - [`database`], [`queue`], [`resources`]: DynamoDB and SQS over HTTP, and what the functions need in them
-//! - [`data_dir`], `recovery`: what is kept from one start to the next, and how it goes on
-//! - [`lambda`]: the functions as child processes that speak the Runtime API
-//! - [`calls`]: who called what of AWS, if somebody asks
-//! - `gateway`, `event_source`, `schedule`: what invokes the functions
-//! - [`sandbox`]: Messenger, with a ledger and with faults on request; `messenger`: it, or the real one; `secrets`: what the
-//!   sandbox and the functions both know
-//! - `command_line`, `up`, `demo`: the commands
+//! - [`database`], [`queue`], [`resources`]: DynamoDB and SQS over HTTP, and the tables and queues in them
+//! - [`data_dir`], `recovery`: the data that is kept from one start to the next, and the jobs that it resumes
+//! - [`lambda`]: the functions as child processes that speak the Lambda Runtime API
+//! - [`calls`]: an optional log of the AWS actions that each function calls
+//! - `gateway`, `event_source`, `schedule`: the parts that invoke the functions
+//! - [`sandbox`]: a stand-in for Messenger, with a ledger and injected faults; `messenger`: the choice between the
+//!   sandbox and the real Messenger; `secrets`: the secrets that the sandbox shares with the functions
 
 pub mod calls;
 pub mod clients;
-mod command_line;
 pub mod data_dir;
 pub mod database;
-mod demo;
 mod event_source;
 mod gateway;
 pub mod lambda;
@@ -31,6 +29,5 @@ mod schedule;
 mod secrets;
 mod server;
 pub mod stack;
-mod up;
 
-pub use command_line::main;
+pub use messenger::SANDBOX_PAGES;

@@ -1,5 +1,5 @@
-//! Whom the functions send to: the sandbox, or the real Messenger; and the Page access tokens for it, read from the
-//! operator's file or made up for the sandbox.
+//! The Messenger to which the functions send, which is the sandbox or the real one, and the Page access tokens for it,
+//! which are read from the operator's file or generated for the sandbox.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use crate::secrets;
 /// Page access tokens by Page id.
 type PageTokens = BTreeMap<String, String>;
 
-/// The Pages that exist in the sandbox when nobody names others.
+/// The Pages of the sandbox unless a tokens file names others.
 pub const SANDBOX_PAGES: [&str; 4] = ["page-1", "page-2", "page-3", "page-4"];
 
-/// Why there is nobody to send to. No message shows a token.
+/// Failure to set up the Messenger. No message contains a token.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum MessengerError {
     #[error("the page tokens file {} cannot be read", path.display())]
     Unreadable {
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum Error {
         path.display()
     )]
     Malformed { path: PathBuf },
-    #[error("the sandbox's page tokens cannot be written")]
+    #[error("the sandbox's page tokens cannot be written to a temporary file")]
     Unwritable(#[source] std::io::Error),
     #[error("--graph-url needs --page-tokens FILE, a JSON object of page id to token")]
     NoPageTokens,
@@ -38,65 +38,69 @@ pub enum Error {
     Sandbox(#[source] std::io::Error),
 }
 
-/// Who gets the messages.
+/// The Messenger to which the functions send.
 #[derive(Debug)]
-pub struct Messenger {
-    /// Base of all calls, version included.
+pub struct MessengerEndpoint {
+    /// The base URL of all calls, including the version.
     pub url: String,
-    /// None: the real one.
+    /// `None` if messages go to the real Messenger.
     pub sandbox: Option<Sandbox>,
-    /// Where functions find the Page access tokens, as `file:PATH`.
+    /// The place of the Page access tokens, as `file:PATH`.
     pub page_tokens: String,
-    /// The tokens file, if it is ours to remove.
-    pub made_up_tokens: Option<NamedTempFile>,
+    /// The file of generated tokens, which is removed with this value.
+    _generated_tokens: Option<NamedTempFile>,
 }
 
-impl Messenger {
-    /// The one at `graph_url`, or else a sandbox, with the tokens of the file or else, for the sandbox only, made-up ones.
+impl MessengerEndpoint {
+    /// Takes the Messenger at `graph_url`, or else starts a sandbox. The tokens are those of the file, or else, for the
+    /// sandbox only, generated ones.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a `graph_url` comes without a tokens file, if the tokens file cannot be read, and if the sandbox does
+    /// not start.
     pub async fn choose(
         graph_url: Option<String>,
         tokens_file: Option<PathBuf>,
-    ) -> Result<Messenger, Error> {
-        let (tokens, path, made_up_tokens) = match tokens_file {
+    ) -> Result<MessengerEndpoint, MessengerError> {
+        let (tokens, path, generated_tokens) = match tokens_file {
             Some(path) => (read(&path)?, path, None),
-            None if graph_url.is_some() => return Err(Error::NoPageTokens),
+            None if graph_url.is_some() => return Err(MessengerError::NoPageTokens),
             None => {
-                let tokens = for_sandbox();
+                let tokens = generate_tokens();
                 let json = serde_json::json!(tokens).to_string();
-                let file = secrets::write_temporary(json.as_bytes()).map_err(Error::Unwritable)?;
+                let file = secrets::write_temporary(json.as_bytes()).map_err(MessengerError::Unwritable)?;
                 (tokens, file.path().to_owned(), Some(file))
             }
         };
         let (url, sandbox) = match graph_url {
             Some(url) => (url, None),
             None => {
-                let sandbox = Sandbox::start(tokens).await.map_err(Error::Sandbox)?;
+                let sandbox = Sandbox::start(tokens).await.map_err(MessengerError::Sandbox)?;
                 (sandbox.url(), Some(sandbox))
             }
         };
-        Ok(Messenger {
+        Ok(MessengerEndpoint {
             url,
             sandbox,
             page_tokens: format!("file:{}", path.display()),
-            made_up_tokens,
+            _generated_tokens: generated_tokens,
         })
     }
 }
 
 /// Reads an operator's tokens file.
-fn read(path: &Path) -> Result<PageTokens, Error> {
-    let text = std::fs::read(path).map_err(|source| Error::Unreadable {
+fn read(path: &Path) -> Result<PageTokens, MessengerError> {
+    let text = std::fs::read(path).map_err(|source| MessengerError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
-    // The parser's own message is left out: it may quote the text, and that is a token.
-    serde_json::from_slice(&text).map_err(|_| Error::Malformed {
-        path: path.to_owned(),
-    })
+    // The parser's own message is left out, because it may quote the text, which contains tokens.
+    serde_json::from_slice(&text).map_err(|_| MessengerError::Malformed { path: path.to_owned() })
 }
 
-/// Makes up a token for each of the sandbox's Pages.
-fn for_sandbox() -> PageTokens {
+/// Generates a token for each of the sandbox's Pages.
+fn generate_tokens() -> PageTokens {
     SANDBOX_PAGES
         .iter()
         .map(|page| ((*page).to_owned(), Uuid::new_v4().simple().to_string()))
@@ -108,12 +112,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_never_shows_the_text_of_the_file() {
+    fn error_never_shows_the_text_of_the_file() {
         let file = secrets::write_temporary(br#"{"page": ["EAABsecret"]}"#).unwrap();
 
         let error = read(file.path()).unwrap_err();
 
-        assert!(matches!(error, Error::Malformed { .. }));
+        assert!(matches!(error, MessengerError::Malformed { .. }));
         assert!(!format!("{error:?} {error}").contains("secret"));
     }
 }

@@ -1,4 +1,4 @@
-//! SQS on this machine: rustack, in memory, as an HTTP endpoint for the real SDK.
+//! SQS on this machine: rustack, in memory, as an HTTP endpoint for the AWS SDK.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
 use crate::runtime_thread::RuntimeThread;
 use crate::server::Server;
 
-/// A running queue service; its queues are gone with this value.
+/// A running queue service. Dropping it loses its queues and their messages.
 #[derive(Debug)]
 pub struct Queue {
     endpoint: String,
@@ -20,7 +20,11 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Starts a queue service without queues on a free port.
+    /// Starts a queue service without queues, on a free port.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no port or thread is available.
     pub fn start() -> io::Result<Queue> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
@@ -38,7 +42,7 @@ impl Queue {
         })
     }
 
-    /// The base URL, for `AWS_ENDPOINT_URL_SQS`.
+    /// Returns the base URL, the value of `AWS_ENDPOINT_URL_SQS`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -47,10 +51,9 @@ impl Queue {
 async fn serve(listener: TcpListener, config: SqsConfig) {
     let handler = Arc::new(RustackSqsHandler::new(Arc::new(RustackSqs::new(config))));
     let service = SqsHttpService::new(handler, SqsHttpConfig::default());
-    let serving = tokio::net::TcpListener::from_std(listener)
-        .and_then(|listener| Server::serve(listener, service));
+    let serving = tokio::net::TcpListener::from_std(listener).and_then(|listener| Server::serve(listener, service));
     match serving {
         Ok(_server) => future::pending().await,
-        Err(error) => tracing::error!(error = %error, "the queue could not listen"),
+        Err(error) => tracing::error!(error = %error, "the queue cannot listen on its port"),
     }
 }

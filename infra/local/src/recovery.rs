@@ -1,35 +1,42 @@
-//! Going on where an earlier stack ended: its queue was in memory, so its hints are gone, and every unfinished job is
-//! hinted anew. Without this `wake_at` would bring them back all the same, only later.
+//! Resumption of the jobs that an earlier stack left unfinished.
+//!
+//! The queue is in memory, so the earlier stack's wake-ups are lost, and every unfinished job is woken again. Without
+//! this the schedule would wake the jobs all the same, at their `wake_at`, but later.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use shared::job::{Job, JobStatus};
-use shared::queue::Queue;
+use shared::domain::job::{Job, JobStatus};
+use shared::runtime::queue::Queue;
 use shared::store::{self, Store};
 use tokio::time;
 
-/// A worker may have extended its lease of the Page up to a checkpoint later than that of the job. A hint that finds the
-/// Page still held by the job's own dead worker is dropped, and the next comes a minute later.
-const PAGE_AFTER_JOB: Duration = Duration::from_secs(3);
+/// The time by which a Page's lease may outlast that of its job, because a worker may have extended the lease of the
+/// Page at a later checkpoint. A wake-up that finds the Page still leased to the job's own dead worker is dropped, and
+/// the next one comes a minute later.
+const PAGE_LEASE_AFTER_JOB_LEASE: Duration = Duration::from_secs(3);
 
-/// The unfinished jobs, as an earlier stack left them.
+/// Returns the unfinished jobs of an earlier stack.
+///
+/// # Errors
+///
+/// Fails if the database cannot be read.
 pub async fn unfinished(store: &Store) -> Result<Vec<Job>, store::Error> {
-    let jobs = store.unfinished_jobs().await?.into_iter();
+    let jobs = store.jobs().unfinished().await?.into_iter();
     let broadcasts: BTreeSet<_> = jobs.map(|job| job.broadcast_id).collect();
     let mut unfinished = Vec::new();
     for broadcast_id in broadcasts {
-        let found = store.broadcast_and_jobs(&broadcast_id).await?;
+        let found = store.broadcasts().get_with_jobs(&broadcast_id).await?;
         unfinished.extend(found.into_iter().flat_map(|(_, jobs)| jobs));
     }
     unfinished.retain(|job| job.wake_at.is_some());
     Ok(unfinished)
 }
 
-/// Hints each job as soon as it can be claimed: at once, or when its dead worker's lease has ended. What is not due yet
-/// is left to the schedule.
-pub async fn hint(queue: Queue, jobs: Vec<Job>) {
+/// Wakes each job as soon as it can be claimed: at once, or after the lease of its dead worker. Jobs that are not due
+/// yet are left to the schedule.
+pub async fn wake(queue: Queue, jobs: Vec<Job>) {
     let started = Timestamp::now();
     let mut jobs: Vec<_> = jobs
         .iter()
@@ -40,17 +47,22 @@ pub async fn hint(queue: Queue, jobs: Vec<Job>) {
         let wait = at.duration_since(Timestamp::now());
         time::sleep(wait.try_into().unwrap_or_default()).await;
         let id = job.id();
-        tracing::info!(job.id = %id, job.status = %job.status, job.epoch = job.epoch, "job taken up again");
-        queue.hint(&id, job.epoch, job.wake_at.unwrap_or(at)).await;
+        tracing::info!(
+            job.id = %id,
+            job.status = %job.status,
+            job.epoch = job.epoch,
+            "waking a job that an earlier stack left unfinished"
+        );
+        queue.wake(&id, job.epoch, job.wake_at.unwrap_or(at)).await;
     }
 }
 
-/// From when on a claim of the job can be won; none if the schedule knows it better.
+/// Returns the earliest time at which a claim of the job can succeed, or `None` if the schedule is to wake the job.
 fn claimable_at(job: &Job, now: Timestamp) -> Option<Timestamp> {
     match job.status {
         JobStatus::Queued => Some(now),
         JobStatus::Scheduled | JobStatus::Waiting => job.due_at.filter(|due_at| *due_at <= now),
-        JobStatus::Processing => job.lease_until.map(|until| now.max(until + PAGE_AFTER_JOB)),
+        JobStatus::Processing => job.lease_until.map(|until| now.max(until + PAGE_LEASE_AFTER_JOB_LEASE)),
         JobStatus::Paused | JobStatus::Halted | JobStatus::Cancelled | JobStatus::Completed => None,
     }
 }

@@ -1,4 +1,4 @@
-//! EventBridge's schedule: invokes a function at a fixed pace, never twice at once.
+//! EventBridge's schedule: invokes a function at a fixed interval, never twice at the same time.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::clients::REGION;
 use crate::lambda::Function;
 
-/// Invokes the function now, and then every so often, for ever.
+/// Invokes the function now and then at each interval; never returns.
 pub async fn run(function: Function, every: Duration) {
     let mut ticks = time::interval(every);
-    // A tick that comes while the last one still runs is left out, not made up for.
+    // A tick during a running invocation is skipped rather than made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
@@ -22,13 +22,13 @@ pub async fn run(function: Function, every: Duration) {
             tracing::warn!(
                 function.name = function.name(),
                 error = %error,
-                "a scheduled invocation failed"
+                "scheduled invocation failed; the next one follows at its regular time"
             );
         }
     }
 }
 
-/// The event that EventBridge makes of a schedule's tick.
+/// Returns the event that EventBridge sends at a tick of a schedule.
 fn scheduled_event(now: Timestamp) -> Value {
     json!({
         "version": "0",
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_event_reads_as_eventbridges() {
+    fn event_deserializes_as_an_eventbridge_event() {
         let event = scheduled_event("2026-12-01T09:00:00.5Z".parse().unwrap());
 
         let event: EventBridgeEvent = serde_json::from_value(event).unwrap();

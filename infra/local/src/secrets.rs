@@ -1,20 +1,21 @@
-//! The app's secret and the verify token of its webhooks: those of the environment, or made up for the sandbox.
+//! The app secret and the verify token of webhooks, which the sandbox shares with the functions: taken from the
+//! environment, or else generated.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
-use shared::secrets::{self, read_file};
+use shared::runtime::secrets::{self, read_file};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 
 const APP_SECRET: &str = "APP_SECRET";
 const VERIFY_TOKEN: &str = "WEBHOOK_VERIFY_TOKEN";
 
-/// Why there are none. No message shows one.
+/// Failure to get a secret. No message contains the secret.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{0} must be file:PATH: the sandbox has to know it, too")]
+pub enum SecretsError {
+    #[error("{0} must be file:PATH, because the sandbox has to read the secret too")]
     NotAFile(&'static str),
     #[error("{variable} cannot be used")]
     Unusable {
@@ -22,78 +23,80 @@ pub enum Error {
         #[source]
         source: secrets::Error,
     },
-    #[error("a secret for the sandbox cannot be written")]
+    #[error("a generated secret cannot be written to a temporary file")]
     Unwritable(#[source] io::Error),
 }
 
-/// What the sandbox and the functions both know.
+/// The secrets that the sandbox and the functions share.
 #[derive(Debug)]
-pub struct Secrets {
-    pub app_secret: Secret,
-    pub verify_token: Secret,
+pub struct SharedSecrets {
+    pub app_secret: SharedSecret,
+    pub verify_token: SharedSecret,
 }
 
-impl Secrets {
-    /// Takes those that the functions are given anyway, and makes up the others.
-    pub fn for_sandbox(environment: impl Fn(&str) -> Option<String>) -> Result<Secrets, Error> {
+impl SharedSecrets {
+    /// Reads the secrets that the functions' environment names, and generates the others.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a named secret is not in a file that this process can read, or if a generated one cannot be written.
+    pub fn for_sandbox(environment: impl Fn(&str) -> Option<String>) -> Result<SharedSecrets, SecretsError> {
         let secret = |variable: &'static str| match environment(variable) {
-            Some(value) if !value.is_empty() => Secret::read(variable, &value),
-            Some(_) | None => Secret::make_up(variable),
+            Some(value) if !value.is_empty() => SharedSecret::read(variable, &value),
+            Some(_) | None => SharedSecret::generate(variable),
         };
-        Ok(Secrets {
+        Ok(SharedSecrets {
             app_secret: secret(APP_SECRET)?,
             verify_token: secret(VERIFY_TOKEN)?,
         })
     }
 
-    /// The variables by which the functions find what was made up.
+    /// Returns the variables that point the functions to the generated secrets.
     pub fn variables(&self) -> impl Iterator<Item = (String, String)> {
         let secrets = [&self.app_secret, &self.verify_token].into_iter();
         secrets.filter_map(|secret| {
-            let path = secret.made_up.as_ref()?.path();
-            Some((
-                secret.variable.to_owned(),
-                format!("file:{}", path.display()),
-            ))
+            let path = secret.generated.as_ref()?.path();
+            Some((secret.variable.to_owned(), format!("file:{}", path.display())))
         })
     }
 }
 
-/// One of them.
+/// A secret, and the environment variable that points the functions to it.
 #[derive(Debug)]
-pub struct Secret {
+pub struct SharedSecret {
     pub value: SecretString,
     variable: &'static str,
-    /// The file that the functions read, if it is ours to remove.
-    made_up: Option<NamedTempFile>,
+    /// The file of a generated secret, which is removed with this value.
+    generated: Option<NamedTempFile>,
 }
 
-impl Secret {
-    fn read(variable: &'static str, value: &str) -> Result<Secret, Error> {
-        let path = value
-            .strip_prefix("file:")
-            .ok_or(Error::NotAFile(variable))?;
-        let value =
-            read_file(Path::new(path)).map_err(|source| Error::Unusable { variable, source })?;
-        Ok(Secret {
+impl SharedSecret {
+    fn read(variable: &'static str, value: &str) -> Result<SharedSecret, SecretsError> {
+        let path = value.strip_prefix("file:").ok_or(SecretsError::NotAFile(variable))?;
+        let value = read_file(Path::new(path)).map_err(|source| SecretsError::Unusable { variable, source })?;
+        Ok(SharedSecret {
             value,
             variable,
-            made_up: None,
+            generated: None,
         })
     }
 
-    fn make_up(variable: &'static str) -> Result<Secret, Error> {
+    fn generate(variable: &'static str) -> Result<SharedSecret, SecretsError> {
         let value = SecretString::from(Uuid::new_v4().simple().to_string());
-        let file = write_temporary(value.expose_secret().as_bytes()).map_err(Error::Unwritable)?;
-        Ok(Secret {
+        let file = write_temporary(value.expose_secret().as_bytes()).map_err(SecretsError::Unwritable)?;
+        Ok(SharedSecret {
             value,
             variable,
-            made_up: Some(file),
+            generated: Some(file),
         })
     }
 }
 
-/// Writes a file that only we may read, and that is removed when dropped.
+/// Writes a temporary file that only this user may read and that is removed when dropped.
+///
+/// # Errors
+///
+/// Fails if the file cannot be created or written.
 pub fn write_temporary(content: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new().prefix("oncecast-").tempfile()?;
     file.write_all(content)?;
@@ -108,34 +111,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_environment_lacks_is_made_up_in_a_private_file() {
+    fn missing_secrets_are_generated_in_private_files() {
         use std::os::unix::fs::PermissionsExt;
 
-        let secrets = Secrets::for_sandbox(|_| None).unwrap();
+        let secrets = SharedSecrets::for_sandbox(|_| None).unwrap();
 
         let variables = BTreeMap::from_iter(secrets.variables());
         assert_eq!(Vec::from_iter(variables.keys()), [APP_SECRET, VERIFY_TOKEN]);
         for secret in [&secrets.app_secret, &secrets.verify_token] {
-            let read = Secret::read(secret.variable, &variables[secret.variable]).unwrap();
+            let read = SharedSecret::read(secret.variable, &variables[secret.variable]).unwrap();
             assert_eq!(read.value.expose_secret(), secret.value.expose_secret());
-            let file = secret.made_up.as_ref().unwrap().as_file();
+            let file = secret.generated.as_ref().unwrap().as_file();
             let mode = file.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
         let [app_secret, verify_token] = [secrets.app_secret, secrets.verify_token];
-        assert_ne!(
-            app_secret.value.expose_secret(),
-            verify_token.value.expose_secret()
-        );
+        assert_ne!(app_secret.value.expose_secret(), verify_token.value.expose_secret());
     }
 
     #[test]
-    fn what_the_environment_has_is_used() {
+    fn secret_of_the_environment_is_used() {
         let file = write_temporary(b"the-apps-secret\n").unwrap();
         let variable = format!("file:{}", file.path().display());
         let environment = |name: &str| (name == APP_SECRET).then(|| variable.clone());
 
-        let secrets = Secrets::for_sandbox(environment).unwrap();
+        let secrets = SharedSecrets::for_sandbox(environment).unwrap();
 
         assert_eq!(secrets.app_secret.value.expose_secret(), "the-apps-secret");
         let names: Vec<String> = secrets.variables().map(|(name, _)| name).collect();
@@ -143,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named_but_not_shown() {
+    fn unusable_secret_is_named_but_not_shown() {
         let file = write_temporary(b"two words").unwrap();
         let unreadable = format!("file:{}", file.path().display());
         for value in ["two words", &unreadable] {
             let environment = |name: &str| (name == VERIFY_TOKEN).then(|| value.to_owned());
 
-            let error = Secrets::for_sandbox(environment).unwrap_err();
+            let error = SharedSecrets::for_sandbox(environment).unwrap_err();
 
             assert!(error.to_string().contains(VERIFY_TOKEN));
             assert!(!format!("{error:?} {error}").contains("two words"));

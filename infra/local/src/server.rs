@@ -1,4 +1,4 @@
-//! An HTTP/1 server on this machine that lives as long as its value: dropping it closes the port and every connection.
+//! An HTTP/1 server on this machine. Dropping its value closes the port and every connection.
 
 use std::error::Error;
 use std::io;
@@ -16,19 +16,26 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time;
 
-/// How long to wait after a connection could not be accepted, as when this process has too many files open.
+/// The pause after a connection could not be accepted, for example because this process has too many open files.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 
-/// Binds a port of 127.0.0.1, never of an outside interface; port 0 takes any free one.
+/// Binds a port of 127.0.0.1, never of an outside interface. Port 0 stands for any free port.
+///
+/// # Errors
+///
+/// Fails with [`io::ErrorKind::AddrInUse`] if another program has the port.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
-/// Keeps a port of 127.0.0.1 from others without listening on it. Not possible for a while after connections to it were
-/// closed.
+/// Occupies a port of 127.0.0.1 without listening on it.
+///
+/// # Errors
+///
+/// Fails if another program has the port, and for a while after connections to it were closed.
 pub fn keep(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Two that allow the reuse of an address may both have it.
+    // Two sockets that both allow the reuse of an address could both bind the port.
     socket.set_reuseaddr(false)?;
     socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
     Ok(socket)
@@ -43,11 +50,19 @@ pub struct Server {
 
 impl Server {
     /// Serves an axum router.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the listener has no local address.
     pub fn route(listener: TcpListener, router: Router) -> io::Result<Server> {
         Server::serve(listener, TowerToHyperService::new(router))
     }
 
     /// Serves a hyper service. An `Err` of the service closes the connection without an answer.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the listener has no local address.
     pub fn serve<S, B>(listener: TcpListener, service: S) -> io::Result<Server>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -60,7 +75,7 @@ impl Server {
         let address = listener.local_addr()?;
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
-            // Owned by this task, so that the connections end with it.
+            // The task owns the connections, so that they end with it.
             let mut connections = JoinSet::new();
             loop {
                 let accepted = tokio::select! {
@@ -72,14 +87,14 @@ impl Server {
                         // Small answers must not wait for the client's acknowledgement.
                         let _ = stream.set_nodelay(true);
                         let connection = http1::Builder::new()
-                            // A time-out would also cut idle connections, perhaps just when the next request comes.
+                            // A time-out would also close idle connections, possibly just as the next request comes.
                             .header_read_timeout(None)
                             .serve_connection(TokioIo::new(stream), service.clone());
-                        // How a connection ends concerns only its client.
+                        // An error of a connection concerns its client only.
                         connections.spawn(async move { drop(connection.await) });
                     }
                     Err(error) => {
-                        tracing::warn!(error = %error, "could not accept a connection");
+                        tracing::warn!(error = %error, "a connection could not be accepted; pausing for 200 ms");
                         time::sleep(PAUSE_AFTER_ERROR).await;
                     }
                 }
@@ -88,12 +103,12 @@ impl Server {
         Ok(Server { address, accepting })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops and waits until the port is free again.
+    /// Stops the server and waits until the port is free again.
     pub async fn stop(mut self) {
         self.accepting.shutdown().await;
     }

@@ -1,49 +1,48 @@
-//! The contacts table.
+//! Contacts.
 
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValue};
+use aws_sdk_dynamodb::types::ReturnValue;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    Error, SCHEMA, Store, conditionally, from_item, incomplete, patiently, pauses, throttled,
-    unsettled, value,
-};
-use crate::contact::{ATTRIBUTE_PREFIX, Contact};
-use crate::ids::{ContactId, PageId, Pages};
+use super::calls::{BATCH_GET, Conditional, Read, unsettled, with_retries};
+use super::keys;
+use super::statement::{Update, millis};
+use super::tables::{Error, SCHEMA, Store, from_item};
+use crate::domain::contact::{ATTRIBUTE_PREFIX, Contact};
+use crate::domain::ids::{ContactId, PageId, Pages};
 
-/// What DynamoDB reads in one call.
-const BATCH: usize = 100;
-/// Calls at once: the time of a large request is spent here.
-const CALLS_AT_ONCE: usize = 8;
-/// An item that a later version has written stays one.
-const KEEP_SCHEMA: &str = "#schema = if_not_exists(#schema, :schema)";
-/// What a refused condition is called outside of transactions.
-const CONDITIONAL_CHECK_FAILED: &str = "ConditionalCheckFailedException";
-/// Writes at once.
+/// Batches read at once: the time of a large request is spent here.
+const BATCHES_AT_ONCE: usize = 8;
+/// Contacts written at once.
 const WRITES_AT_ONCE: usize = 16;
+/// The code of a refused condition outside of transactions.
+const CONDITIONAL_CHECK_FAILED: &str = "ConditionalCheckFailedException";
 
-/// What an import says about one contact: a field that is absent is kept, one that is `None` is cleared.
+/// The contacts of a [`Store`].
+pub struct Contacts<'a>(pub(super) &'a Store);
+
+/// The changes of an import to one contact: an absent field is kept, and `None` clears it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContactPatch {
-    /// Whom it is about.
+    /// The contact.
     pub contact_id: ContactId,
-    /// Clears whatever attributes of its own the contact has and `fields` does not name.
+    /// Clears the attributes of the contact's own that `fields` does not name.
     pub clears_attributes: bool,
-    /// Attributes of the item by name.
+    /// The attributes of the item by name.
     pub fields: BTreeMap<String, Option<Value>>,
 }
 
-/// What acceptance needs to know of a contact: of 100,000 there is no room for more.
+/// The part of a contact that acceptance needs: for 100,000 contacts there is no room for more.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Recipient {
-    /// The Page that writes to them.
+    /// The contact's Page.
     pub page_id: PageId,
-    /// Does not want messages.
+    /// The contact does not want messages.
     #[serde(default)]
     pub opted_out: bool,
 }
@@ -55,139 +54,86 @@ struct Found {
     recipient: Recipient,
 }
 
-impl Store {
-    /// One contact, as of now.
-    pub async fn contact(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
-        self.read_contact(contact_id, true).await
+impl Contacts<'_> {
+    /// Reads one contact, as of now.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or the item is unreadable.
+    pub async fn get(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
+        self.read(contact_id, Read::Consistent).await
     }
 
-    /// One contact, as of a moment ago, for half the price: enough to see who has opted out. Only who is not found is read
-    /// again as of now: they may have been imported a moment ago.
-    pub async fn contact_to_send_to(
-        &self,
-        contact_id: &ContactId,
-    ) -> Result<Option<Contact>, Error> {
-        match self.read_contact(contact_id, false).await? {
+    /// Reads one contact for a send: eventually consistent, at half the cost, which shows opt-outs soon enough. Falls back
+    /// to a consistent read when the contact is not found: it may have been imported a moment ago.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or the item is unreadable.
+    pub async fn get_for_send(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
+        match self.read(contact_id, Read::Eventual).await? {
             Some(contact) => Ok(Some(contact)),
-            None => self.read_contact(contact_id, true).await,
+            None => self.read(contact_id, Read::Consistent).await,
         }
     }
 
-    async fn read_contact(
-        &self,
-        contact_id: &ContactId,
-        consistent: bool,
-    ) -> Result<Option<Contact>, Error> {
-        const OPERATION: &str = "read a contact";
-        let call = self
-            .client
-            .get_item()
-            .table_name(&self.contacts)
-            .key("contact_id", value(contact_id)?)
-            .consistent_read(consistent);
-        let found = patiently(|| call.clone().send())
+    async fn read(&self, contact_id: &ContactId, read: Read) -> Result<Option<Contact>, Error> {
+        let Self(store) = self;
+        store
+            .get("read a contact", &store.contacts, keys::contact(contact_id), read)
             .await
-            .map_err(unsettled(OPERATION))?;
-        found
-            .item
-            .map(|item| from_item(OPERATION, item))
-            .transpose()
     }
 
-    /// Which of these contacts exist, and what acceptance needs to know of them. Those not found at first are read again,
-    /// strongly consistent: an id that was imported a moment ago is not unknown.
-    pub async fn find_contacts(
-        &self,
-        ids: &[ContactId],
-    ) -> Result<HashMap<ContactId, Recipient>, Error> {
-        let mut found = self.read_contacts(ids, false).await?;
-        let missed: Vec<_> = ids
-            .iter()
-            .filter(|id| !found.contains_key(id))
-            .cloned()
-            .collect();
-        found.extend(self.read_contacts(&missed, true).await?);
+    /// Finds the contacts that exist. Ids that are not found at first are read again, strongly consistent: an id that was
+    /// imported a moment ago is not unknown.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn find(&self, ids: &[ContactId]) -> Result<HashMap<ContactId, Recipient>, Error> {
+        let mut found = self.read_all(ids, Read::Eventual).await?;
+        let missed: Vec<_> = ids.iter().filter(|id| !found.contains_key(id)).cloned().collect();
+        found.extend(self.read_all(&missed, Read::Consistent).await?);
         Ok(found)
     }
 
-    async fn read_contacts(
-        &self,
-        ids: &[ContactId],
-        consistent: bool,
-    ) -> Result<HashMap<ContactId, Recipient>, Error> {
-        let batches: Vec<_> = ids
-            .chunks(BATCH)
-            .map(|batch| self.read_batch(batch, consistent))
-            .collect();
+    async fn read_all(&self, ids: &[ContactId], read: Read) -> Result<HashMap<ContactId, Recipient>, Error> {
+        const FIELDS: &str = "contact_id, page_id, opted_out";
+        let Self(store) = self;
+        let batch = |ids: &[ContactId]| {
+            let keys = ids.iter().map(keys::contact).collect();
+            store.batch_get::<Found>("read contacts", &store.contacts, keys, Some(FIELDS), read)
+        };
+        let batches: Vec<_> = ids.chunks(BATCH_GET).map(batch).collect();
         let found: Vec<_> = stream::iter(batches)
-            .buffer_unordered(CALLS_AT_ONCE)
+            .buffer_unordered(BATCHES_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(found.into_iter().flatten().collect())
+        Ok(found
+            .into_iter()
+            .flatten()
+            .map(|found| (found.contact_id, found.recipient))
+            .collect())
     }
 
-    async fn read_batch(
-        &self,
-        ids: &[ContactId],
-        consistent: bool,
-    ) -> Result<Vec<(ContactId, Recipient)>, Error> {
-        const OPERATION: &str = "read contacts";
-        let mut keys = KeysAndAttributes::builder()
-            .consistent_read(consistent)
-            .projection_expression("contact_id, page_id, opted_out");
-        for id in ids {
-            keys = keys.keys(HashMap::from([("contact_id".to_owned(), value(id)?)]));
-        }
-        let keys = keys.build().map_err(incomplete(OPERATION))?;
-        let mut asked = HashMap::from([(self.contacts.clone(), keys)]);
-        let mut contacts = Vec::with_capacity(ids.len());
-        for pause in pauses() {
-            let call = self.client.batch_get_item().set_request_items(Some(asked));
-            let answer = patiently(|| call.clone().send())
-                .await
-                .map_err(unsettled(OPERATION))?;
-            for item in answer.responses.unwrap_or_default().into_values().flatten() {
-                let found: Found = from_item(OPERATION, item)?;
-                contacts.push((found.contact_id, found.recipient));
-            }
-            asked = answer.unprocessed_keys.unwrap_or_default();
-            if asked.is_empty() {
-                return Ok(contacts);
-            }
-            tokio::time::sleep(pause).await;
-        }
-        Err(throttled(OPERATION))
-    }
-
-    /// Creates or changes contacts. Each is one write; a failure leaves those before it changed, and repeating the import
-    /// is harmless.
+    /// Creates or changes contacts, one write for each; a failure leaves the contacts before it changed, and repeating the
+    /// import is harmless.
     ///
-    /// Contacts of other Pages than these are left alone, and returned. Nothing is written if there are any, but for those
-    /// that another import moves there in this very moment.
-    pub async fn upsert_contacts(
-        &self,
-        patches: &[ContactPatch],
-        pages: &Pages,
-    ) -> Result<Vec<ContactId>, Error> {
+    /// Contacts of other Pages than `pages` are left alone, and returned. If there are any, nothing is written, except for
+    /// contacts that another import moves there at the same moment.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn upsert_all(&self, patches: &[ContactPatch], pages: &Pages) -> Result<Vec<ContactId>, Error> {
         let mut known = HashMap::new();
         if *pages != Pages::All {
-            let ids: Vec<_> = patches
-                .iter()
-                .map(|patch| patch.contact_id.clone())
-                .collect();
-            known = self.find_contacts(&ids).await?;
-            let is_foreign = |id: &&ContactId| {
-                let contact = known.get(*id);
-                contact.is_some_and(|contact| !pages.allow(&contact.page_id))
-            };
-            let foreign: Vec<_> = ids.iter().filter(is_foreign).cloned().collect();
+            let ids: Vec<_> = patches.iter().map(|patch| patch.contact_id.clone()).collect();
+            known = self.find(&ids).await?;
+            let foreign: Vec<_> = ids.into_iter().filter(|id| is_foreign(known.get(id), pages)).collect();
             if !foreign.is_empty() {
                 return Ok(foreign);
             }
         }
         let writes: Vec<_> = patches
             .iter()
-            .map(|patch| self.upsert_contact(patch, pages, known.get(&patch.contact_id)))
+            .map(|patch| self.upsert(patch, pages, known.get(&patch.contact_id)))
             .collect();
         let refused: Vec<_> = stream::iter(writes)
             .buffer_unordered(WRITES_AT_ONCE)
@@ -196,8 +142,8 @@ impl Store {
         Ok(refused.into_iter().flatten().collect())
     }
 
-    /// The contact's id, if it belongs to none of these Pages.
-    async fn upsert_contact(
+    /// Writes one contact; returns its id if it belongs to none of these Pages.
+    async fn upsert(
         &self,
         patch: &ContactPatch,
         pages: &Pages,
@@ -205,114 +151,115 @@ impl Store {
     ) -> Result<Option<ContactId>, Error> {
         const IF_NEW_OR_THEIRS: &str = "attribute_not_exists(contact_id) OR page_id = :page_id";
         const OPERATION: &str = "write a contact";
-        let mut fields = patch.fields.clone();
-        if patch.clears_attributes
-            && let Some(known) = self.contact(&patch.contact_id).await?
-        {
-            let names = known
-                .attributes()
-                .map(|(name, _)| format!("{ATTRIBUTE_PREFIX}{name}"));
-            for name in names {
-                fields.entry(name).or_insert(None);
-            }
-        }
-        let mut call = self
-            .client
-            .update_item()
-            .table_name(&self.contacts)
-            .key("contact_id", value(&patch.contact_id)?)
-            .expression_attribute_names("#schema", "schema")
-            .expression_attribute_values(":schema", value(SCHEMA)?);
-        let (mut set, mut remove) = (vec![KEEP_SCHEMA.to_owned()], Vec::new());
-        for (n, (name, new)) in fields.iter().enumerate() {
-            call = call.expression_attribute_names(format!("#f{n}"), name);
-            match new {
-                Some(new) => {
-                    set.push(format!("#f{n} = :f{n}"));
-                    call = call.expression_attribute_values(format!(":f{n}"), value(new)?);
-                }
-                None => remove.push(format!("#f{n}")),
-            }
-        }
-        let mut update = format!("SET {}", set.join(", "));
-        if !remove.is_empty() {
-            update = format!("{update} REMOVE {}", remove.join(", "));
-        }
-        let call = call.update_expression(update);
+        let Self(store) = self;
+        let update = patch_update(store, patch, self.fields_to_write(patch).await?);
         if *pages == Pages::All {
-            patiently(|| call.clone().send())
-                .await
-                .map_err(unsettled(OPERATION))?;
+            store.update(OPERATION, update).await?;
             return Ok(None);
         }
         let mut page_id = known.map(|known| known.page_id.clone());
         loop {
-            let call = call
-                .clone()
-                .condition_expression(IF_NEW_OR_THEIRS)
-                .expression_attribute_values(":page_id", value(&page_id)?);
-            let Err(item) = conditionally(OPERATION, call).await? else {
+            let update = update.clone().only_if(IF_NEW_OR_THEIRS).bind(":page_id", &page_id);
+            let Conditional::Refused(item) = store.update(OPERATION, update).await? else {
                 return Ok(None);
             };
             let found: Found = from_item(OPERATION, item.unwrap_or_default())?;
             if !pages.allow(&found.recipient.page_id) {
                 return Ok(Some(found.contact_id));
             }
-            // Moved meanwhile, by somebody who may.
+            // Moved meanwhile, by a caller that may.
             page_id = Some(found.recipient.page_id);
         }
     }
 
-    /// Notes when a contact of ours was heard of; never an earlier time than the one known.
-    pub async fn note_interaction(
-        &self,
-        contact_id: &ContactId,
-        at: Timestamp,
-    ) -> Result<(), Error> {
-        const NOTE: &str = "SET last_interaction_at = :at";
-        const IF_LATER: &str = "attribute_exists(contact_id) \
-                                AND (attribute_not_exists(last_interaction_at) OR last_interaction_at < :at)";
-        let call = self
-            .client
-            .update_item()
-            .table_name(&self.contacts)
-            .key("contact_id", value(contact_id)?)
-            .update_expression(NOTE)
-            .condition_expression(IF_LATER)
-            .expression_attribute_values(":at", super::at(at)?);
-        // Refused: no contact of ours, or heard of later.
-        let _ = conditionally("note an interaction", call).await?;
-        Ok(())
+    /// The fields of a patch, with those that it clears without naming them.
+    async fn fields_to_write(&self, patch: &ContactPatch) -> Result<BTreeMap<String, Option<Value>>, Error> {
+        let mut fields = patch.fields.clone();
+        if patch.clears_attributes
+            && let Some(known) = self.get(&patch.contact_id).await?
+        {
+            for (name, _) in known.attributes() {
+                fields.entry(format!("{ATTRIBUTE_PREFIX}{name}")).or_insert(None);
+            }
+        }
+        Ok(fields)
     }
 
-    /// Forgets a contact of one of these Pages; whether there was one.
-    pub async fn delete_contact(
-        &self,
-        contact_id: &ContactId,
-        pages: &Pages,
-    ) -> Result<bool, Error> {
+    /// Records the time of a contact's interaction, if it is later than the known one.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn record_interaction_if_later(&self, contact_id: &ContactId, at: Timestamp) -> Result<(), Error> {
+        const RECORD: &str = "SET last_interaction_at = :at";
+        const IF_LATER: &str = "attribute_exists(contact_id) \
+                                AND (attribute_not_exists(last_interaction_at) OR last_interaction_at < :at)";
+        let Self(store) = self;
+        let update = Update::new(&store.contacts, keys::contact(contact_id), RECORD)
+            .only_if(IF_LATER)
+            .bind(":at", millis(at));
+        // Refused: an unknown contact, or a later interaction is known.
+        match store.update("record an interaction", update).await? {
+            Conditional::Written(_) | Conditional::Refused(_) => Ok(()),
+        }
+    }
+
+    /// Deletes a contact of one of these Pages; `false` if there was none.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn delete_if_allowed(&self, contact_id: &ContactId, pages: &Pages) -> Result<bool, Error> {
         const IF_THEIRS: &str = "page_id = :page_id";
         const OPERATION: &str = "delete a contact";
-        let mut call = self
+        let Self(store) = self;
+        let mut call = store
             .client
             .delete_item()
-            .table_name(&self.contacts)
-            .key("contact_id", value(contact_id)?)
+            .table_name(&store.contacts)
+            .set_key(Some(keys::contact(contact_id)))
             .return_values(ReturnValue::AllOld);
         if *pages != Pages::All {
-            let known = self.contact(contact_id).await?;
+            let known = self.get(contact_id).await?;
             let Some(known) = known.filter(|known| pages.allow(&known.page_id)) else {
                 return Ok(false);
             };
+            let page_id = aws_sdk_dynamodb::types::AttributeValue::S(known.page_id.to_string());
             call = call
                 .condition_expression(IF_THEIRS)
-                .expression_attribute_values(":page_id", value(&known.page_id)?);
+                .expression_attribute_values(":page_id", page_id);
         }
-        match patiently(|| call.clone().send()).await {
+        match with_retries(|| call.clone().send()).await {
             Ok(deleted) => Ok(deleted.attributes.is_some()),
             // Moved to another Page, or deleted, meanwhile.
             Err(error) if error.code() == Some(CONDITIONAL_CHECK_FAILED) => Ok(false),
             Err(error) => Err(unsettled(OPERATION)(error)),
         }
     }
+}
+
+/// Returns whether a contact exists and belongs to none of these Pages.
+fn is_foreign(contact: Option<&Recipient>, pages: &Pages) -> bool {
+    contact.is_some_and(|contact| !pages.allow(&contact.page_id))
+}
+
+/// An update that sets and removes these attributes. An item that a later version has written keeps its schema.
+fn patch_update<'s>(store: &'s Store, patch: &ContactPatch, fields: BTreeMap<String, Option<Value>>) -> Update<'s> {
+    const KEEP_SCHEMA: &str = "SET #schema = if_not_exists(#schema, :schema)";
+    let (mut set, mut remove) = (KEEP_SCHEMA.to_owned(), Vec::new());
+    for (n, new) in fields.values().enumerate() {
+        match new {
+            Some(_) => set.push_str(&format!(", #f{n} = :f{n}")),
+            None => remove.push(format!("#f{n}")),
+        }
+    }
+    if !remove.is_empty() {
+        set.push_str(&format!(" REMOVE {}", remove.join(", ")));
+    }
+    let mut update = Update::new(&store.contacts, keys::contact(&patch.contact_id), set).bind(":schema", SCHEMA);
+    for (n, (name, new)) in fields.into_iter().enumerate() {
+        update = update.name(format!("#f{n}"), &name);
+        if let Some(new) = new {
+            update = update.bind(format!(":f{n}"), new);
+        }
+    }
+    update
 }

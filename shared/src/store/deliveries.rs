@@ -1,166 +1,80 @@
-//! The deliveries table: the reservation that gives the right to send, and what may be recorded from where.
+//! Deliveries: the reservation that gives the right to send, and the outcomes that may be recorded from each state.
 
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use jiff::Timestamp;
 
-use super::doubts::Settled;
-use super::{
-    Error, Item, REPORT_OUTLIVES, SCHEMA, Store, at, conditionally, expiry, from_item, patiently,
-    unsettled, value,
-};
-use crate::delivery::{Delivery, State, Status};
-use crate::ids::{BroadcastId, ContactId, JobId, PageId, token};
-use crate::job::Job;
-use crate::metrics::Event;
+use super::calls::{BATCH_GET, Conditional, Read};
+use super::keys;
+use super::statement::{Query, Update, millis};
+use super::tables::{Error, Item, REPORT_OUTLIVES, SCHEMA, Store, expiry, from_item};
+use crate::domain::delivery::{Delivery, Doubt, Reservation, State, Status};
+use crate::domain::ids::{ContactId, JobId, token};
+use crate::domain::job::Job;
+use crate::runtime::metrics::Event;
 
-/// The right to send to one contact, once: made by a won conditional write, used up by recording what became of it.
-#[derive(Debug)]
-#[must_use]
-pub struct Reservation {
-    job: JobId,
-    /// Whom it is for.
-    pub contact_id: ContactId,
-    token: String,
-    /// Reservations spent on this contact, with this one.
-    pub attempt: u32,
-    /// Another attempt was made before that may have arrived.
-    pub earlier_doubt: bool,
-    reserved_at: Timestamp,
-    since: Instant,
-}
+/// The deliveries of a [`Store`].
+pub struct Deliveries<'a>(pub(super) &'a Store);
 
-/// What goes with a message so that its echo can be told: the delivery's key and attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metadata {
-    /// The job.
-    pub job: JobId,
-    /// The contact.
-    pub contact_id: ContactId,
-    /// Which reservation of the contact it was sent under, from 1.
-    pub attempt: u32,
-}
-
-impl Metadata {
-    const PREFIX: &str = "oncecast/1";
-
-    /// Reads what Messenger gives back, or nothing if it is not ours.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(' ');
-        if words.next()? != Self::PREFIX {
-            return None;
-        }
-        let broadcast_id = BroadcastId::parse(words.next()?)?;
-        let page_id = PageId::parse(words.next()?).ok()?;
-        let attempt = words.next()?.parse().ok()?;
-        let contact_id = ContactId::parse(words.next()?).ok()?;
-        words.next().is_none().then_some(Self {
-            job: JobId {
-                broadcast_id,
-                page_id,
-            },
-            contact_id,
-            attempt,
-        })
-    }
-}
-
-impl fmt::Display for Metadata {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let JobId {
-            broadcast_id,
-            page_id,
-        } = &self.job;
-        let (prefix, attempt, contact_id) = (Self::PREFIX, self.attempt, &self.contact_id);
-        write!(
-            f,
-            "{prefix} {broadcast_id} {page_id} {attempt} {contact_id}"
-        )
-    }
-}
-
-impl Reservation {
-    /// Whether it is younger than this by the monotonic and by the wall clock: a process that was frozen between reserving
-    /// and sending must not send.
-    pub fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {
-        let by_wall_clock = now.duration_since(self.reserved_at).unsigned_abs();
-        self.since.elapsed() < age && by_wall_clock < age
-    }
-
-    /// What goes with the message.
-    pub fn metadata(&self) -> Metadata {
-        Metadata {
-            job: self.job.clone(),
-            contact_id: self.contact_id.clone(),
-            attempt: self.attempt,
-        }
-    }
-
-    /// The same, at no cost to the contact: what happened was not about them.
-    pub fn uncharged(self) -> Self {
-        Self {
-            attempt: self.attempt.saturating_sub(1),
-            ..self
-        }
-    }
-
-    /// Whether the row stands under this reservation, whatever it says.
-    pub fn is_of(&self, row: &Delivery) -> bool {
-        row.token == self.token
-    }
-
-    /// Gives the right up to a checkpoint, which will put the contact in doubt for this reason.
-    pub fn into_doubt(self, reason: String) -> Doubt {
-        Doubt {
-            token: self.token,
-            reserved_at: self.reserved_at,
-            reason,
-            ours: true,
-        }
-    }
-}
-
-/// A row that a checkpoint is to put in doubt, while it is still reserved under this token.
-#[derive(Clone, Debug)]
-pub struct Doubt {
-    /// The reservation that was seen.
-    pub token: String,
-    /// When that was made.
-    pub reserved_at: Timestamp,
-    /// How the answer was lost.
-    pub reason: String,
-    /// The reservation was made by this worker; else by one who is gone.
-    pub ours: bool,
-}
-
-/// Whether the contact is ours to send to.
+/// The answer to a request for the right to send to a contact.
 #[derive(Debug)]
 pub enum Reserve {
-    /// It is.
+    /// The right was granted.
     Granted(Reservation),
-    /// It is not; the row says what to do.
+    /// The right was refused; the row says what to do.
     Refused(Delivery),
 }
 
-/// Whether an outcome was recorded.
+/// A row as it was seen, which an update expects unchanged.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) contact_id: &'a ContactId,
+    pub(super) status: Status,
+    pub(super) token: &'a str,
+    /// The attempts that the row is to show from now on, if it goes back to the backlog.
+    pub(super) attempts: u32,
+}
+
+impl<'a> From<&'a Delivery> for Seen<'a> {
+    fn from(row: &'a Delivery) -> Self {
+        Self {
+            contact_id: &row.contact_id,
+            status: row.state.status(),
+            token: &row.token,
+            attempts: row.attempts,
+        }
+    }
+}
+
+impl<'a> From<&'a Reservation> for Seen<'a> {
+    fn from(reservation: &'a Reservation) -> Self {
+        Self {
+            contact_id: &reservation.contact_id,
+            status: Status::Reserved,
+            token: reservation.token(),
+            attempts: reservation.attempt,
+        }
+    }
+}
+
+/// The end of an attempt to change a row as it was seen.
 #[derive(Debug)]
-pub enum Record {
-    /// The row holds it, and the cursor will count it.
+pub enum RowChange {
+    /// The row holds the change.
     Written,
-    /// The row was in doubt meanwhile; now it and the job's counters hold the outcome.
-    WrittenLate,
-    /// The row says otherwise, and stays as it is.
+    /// The row has been moved on meanwhile, and stays as it is.
     Refused(Box<Delivery>),
 }
 
-impl Store {
-    /// Takes the right to send to this contact, unless somebody has it or the delivery is settled.
+impl Deliveries<'_> {
+    /// Takes the right to send to a contact, unless another worker has it or the delivery is settled.
     ///
-    /// Who is not due is refused, and so is a worker who has been overtaken: a row that waits is stamped with the epoch of
-    /// the last worker who passed it. `text_digest` is what a look-up will know the message by, if it is a text.
+    /// A contact that is not due is refused, and so is a worker that has been overtaken: a waiting row is stamped with the
+    /// epoch of the last worker that passed it. `text_digest` is the digest by which a lookup will know the message, if it
+    /// is a text.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer: the right may then have been granted, and the next claim finds the row.
     pub async fn reserve(
         &self,
         job: &Job,
@@ -169,297 +83,311 @@ impl Store {
         now: Timestamp,
     ) -> Result<Reserve, Error> {
         const RESERVE: &str = "SET #status = :reserved, epoch = :epoch, #token = :token, reserved_at = :now, \
-                               updated_at = :now, expires_at = :expires_at, \
-                               #schema = if_not_exists(#schema, :schema)";
-        const IF_TEXT: &str = ", text_digest = :digest";
-        const BEGIN_ANEW: &str = " REMOVE not_before, reason ADD attempts :one";
+                               updated_at = :now, expires_at = :expires_at, #schema = if_not_exists(#schema, :schema)";
+        const WITH_DIGEST: &str = ", text_digest = :digest";
+        const BEGIN_ATTEMPT: &str = " REMOVE not_before, reason ADD attempts :one";
         const IF_FREE: &str = "attribute_not_exists(contact_id) \
                                OR (#status = :waiting AND not_before <= :now AND epoch <= :epoch)";
         const OPERATION: &str = "reserve a delivery";
+        let Self(store) = self;
         let (job_id, token, since) = (job.id(), token(), Instant::now());
-        let mut call = self.update_delivery(&job_id, contact_id)?;
-        let mut if_text = "";
+        let with_digest = text_digest.map_or("", |_| WITH_DIGEST);
+        let expression = format!("{RESERVE}{with_digest}{BEGIN_ATTEMPT}");
+        let mut reserve = Update::new(&store.deliveries, keys::delivery(&job_id, contact_id), expression)
+            .only_if(IF_FREE)
+            .bind(":reserved", Status::Reserved)
+            .bind(":waiting", Status::Waiting)
+            .bind(":epoch", job.epoch)
+            .bind(":token", &token)
+            .bind(":now", millis(now))
+            .bind(":expires_at", expiry(job.retained_until, REPORT_OUTLIVES))
+            .bind(":schema", SCHEMA)
+            .bind(":one", 1)
+            .returning_new();
         if let Some(digest) = text_digest {
-            call = call.expression_attribute_values(":digest", value(digest)?);
-            if_text = IF_TEXT;
+            reserve = reserve.bind(":digest", digest);
         }
-        let call = call
-            .update_expression(format!("{RESERVE}{if_text}{BEGIN_ANEW}"))
-            .condition_expression(IF_FREE)
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_names("#token", "token")
-            .expression_attribute_names("#schema", "schema")
-            .expression_attribute_values(":reserved", value(Status::Reserved)?)
-            .expression_attribute_values(":waiting", value(Status::Waiting)?)
-            .expression_attribute_values(":epoch", value(job.epoch)?)
-            .expression_attribute_values(":token", value(&token)?)
-            .expression_attribute_values(":now", at(now)?)
-            .expression_attribute_values(
-                ":expires_at",
-                value(expiry(job.retained_until, REPORT_OUTLIVES))?,
-            )
-            .expression_attribute_values(":schema", value(SCHEMA)?)
-            .expression_attribute_values(":one", value(1)?)
-            .return_values(aws_sdk_dynamodb::types::ReturnValue::AllNew);
-        let row = match conditionally(OPERATION, call).await? {
-            Ok(item) => from_item(OPERATION, item)?,
-            Err(item) => delivery(OPERATION, item)?,
+        let row = match store.update(OPERATION, reserve).await? {
+            Conditional::Written(item) => from_item(OPERATION, item)?,
+            Conditional::Refused(item) => refusing_row(OPERATION, item)?,
         };
-        // Repeated after a lost answer, the call may find its own reservation moved on by another.
-        if row.token != token || row.state != State::Reserved {
+        // A call that is repeated after a lost answer may find its own reservation moved on by another worker.
+        if !is_reserved_under(&row, &token) {
             return Ok(Reserve::Refused(row));
         }
-        Ok(Reserve::Granted(Reservation {
-            job: job_id,
-            contact_id: contact_id.clone(),
-            token,
-            attempt: row.attempts,
-            earlier_doubt: row.earlier_doubt.is_some(),
-            reserved_at: now,
-            since,
-        }))
+        let earlier_doubt = row.earlier_doubt.is_some();
+        let contact_id = contact_id.clone();
+        let reservation = Reservation::granted(job_id, contact_id, token, row.attempts, earlier_doubt, now, since);
+        Ok(Reserve::Granted(reservation))
     }
 
-    /// Marks a waiting row as passed by this epoch, so that a worker who has been overtaken cannot take it through its old
-    /// place in line. What changed meanwhile is returned, to be handled as found.
-    pub async fn stamp(&self, job: &Job, row: &Delivery) -> Result<Option<Delivery>, Error> {
+    /// Marks a waiting row as passed by this epoch, so that a worker that has been overtaken cannot reserve it through its
+    /// old position in the backlog.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn stamp_if_waiting(&self, job: &Job, row: &Delivery) -> Result<RowChange, Error> {
         const STAMP: &str = "SET epoch = :epoch";
         const IF_NOT_PASSED: &str = "#status = :waiting AND #token = :token AND epoch <= :epoch";
         const OPERATION: &str = "stamp a waiting delivery";
-        let call = self
-            .update_delivery(&job.id(), &row.contact_id)?
-            .update_expression(STAMP)
-            .condition_expression(IF_NOT_PASSED)
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_names("#token", "token")
-            .expression_attribute_values(":waiting", value(Status::Waiting)?)
-            .expression_attribute_values(":token", value(&row.token)?)
-            .expression_attribute_values(":epoch", value(job.epoch)?);
-        match conditionally(OPERATION, call).await? {
-            Ok(_) => Ok(None),
-            Err(item) => Ok(Some(delivery(OPERATION, item)?)),
+        let Self(store) = self;
+        let stamp = Update::new(&store.deliveries, keys::delivery(&job.id(), &row.contact_id), STAMP)
+            .only_if(IF_NOT_PASSED)
+            .bind(":waiting", Status::Waiting)
+            .bind(":token", &row.token)
+            .bind(":epoch", job.epoch);
+        match store.update(OPERATION, stamp).await? {
+            Conditional::Written(_) => Ok(RowChange::Written),
+            Conditional::Refused(item) => Ok(RowChange::Refused(Box::new(refusing_row(OPERATION, item)?))),
         }
     }
 
-    /// Records what became of a reservation, while the row is still reserved under it.
+    /// Marks a delivery `sent`, as Messenger's own word proves, while the row is `reserved` or `waiting` as it was seen.
+    /// The counters do not hold such a row yet; the cursor will count it.
     ///
-    /// If a newer worker has put the row in doubt meanwhile, only an outcome that Messenger itself gave may still be
-    /// recorded: `sent` or `failed`. Never back in line, for somebody else has passed it.
-    pub async fn record(
-        &self,
-        reservation: &Reservation,
-        outcome: &State,
-        now: Timestamp,
-    ) -> Result<Record, Error> {
-        const OPERATION: &str = "record a delivery";
-        let update = Outcome::of(outcome, reservation.attempt);
-        let call = self
-            .update_delivery(&reservation.job, &reservation.contact_id)?
-            .update_expression(update.expression)
-            .condition_expression(IF_UNCHANGED)
-            .set_expression_attribute_names(Some(names()))
-            .set_expression_attribute_values(Some(update.values(
-                &reservation.token,
-                Status::Reserved,
-                now,
-            )?));
-        let Err(item) = conditionally(OPERATION, call).await? else {
-            self.count(outcome);
-            return Ok(Record::Written);
-        };
-        let row = delivery(OPERATION, item)?;
-        if row.token != reservation.token {
-            return Ok(Record::Refused(Box::new(row)));
-        }
-        match (&row.state, outcome) {
-            (State::InDoubt { .. }, State::Sent { .. } | State::Failed { .. }) => {
-                let settled = self.settle(&reservation.job, &row, outcome, None, now);
-                Ok(match settled.await? {
-                    Settled::Now => Record::WrittenLate,
-                    Settled::Otherwise(row) => Record::Refused(row),
-                    Settled::MessageTaken | Settled::JobGone => Record::Refused(Box::new(row)),
-                })
-            }
-            (found, written) if found == written => {
-                // Written by us, and the answer was lost; or at another time by its echo, which has counted it.
-                if row.updated_at == now {
-                    self.count(outcome);
-                }
-                Ok(Record::Written)
-            }
-            _ => Ok(Record::Refused(Box::new(row))),
-        }
-    }
-
-    /// Counts what a delivery has come to, by a write that was made.
-    pub(super) fn count(&self, outcome: &State) {
-        if let Some(event) = Event::of(outcome) {
-            self.metrics.count(event, 1);
-        }
-    }
-
-    /// One delivery, as of now.
-    pub async fn delivery(
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn mark_sent_if_unchanged(
         &self,
         job: &JobId,
-        contact_id: &ContactId,
-    ) -> Result<Option<Delivery>, Error> {
-        const OPERATION: &str = "read a delivery";
-        let call = self
-            .client
-            .get_item()
-            .table_name(&self.deliveries)
-            .key("job", value(job.to_string())?)
-            .key("contact_id", value(contact_id)?)
-            .consistent_read(true);
-        let found = patiently(|| call.clone().send())
+        row: &Delivery,
+        sent: &State,
+        now: Timestamp,
+    ) -> Result<RowChange, Error> {
+        self.set_outcome("mark a delivery as sent", job, row.into(), sent, now)
             .await
-            .map_err(unsettled(OPERATION))?;
-        found
-            .item
-            .map(|item| from_item(OPERATION, item))
-            .transpose()
     }
 
-    /// The rows of a job by contact id, from after `after`; at most `limit`, of which those with another status are left
-    /// out. The id to go on after, unless that was all.
-    pub async fn deliveries(
+    /// Writes an outcome while the row is as it was seen. An outcome that is found there already was written by this very
+    /// call, of which the answer was lost, or at another time by an echo, which has counted it.
+    pub(super) async fn set_outcome(
+        &self,
+        operation: &'static str,
+        job: &JobId,
+        seen: Seen<'_>,
+        outcome: &State,
+        now: Timestamp,
+    ) -> Result<RowChange, Error> {
+        let Self(store) = self;
+        match store
+            .update(operation, outcome_update(store, job, seen, outcome, now))
+            .await?
+        {
+            Conditional::Written(_) => store.count_outcome(outcome),
+            Conditional::Refused(item) => {
+                let found = refusing_row(operation, item)?;
+                if !holds(&found, seen.token, outcome) {
+                    return Ok(RowChange::Refused(Box::new(found)));
+                }
+                if found.updated_at == now {
+                    store.count_outcome(outcome);
+                }
+            }
+        }
+        Ok(RowChange::Written)
+    }
+
+    /// Reads one delivery, as of now.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn get(&self, job: &JobId, contact_id: &ContactId) -> Result<Option<Delivery>, Error> {
+        let Self(store) = self;
+        store
+            .get(
+                "read a delivery",
+                &store.deliveries,
+                keys::delivery(job, contact_id),
+                Read::Consistent,
+            )
+            .await
+    }
+
+    /// Lists the rows of a job by contact id, from after `after`; reads at most `limit`, and leaves out those with another
+    /// status. Returns the id to go on after, unless that was all.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn list(
         &self,
         job: &JobId,
         status: Option<Status>,
         after: Option<&ContactId>,
         limit: i32,
     ) -> Result<(Vec<Delivery>, Option<ContactId>), Error> {
-        let mut call = self.rows_of(job, after)?.limit(limit);
+        let mut query = self.rows(job, after).limit(limit);
         if let Some(status) = status {
-            call = call
-                .filter_expression("#status = :status")
-                .expression_attribute_names("#status", "status")
-                .expression_attribute_values(":status", value(status)?);
+            query = query.filter("#status = :status").bind(":status", status);
         }
-        self.some_rows("list deliveries", call).await
+        self.page("list deliveries", query).await
     }
 
-    /// A query of the rows of a job by contact id, from after `after`.
-    pub(super) fn rows_of(
+    /// Lists the rows of a job that a resend names, as of now, from after `after`; and the id to go on after, unless that
+    /// was all.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn named_for_resend(
         &self,
         job: &JobId,
         after: Option<&ContactId>,
-    ) -> Result<QueryFluentBuilder, Error> {
-        let mut call = self
-            .client
-            .query()
-            .table_name(&self.deliveries)
-            .key_condition_expression("job = :job")
-            .expression_attribute_values(":job", value(job.to_string())?)
-            .consistent_read(true);
-        if let Some(after) = after {
-            call = call
-                .exclusive_start_key("job", value(job.to_string())?)
-                .exclusive_start_key("contact_id", value(after)?);
-        }
-        Ok(call)
+    ) -> Result<(Vec<Delivery>, Option<ContactId>), Error> {
+        const NAMED: &str = "#status = :in_doubt AND resend = :yes";
+        let query = self
+            .rows(job, after)
+            .filter(NAMED)
+            .bind(":in_doubt", Status::InDoubt)
+            .bind(":yes", true);
+        self.page("list deliveries to resend", query).await
     }
 
-    /// What such a query finds at once, and the id to go on after, unless that was all.
-    pub(super) async fn some_rows(
+    fn rows(&self, job: &JobId, after: Option<&ContactId>) -> Query<'_> {
+        Query::table(&self.0.deliveries, "job = :job")
+            .bind(":job", job.to_string())
+            .after(after.map(|contact_id| keys::delivery(job, contact_id)))
+    }
+
+    async fn page(
         &self,
         operation: &'static str,
-        call: QueryFluentBuilder,
+        query: Query<'_>,
     ) -> Result<(Vec<Delivery>, Option<ContactId>), Error> {
-        let found = patiently(|| call.clone().send())
-            .await
-            .map_err(unsettled(operation))?;
-        let rows = found.items.unwrap_or_default().into_iter();
-        let rows = rows
-            .map(|item| from_item(operation, item))
-            .collect::<Result<_, _>>()?;
-        let last = found
-            .last_evaluated_key
-            .and_then(|mut key| key.remove("contact_id"));
-        let last = last.and_then(|id| id.as_s().ok().and_then(|id| ContactId::parse(id).ok()));
+        let (rows, last) = self.0.query_page(operation, query).await?;
+        let last = last.and_then(|key| ContactId::parse(key.get("contact_id")?.as_s().ok()?).ok());
         Ok((rows, last))
     }
 
-    pub(super) fn update_delivery(
-        &self,
-        job: &JobId,
-        contact_id: &ContactId,
-    ) -> Result<UpdateItemFluentBuilder, Error> {
-        Ok(self
-            .client
-            .update_item()
-            .table_name(&self.deliveries)
-            .key("job", value(job.to_string())?)
-            .key("contact_id", value(contact_id)?))
+    /// Reads the deliveries of these jobs to one contact, as of now.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn of_contact(&self, contact_id: &ContactId, jobs: &[JobId]) -> Result<Vec<Delivery>, Error> {
+        let keys: Vec<_> = jobs.iter().map(|job| keys::delivery(job, contact_id)).collect();
+        self.get_all("read the deliveries of a contact", &keys).await
+    }
+
+    /// Reads the rows of these keys, as far as they exist, as of now.
+    pub(super) async fn get_all(&self, operation: &'static str, keys: &[Item]) -> Result<Vec<Delivery>, Error> {
+        let Self(store) = self;
+        let mut rows = Vec::new();
+        for keys in keys.chunks(BATCH_GET) {
+            let batch = store.batch_get(operation, &store.deliveries, keys.to_vec(), None, Read::Consistent);
+            rows.append(&mut batch.await?);
+        }
+        Ok(rows)
     }
 }
 
-/// Nobody has moved the row on since it was seen under this token.
-pub(super) const IF_UNCHANGED: &str = "#status = :expected AND #token = :token";
-
-pub(super) fn names() -> std::collections::HashMap<String, String> {
-    [("#status", "status"), ("#token", "token")]
-        .map(|(name, attribute)| (name.to_owned(), attribute.to_owned()))
-        .into()
+impl Store {
+    /// Counts the outcome of a delivery, once its write is known to be made.
+    pub(super) fn count_outcome(&self, outcome: &State) {
+        if let Some(event) = Event::of(outcome) {
+            self.metrics.count(event, 1);
+        }
+    }
 }
 
+/// Returns whether a row is the reservation that carries this token, and not moved on since.
+fn is_reserved_under(row: &Delivery, token: &str) -> bool {
+    row.token == token && row.state == State::Reserved
+}
+
+/// Returns whether a row holds this outcome under this token.
+pub(super) fn holds(row: &Delivery, token: &str, outcome: &State) -> bool {
+    row.token == token && row.state == *outcome
+}
+
+/// The row has not been moved on since it was seen with this status, under this token.
+pub(super) const IF_UNCHANGED: &str = "#status = :expected AND #token = :token";
+
 /// The row that refused a write.
-pub(super) fn delivery(operation: &'static str, item: Option<Item>) -> Result<Delivery, Error> {
+pub(super) fn refusing_row(operation: &'static str, item: Option<Item>) -> Result<Delivery, Error> {
     from_item(operation, item.ok_or(Error::Gone { operation })?)
 }
 
-/// How a state is written.
-pub(super) struct Outcome<'a> {
-    pub(super) expression: &'static str,
-    state: &'a State,
-    attempts: u32,
+/// Writes an outcome, while the row is as it was seen.
+pub(super) fn outcome_update<'s>(
+    store: &'s Store,
+    job: &JobId,
+    seen: Seen<'_>,
+    outcome: &State,
+    now: Timestamp,
+) -> Update<'s> {
+    const SENT: &str = "SET #status = :status, updated_at = :now, message_id = :message_id \
+                        REMOVE reason, doubt_shard, look_at";
+    const WAITING: &str = "SET #status = :status, updated_at = :now, reason = :reason, not_before = :not_before, \
+                           attempts = :attempts";
+    const OTHER: &str = "SET #status = :status, updated_at = :now, reason = :reason REMOVE doubt_shard, look_at";
+    let expression = match outcome {
+        State::Sent { .. } => SENT,
+        State::Waiting { .. } => WAITING,
+        State::Reserved | State::Failed { .. } | State::Skipped { .. } | State::InDoubt { .. } => OTHER,
+    };
+    let update = if_unchanged(store, job, seen, expression)
+        .bind(":status", outcome.status())
+        .bind(":now", millis(now));
+    match outcome {
+        State::Sent { message_id } => update.bind(":message_id", message_id),
+        State::Waiting { not_before, reason } => update
+            .bind(":attempts", seen.attempts)
+            .bind(":not_before", millis(*not_before))
+            .bind(":reason", reason),
+        other => update.bind(":reason", other.reason()),
+    }
 }
 
-impl<'a> Outcome<'a> {
-    pub(super) fn of(state: &'a State, attempts: u32) -> Self {
-        const SENT: &str = "SET #status = :status, updated_at = :now, message_id = :message_id \
-                            REMOVE reason, doubt_shard, look_at";
-        const WAITING: &str = "SET #status = :status, updated_at = :now, reason = :reason, not_before = :not_before, attempts = :attempts";
-        const OTHER: &str = "SET #status = :status, updated_at = :now, reason = :reason REMOVE doubt_shard, look_at";
-        let expression = match state {
-            State::Sent { .. } => SENT,
-            State::Waiting { .. } => WAITING,
-            State::Reserved
-            | State::Failed { .. }
-            | State::Skipped { .. }
-            | State::InDoubt { .. } => OTHER,
-        };
-        Self {
-            expression,
-            state,
-            attempts,
-        }
-    }
+/// The part of a checkpoint that puts a reserved row in doubt, marks it `counted`, and has it looked up in time.
+pub(super) fn put_in_doubt<'s>(
+    store: &'s Store,
+    job: &JobId,
+    contact_id: &ContactId,
+    doubt: &Doubt,
+    now: Timestamp,
+) -> Update<'s> {
+    const DOUBT: &str = "SET #status = :in_doubt, reason = :reason, counted = :counted, updated_at = :now, \
+                         doubt_shard = :shard, look_at = :look_at";
+    let seen = Seen {
+        contact_id,
+        status: Status::Reserved,
+        token: &doubt.token,
+        attempts: 0,
+    };
+    if_unchanged(store, job, seen, DOUBT)
+        .bind(":in_doubt", Status::InDoubt)
+        .bind(":reason", &doubt.reason)
+        .bind(":counted", true)
+        .bind(":shard", keys::doubt_shard(job, contact_id))
+        .bind(":look_at", millis(doubt.reserved_at + store.first_lookup))
+        .bind(":now", millis(now))
+}
 
-    pub(super) fn values(
-        &self,
-        token: &str,
-        expected: Status,
-        now: Timestamp,
-    ) -> Result<Item, Error> {
-        let mut values = Item::from([
-            (":status".to_owned(), value(self.state.status())?),
-            (":now".to_owned(), at(now)?),
-            (":token".to_owned(), value(token)?),
-            (":expected".to_owned(), value(expected)?),
-        ]);
-        match self.state {
-            State::Sent { message_id } => {
-                values.insert(":message_id".to_owned(), value(message_id)?)
-            }
-            State::Waiting { not_before, reason } => {
-                values.insert(":attempts".to_owned(), value(self.attempts)?);
-                values.insert(":not_before".to_owned(), at(*not_before)?);
-                values.insert(":reason".to_owned(), value(reason)?)
-            }
-            other => values.insert(":reason".to_owned(), value(other.reason())?),
-        };
-        Ok(values)
-    }
+/// The part of a resend command that names a row in doubt.
+pub(super) fn name_for_resend<'s>(store: &'s Store, job: &JobId, row: &Delivery) -> Update<'s> {
+    const NAME: &str = "SET resend = :yes REMOVE doubt_shard, look_at";
+    if_unchanged(store, job, row.into(), NAME).bind(":yes", true)
+}
+
+/// The part of a resend that puts a named row back in the backlog, under this epoch. From here on the contact is never
+/// `failed`: the attempt before may have arrived.
+pub(super) fn requeue<'s>(store: &'s Store, job: &Job, row: &Delivery, now: Timestamp) -> Update<'s> {
+    const REQUEUE: &str = "SET #status = :waiting, epoch = :epoch, not_before = :now, updated_at = :now, \
+                           earlier_doubt = if_not_exists(earlier_doubt, reserved_at) \
+                           REMOVE counted, resend, doubt_shard, look_at";
+    const IF_STILL_NAMED: &str = "#status = :expected AND #token = :token AND resend = :yes";
+    Update::new(&store.deliveries, keys::delivery(&job.id(), &row.contact_id), REQUEUE)
+        .only_if(IF_STILL_NAMED)
+        .bind(":waiting", Status::Waiting)
+        .bind(":expected", Status::InDoubt)
+        .bind(":token", &row.token)
+        .bind(":yes", true)
+        .bind(":epoch", job.epoch)
+        .bind(":now", millis(now))
+}
+
+/// An update of a row that is as it was seen.
+pub(super) fn if_unchanged<'s>(store: &'s Store, job: &JobId, seen: Seen<'_>, expression: &'static str) -> Update<'s> {
+    Update::new(&store.deliveries, keys::delivery(job, seen.contact_id), expression)
+        .only_if(IF_UNCHANGED)
+        .bind(":expected", seen.status)
+        .bind(":token", seen.token)
 }

@@ -1,29 +1,32 @@
-//! Request keys: which broadcast a request was answered with, so that its repetition makes no other.
+//! Request keys: the broadcast that a request was answered with, so that its repetition makes no other.
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Error, Item, SCHEMA, Store, at, expiry, from_item, incomplete, patiently, to_item, unsettled,
-    value,
-};
-use crate::ids::BroadcastId;
+use super::calls::Read;
+use super::keys;
+use super::statement::{Put, millis};
+use super::tables::{Error, SCHEMA, Store, expiry, to_item};
+use crate::domain::ids::BroadcastId;
 
-/// DynamoDB must not delete a key that a request received in time may still ask for.
-const OUTLIVES_ITS_VALIDITY: Duration = Duration::from_secs(86_400);
+/// The time by which a stored key outlives its validity: a request that was received in time may still ask for it.
+const OUTLIVES_VALIDITY: Duration = Duration::from_secs(86_400);
 
-/// What a request is known by.
+/// The request keys of a [`Store`].
+pub struct Requests<'a>(pub(super) &'a Store);
+
+/// The identity of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
-    /// A digest of the caller's `Idempotency-Key`, or of the body.
+    /// A digest of the caller with its `Idempotency-Key`, or with the body.
     pub digest: String,
     /// A digest of the normalised body.
     pub fingerprint: String,
-    /// How long a repetition is recognised.
+    /// The time for which a repetition is recognised.
     pub valid_for: Duration,
 }
 
@@ -40,8 +43,6 @@ pub struct Answered {
 
 #[derive(Serialize)]
 struct Stored {
-    pk: String,
-    sk: &'static str,
     schema: u32,
     expires_at: i64,
     #[serde(flatten)]
@@ -51,10 +52,8 @@ struct Stored {
 impl Stored {
     fn new(key: &RequestKey, broadcast_id: &BroadcastId, received: Timestamp) -> Self {
         Self {
-            pk: partition(key),
-            sk: "request",
             schema: SCHEMA,
-            expires_at: expiry(received, key.valid_for + OUTLIVES_ITS_VALIDITY),
+            expires_at: expiry(received, key.valid_for + OUTLIVES_VALIDITY),
             answered: Answered {
                 broadcast_id: broadcast_id.clone(),
                 fingerprint: key.fingerprint.clone(),
@@ -64,69 +63,61 @@ impl Stored {
     }
 }
 
-fn partition(key: &RequestKey) -> String {
-    format!("request#{}", key.digest)
+impl Answered {
+    /// Returns whether the request had the same body, normalised, as the one with this key.
+    pub fn has_body_of(&self, key: &RequestKey) -> bool {
+        self.fingerprint == key.fingerprint
+    }
+
+    fn is_valid(&self, received: Timestamp) -> bool {
+        self.valid_until > received
+    }
 }
 
-impl Store {
-    /// The request that took this key, if it was still valid when the new one was received.
-    pub async fn answered(
-        &self,
-        key: &RequestKey,
-        received: Timestamp,
-    ) -> Result<Option<Answered>, Error> {
-        const OPERATION: &str = "read a request key";
-        let call = self
-            .client
-            .get_item()
-            .table_name(&self.broadcasts)
-            .key("pk", value(partition(key))?)
-            .key("sk", value("request")?)
-            .consistent_read(true);
-        let found = patiently(|| call.clone().send())
-            .await
-            .map_err(unsettled(OPERATION))?;
-        let answered: Option<Answered> = found
-            .item
-            .map(|item| from_item(OPERATION, item))
-            .transpose()?;
-        Ok(answered.filter(|answered| answered.valid_until > received))
+impl Requests<'_> {
+    /// Reads the request that took this key, if it was still valid when the new one was received.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn get_if_valid(&self, key: &RequestKey, received: Timestamp) -> Result<Option<Answered>, Error> {
+        let Self(store) = self;
+        let answered: Option<Answered> = store
+            .get(
+                "read a request key",
+                &store.broadcasts,
+                keys::request(&key.digest),
+                Read::Consistent,
+            )
+            .await?;
+        Ok(answered.filter(|answered| answered.is_valid(received)))
     }
+}
 
-    /// The part of a commit that takes the key: allowed if nobody has it, or had it only until before the request was
-    /// *received*; a request that waits at the door while a key expires is a repetition all the same.
-    pub(super) fn put_request(
-        &self,
-        key: &RequestKey,
-        broadcast_id: &BroadcastId,
-        received: Timestamp,
-    ) -> Result<TransactWriteItem, Error> {
-        const IF_FREE: &str = "attribute_not_exists(pk) OR valid_until <= :received";
-        let stored = Stored::new(key, broadcast_id, received);
-        let item = to_item("write a request key", stored)?;
-        let put = Put::builder()
-            .table_name(&self.broadcasts)
-            .set_item(Some(item))
-            .condition_expression(IF_FREE)
-            .expression_attribute_values(":received", at(received)?)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let put = put.build().map_err(incomplete("write a request key"))?;
-        Ok(TransactWriteItem::builder().put(put).build())
-    }
-
-    /// The request that stands where a commit was refused.
-    pub(super) fn answered_from(item: Item) -> Result<Answered, Error> {
-        from_item("commit a broadcast", item)
-    }
+/// The part of a commit that takes the key: allowed if the key is free, or was valid only until before the request was
+/// *received*. A request that is delayed while the key expires is a repetition all the same.
+pub(super) fn put_if_free(
+    store: &Store,
+    operation: &'static str,
+    key: &RequestKey,
+    broadcast_id: &BroadcastId,
+    received: Timestamp,
+) -> Result<TransactWriteItem, Error> {
+    const IF_FREE: &str = "attribute_not_exists(pk) OR valid_until <= :received";
+    let mut item = to_item(operation, Stored::new(key, broadcast_id, received))?;
+    item.extend(keys::request(&key.digest));
+    Put::new(&store.broadcasts, item)
+        .only_if(IF_FREE)
+        .bind(":received", millis(received))
+        .into_part(operation)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Deleted at the end of its validity, it would not be found by a request that was received before.
+    /// Deleted at the end of its validity, the key would be missing for a request that was received before.
     #[test]
-    fn a_key_outlives_its_validity() {
+    fn stored_key_outlives_its_validity() {
         let key = RequestKey {
             digest: String::new(),
             fingerprint: String::new(),

@@ -1,4 +1,7 @@
-//! The payload, format 2.0, that API Gateway makes of a request.
+//! The event, in format 2.0, that API Gateway makes of a request.
+//!
+//! The format is documented at
+//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,8 @@ use uuid::Uuid;
 
 const API_ID: &str = "local";
 
-/// `received` becomes `timeEpoch`: the time at which the request reached us, whatever happens to it later.
+/// Returns the event of a request. Its `timeEpoch` is `received`, the time at which the request arrived, however long
+/// it takes to process.
 pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp) -> Value {
     let path = head.uri.path();
     let query = head.uri.query().unwrap_or_default();
@@ -47,7 +51,7 @@ pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp) -> Va
         },
         "isBase64Encoded": is_base64,
     });
-    // API Gateway leaves these out rather than sending them empty.
+    // API Gateway omits these fields rather than sending them empty.
     let cookies = cookies(&head.headers);
     if !cookies.is_empty() {
         event["cookies"] = json!(cookies);
@@ -62,22 +66,16 @@ pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp) -> Va
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
-    let value = headers
-        .get(name)
-        .map(|value| value.as_bytes())
-        .unwrap_or_default();
+    let value = headers.get(name).map(|value| value.as_bytes()).unwrap_or_default();
     String::from_utf8_lossy(value).into_owned()
 }
 
-/// Headers by lower-case name, repeated ones joined by a comma; cookies have a field of their own.
+/// Returns the headers by lower-case name, with repeated headers joined by a comma. Cookies are left out, because the
+/// event has a field for them.
 fn joined_headers(headers: &HeaderMap) -> BTreeMap<&str, String> {
     let mut joined = BTreeMap::new();
     for (name, value) in headers.iter().filter(|(name, _)| *name != header::COOKIE) {
-        join(
-            &mut joined,
-            name.as_str(),
-            &String::from_utf8_lossy(value.as_bytes()),
-        );
+        join(&mut joined, name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
     }
     joined
 }
@@ -130,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_reads_as_api_gateways() {
+    fn event_deserializes_as_an_api_gateway_event() {
         let event = event(b"{}");
 
         assert_eq!(event.raw_path.as_deref(), Some("/v1/broadcasts"));
@@ -147,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_text_is_encoded() {
+    fn body_that_is_not_text_is_base64_encoded() {
         let event = event(&[0xff, 0xfe]);
 
         assert!(event.is_base64_encoded);

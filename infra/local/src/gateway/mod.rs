@@ -1,4 +1,4 @@
-//! API Gateway's HTTP API on this machine: every request becomes an invocation of one function.
+//! API Gateway's HTTP API on this machine: each request is an invocation of one function.
 
 mod event;
 
@@ -20,18 +20,21 @@ use tokio::time;
 use crate::lambda::{Function, InvokeError};
 use crate::server::Server;
 
-/// API Gateway accepts no larger body.
+/// The limit for the body of a request. It is API Gateway's own limit:
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
-/// API Gateway waits no longer for an answer; the function's own time-out is the same.
+/// The limit for the answer to a request. It is the time-out of the function, which has to be below API Gateway's own
+/// limit of 30 s: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(29);
 
 /// Serves the API on a bound port.
+///
+/// # Errors
+///
+/// Fails if the listener has no local address.
 pub fn start(listener: TcpListener, function: Function) -> io::Result<Server> {
-    Server::route(
-        listener,
-        Router::new().fallback(invoke).with_state(function),
-    )
+    Server::route(listener, Router::new().fallback(invoke).with_state(function))
 }
 
 async fn invoke(State(function): State<Function>, request: Request) -> Response {
@@ -45,7 +48,7 @@ async fn invoke(State(function): State<Function>, request: Request) -> Response 
     let error = match invocation.await {
         Ok(Ok(answer)) => match http_response(&answer) {
             Some(response) => return response,
-            None => InvokeError::Failed("its answer is not an HTTP answer".to_owned()),
+            None => InvokeError::Failed("its answer is not an HTTP response in format 2.0".to_owned()),
         },
         Ok(Err(error)) => error,
         Err(_) => InvokeError::TimedOut,
@@ -55,29 +58,28 @@ async fn invoke(State(function): State<Function>, request: Request) -> Response 
         http.method = %head.method,
         http.path = head.uri.path(),
         error = %error,
-        "a request got no answer"
+        "a request failed because the function did not answer it"
     );
     match error {
-        InvokeError::TimedOut | InvokeError::Stopped => {
-            refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
-        }
+        InvokeError::TimedOut | InvokeError::Stopped => refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
         InvokeError::Crashed | InvokeError::Failed(_) | InvokeError::Start(_) => {
             refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
         }
     }
 }
 
-/// What API Gateway says when the function says nothing.
+/// Returns the response that API Gateway sends when the function does not answer.
 fn refusal(status: StatusCode, message: &str) -> Response {
     let body = serde_json::json!({ "message": message }).to_string();
     let headers = [(header::CONTENT_TYPE, "application/json")];
     (status, headers, Body::from(body)).into_response()
 }
 
-/// A function's answer, in format 2.0.
+/// A function's answer in format 2.0.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct FunctionAnswer {
     status_code: u16,
     #[serde(default)]
     headers: BTreeMap<String, String>,
@@ -89,10 +91,10 @@ struct Answer {
     is_base64_encoded: bool,
 }
 
-/// The response that API Gateway makes of a function's answer; `None` if that is not one to a request.
-/// Like format 2.0, it knows no `multiValueHeaders`.
+/// Returns the response that API Gateway makes of a function's answer, or `None` if the answer is not an HTTP response.
+/// As in format 2.0, `multiValueHeaders` are ignored.
 fn http_response(answer: &[u8]) -> Option<Response> {
-    let answer: Answer = serde_json::from_slice(answer).ok()?;
+    let answer: FunctionAnswer = serde_json::from_slice(answer).ok()?;
     let body = answer.body.unwrap_or_default();
     let body = if answer.is_base64_encoded {
         BASE64_STANDARD.decode(body).ok()?
@@ -108,11 +110,9 @@ fn http_response(answer: &[u8]) -> Option<Response> {
         .map(|cookie| (header::SET_COOKIE.to_string(), cookie));
     for (name, value) in answer.headers.into_iter().chain(cookies) {
         let name: HeaderName = name.parse().ok()?;
-        // The server sets the length itself, of the body as it is sent.
+        // The server sets the length itself, to that of the body as it is sent.
         if name != header::CONTENT_LENGTH {
-            response
-                .headers_mut()
-                .append(name, HeaderValue::from_str(&value).ok()?);
+            response.headers_mut().append(name, HeaderValue::from_str(&value).ok()?);
         }
     }
     Some(response)
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_becomes_a_response() {
+    async fn answer_of_a_function_becomes_a_response() {
         let answer = br#"{
             "statusCode": 202,
             "headers": {"content-type": "application/json", "idempotent-replayed": "true"},
@@ -140,14 +140,11 @@ mod tests {
         assert_eq!(response.headers().get_all("content-type").iter().count(), 1);
         assert_eq!(response.headers()["content-type"], "application/json");
         assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
-        assert_eq!(
-            body::to_bytes(response.into_body(), 100).await.unwrap(),
-            "{}"
-        );
+        assert_eq!(body::to_bytes(response.into_body(), 100).await.unwrap(), "{}");
     }
 
     #[test]
-    fn what_is_no_http_answer_is_refused() {
+    fn answer_that_is_not_http_is_refused() {
         for answer in ["", "null", "{}", r#"{"statusCode": 99999}"#] {
             assert!(http_response(answer.as_bytes()).is_none(), "{answer}");
         }

@@ -1,4 +1,4 @@
-//! A child process that works for a function, one invocation at a time.
+//! A child process of a function, which works on one invocation at a time.
 
 use std::io;
 use std::process::Stdio;
@@ -12,17 +12,18 @@ use tokio::process::Command;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time;
 
+use super::definition::Definition;
+use super::error::InvokeError;
+use super::runtime_api::{Invocation, RuntimeApi};
 use crate::clients::{PLACEHOLDER_KEY, REGION, access_key};
 
-use super::runtime_api::{Invocation, RuntimeApi};
-use super::{Definition, InvokeError};
-
-/// How long a child may take until it asks for work. Lambda's own limit is the same.
+/// The limit for a child's initialization, until its first request for work. It is Lambda's own limit:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const LOCALHOST: &str = "127.0.0.1";
 
-/// A process as seen from outside: its id, whether it works, and the means to kill it.
+/// The state of a child process: its id, a flag for a running invocation, and the means to kill it.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -32,32 +33,34 @@ pub struct Process {
 }
 
 impl Process {
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Whether it works on an invocation.
+    /// Returns true if the process works on an invocation.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst) && !self.has_exited()
     }
 
+    /// Returns true if the process has ended.
     pub fn has_exited(&self) -> bool {
         *self.exited.borrow()
     }
 
-    /// Kills it with SIGKILL and waits until it is gone.
+    /// Kills the process with SIGKILL and waits until it has ended.
     pub async fn kill(&self) {
         self.kill.notify_one();
         self.exited().await;
     }
 
     async fn exited(&self) {
-        // The sender is our own, so the channel cannot close meanwhile.
+        // `self` holds the sender, so the channel cannot close meanwhile.
         let _ = self.exited.subscribe().wait_for(|exited| *exited).await;
     }
 }
 
-/// A process with its Runtime API; dropping it kills the process.
+/// A process and its Runtime API. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Child {
     pub process: Arc<Process>,
@@ -72,6 +75,10 @@ impl Drop for Child {
 
 impl Child {
     /// Starts a process and its Runtime API.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the executable cannot be started or no port is available.
     pub async fn start(definition: &Definition) -> io::Result<Child> {
         let name = &definition.name;
         let arn = format!("arn:aws:lambda:{REGION}:000000000000:function:{name}");
@@ -86,38 +93,40 @@ impl Child {
             .env("AWS_LAMBDA_LOG_STREAM_NAME", "local")
             .env("AWS_REGION", REGION)
             .env("AWS_DEFAULT_REGION", REGION)
-            // One for each function, by which the log of calls tells them apart.
+            // Each function has its own key, which identifies it in the log of calls.
             .env("AWS_ACCESS_KEY_ID", access_key(name))
             .env("AWS_SECRET_ACCESS_KEY", PLACEHOLDER_KEY)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("NO_PROXY", without_proxy())
             .envs(&definition.env)
-            // The child ends when this pipe closes, and it closes however we end.
+            // The child ends when this pipe closes, and the pipe closes however this process ends.
             .stdin(Stdio::piped())
-            // A Ctrl-C in the terminal is for us: a child that it killed in mid-send would leave contacts in doubt.
+            // A Ctrl-C in the terminal must not reach the child: a child killed during a send would leave deliveries in
+            // doubt.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        let shared = Arc::new(Process {
+        let handle = Arc::new(Process {
             pid: process.id().unwrap_or_default(),
             busy: AtomicBool::new(false),
             kill: Notify::new(),
             exited: watch::Sender::new(false),
         });
-        // Waiting for a process closes its stdin, so the pipe is held apart.
+        // Waiting for a process closes its stdin, so the pipe is kept separately.
         let stdin = process.stdin.take();
-        let watched = Arc::clone(&shared);
+        let watched = Arc::clone(&handle);
         tokio::spawn(async move {
             supervise(&mut process, &watched).await;
             drop(stdin);
         });
-        Ok(Child {
-            process: shared,
-            api,
-        })
+        Ok(Child { process: handle, api })
     }
 
-    /// Waits until the child asks for work. Its start does not count against the time-out, as on AWS.
+    /// Waits until the child requests work. As on AWS, its start does not count against the time-out of the invocation.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the child ends or takes longer than [`INIT_TIMEOUT`].
     pub async fn ready(&self) -> Result<(), InvokeError> {
         tokio::select! {
             () = self.api.ready() => Ok(()),
@@ -129,7 +138,11 @@ impl Child {
         }
     }
 
-    /// Has the child work, and kills it when the time is up.
+    /// Passes an invocation to the child, and kills the child at the time-out.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the function reports an error, ends without an answer or exceeds the time-out.
     pub async fn invoke(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, InvokeError> {
         self.process.busy.store(true, Ordering::SeqCst);
         let (answer, answered) = oneshot::channel();
@@ -140,7 +153,7 @@ impl Child {
             answer,
         });
         let answer = tokio::select! {
-            // An answer that is there counts, even if the child has ended since.
+            // An answer that has arrived counts, even if the child has ended since.
             biased;
             Ok(answer) = answered => answer.map_err(InvokeError::Failed),
             () = self.process.exited() => Err(InvokeError::Crashed),
@@ -154,31 +167,28 @@ impl Child {
     }
 }
 
-/// Hosts that need no proxy: ours, and those that the operator names.
+/// Returns the hosts that are reached without a proxy: this machine, and those that the operator names.
 fn without_proxy() -> String {
     let named = std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy"));
-    named.map_or_else(
-        |_| LOCALHOST.to_owned(),
-        |hosts| format!("{hosts},{LOCALHOST}"),
-    )
+    named.map_or_else(|_| LOCALHOST.to_owned(), |hosts| format!("{hosts},{LOCALHOST}"))
 }
 
-/// Waits for the process, and kills it when asked to.
-async fn supervise(process: &mut tokio::process::Child, shared: &Process) {
+/// Waits for the process to end, and kills it on request.
+async fn supervise(process: &mut tokio::process::Child, handle: &Process) {
     let status = loop {
         tokio::select! {
             status = process.wait() => break status,
-            () = shared.kill.notified() => {
+            () = handle.kill.notified() => {
                 if let Err(error) = process.start_kill() {
-                    tracing::warn!(process.pid = shared.pid, error = %error, "could not kill a process");
+                    tracing::warn!(
+                        process.pid = handle.pid,
+                        error = %error,
+                        "a function's process could not be killed"
+                    );
                 }
             }
         }
     };
-    tracing::debug!(
-        process.pid = shared.pid,
-        ?status,
-        "a function's process ended"
-    );
-    shared.exited.send_replace(true);
+    tracing::debug!(process.pid = handle.pid, ?status, "a function's process ended");
+    handle.exited.send_replace(true);
 }

@@ -1,12 +1,16 @@
-//! Functions as processes. The child is this test executable, called to run the one test `child`.
+//! Tests of functions as processes. The child process is this test executable, which runs the one test `child`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
+use tokio::time;
 
 use super::*;
 
 #[test]
-#[ignore = "it is the child process of the other tests"]
+#[ignore = "runs as the child process of the other tests"]
 fn child() {
     if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
         return;
@@ -15,12 +19,10 @@ fn child() {
         .enable_all()
         .build()
         .unwrap();
-    runtime
-        .block_on(lambda_runtime::run(service_fn(obey)))
-        .unwrap();
+    runtime.block_on(lambda_runtime::run(service_fn(obey))).unwrap();
 }
 
-/// Does what the payload, or the body of its SQS message, says.
+/// Does what the payload, or the body of the SQS message in it, says.
 async fn obey(event: LambdaEvent<Value>) -> Result<Value, lambda_runtime::Error> {
     let in_message = event.payload["Records"][0]["body"].as_str();
     match in_message.or(event.payload["do"].as_str()) {
@@ -53,7 +55,7 @@ async fn invoke(function: &Function, payload: Value) -> Result<Value, InvokeErro
 const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn a_process_serves_one_invocation_after_the_other_and_knows_its_deadline() {
+async fn process_serves_successive_invocations_and_gets_their_deadline() {
     let function = function(LONG);
 
     let first = invoke(&function, json!({})).await.unwrap();
@@ -65,7 +67,7 @@ async fn a_process_serves_one_invocation_after_the_other_and_knows_its_deadline(
 }
 
 #[tokio::test]
-async fn invocations_at_once_have_processes_of_their_own() {
+async fn concurrent_invocations_run_in_separate_processes() {
     let function = function(LONG);
 
     let (first, second) = tokio::join!(invoke(&function, json!({})), invoke(&function, json!({})));
@@ -74,40 +76,31 @@ async fn invocations_at_once_have_processes_of_their_own() {
 }
 
 #[tokio::test]
-async fn an_error_is_reported_and_the_process_lives_on() {
+async fn error_is_reported_and_the_process_is_kept() {
     let function = function(LONG);
     let before = invoke(&function, json!({})).await.unwrap();
 
-    let error = invoke(&function, json!({ "do": "fail" }))
-        .await
-        .unwrap_err();
+    let error = invoke(&function, json!({ "do": "fail" })).await.unwrap_err();
 
     assert!(matches!(error, InvokeError::Failed(message) if message.contains("as asked")));
-    assert_eq!(
-        invoke(&function, json!({})).await.unwrap()["pid"],
-        before["pid"]
-    );
+    assert_eq!(invoke(&function, json!({})).await.unwrap()["pid"], before["pid"]);
 }
 
 #[tokio::test]
-async fn a_process_that_ends_fails_its_invocation_and_is_replaced() {
+async fn crash_fails_the_invocation_and_the_process_is_replaced() {
     let function = function(LONG);
 
-    let error = invoke(&function, json!({ "do": "exit" }))
-        .await
-        .unwrap_err();
+    let error = invoke(&function, json!({ "do": "exit" })).await.unwrap_err();
 
     assert!(matches!(error, InvokeError::Crashed));
     invoke(&function, json!({})).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_invocation_past_its_time_is_killed() {
+async fn invocation_is_killed_at_its_time_out() {
     let function = function(Duration::from_millis(300));
 
-    let error = invoke(&function, json!({ "do": "hang" }))
-        .await
-        .unwrap_err();
+    let error = invoke(&function, json!({ "do": "hang" })).await.unwrap_err();
 
     assert!(matches!(error, InvokeError::TimedOut));
     assert_eq!(function.processes_running(), []);
@@ -115,17 +108,13 @@ async fn an_invocation_past_its_time_is_killed() {
 }
 
 #[tokio::test]
-async fn a_busy_process_can_be_killed() {
+async fn kill_one_busy_kills_a_process_in_an_invocation() {
     let function = function(LONG);
     let hanging = tokio::spawn({
         let function = function.clone();
         async move { invoke(&function, json!({ "do": "hang" })).await }
     });
-    while !function
-        .processes_running()
-        .iter()
-        .any(|process| process.busy)
-    {
+    while !function.processes_running().iter().any(|process| process.busy) {
         time::sleep(Duration::from_millis(5)).await;
     }
 
@@ -135,7 +124,7 @@ async fn a_busy_process_can_be_killed() {
 }
 
 #[tokio::test]
-async fn a_stopped_function_has_no_processes_and_refuses_work() {
+async fn stopped_function_has_no_processes_and_refuses_invocations() {
     let function = function(LONG);
     invoke(&function, json!({})).await.unwrap();
 
@@ -147,23 +136,18 @@ async fn a_stopped_function_has_no_processes_and_refuses_work() {
 }
 
 #[tokio::test]
-async fn an_answer_too_large_fails_its_invocation_and_the_process_lives_on() {
+async fn oversized_answer_fails_the_invocation_and_the_process_is_kept() {
     let function = function(LONG);
     let before = invoke(&function, json!({})).await.unwrap();
 
-    let error = invoke(&function, json!({ "do": "ramble" }))
-        .await
-        .unwrap_err();
+    let error = invoke(&function, json!({ "do": "ramble" })).await.unwrap_err();
 
     assert!(matches!(error, InvokeError::Failed(message) if message.contains("too large")));
-    assert_eq!(
-        invoke(&function, json!({})).await.unwrap()["pid"],
-        before["pid"]
-    );
+    assert_eq!(invoke(&function, json!({})).await.unwrap()["pid"], before["pid"]);
 }
 
 #[tokio::test]
-async fn an_invocation_that_waits_when_the_function_stops_is_refused() {
+async fn stop_refuses_a_waiting_invocation() {
     let function = function(LONG);
     let slot = function.slot().await.unwrap();
     let (stopping, waiting) = (function.clone(), function.clone());

@@ -1,4 +1,4 @@
-//! The tables: keys, indexes and TTL attributes.
+//! The tables, with their keys, indexes and TTL attributes.
 
 use std::collections::HashMap;
 
@@ -6,32 +6,31 @@ use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::ScalarAttributeType::{self, N, S};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex,
-    GlobalSecondaryIndexUpdate, KeySchemaElement, KeyType, Projection, ProjectionType,
-    TimeToLiveSpecification,
+    GlobalSecondaryIndexUpdate, KeySchemaElement, KeyType, Projection, ProjectionType, TimeToLiveSpecification,
 };
 
-use super::{Error, Names};
+use super::error::ResourcesError;
+use super::names::Names;
 
-/// Makes the three tables with their indexes and TTL attributes.
-pub async fn create_tables(
-    dynamodb: &aws_sdk_dynamodb::Client,
-    names: &Names,
-) -> Result<(), Error> {
+/// Creates the three tables with their indexes and TTL attributes.
+///
+/// # Errors
+///
+/// Fails if DynamoDB cannot be reached or refuses a table.
+pub async fn create_tables(dynamodb: &aws_sdk_dynamodb::Client, names: &Names) -> Result<(), ResourcesError> {
     for table in tables(names) {
-        table
-            .create(dynamodb)
-            .await
-            .map_err(|source| table.error(source))?;
+        table.create(dynamodb).await.map_err(|source| table.error(source))?;
     }
     Ok(())
 }
 
-/// Makes the indexes that tables of an earlier version lack; items that were written before are in them, too, as far as
-/// they have what they are sorted by.
-pub async fn create_missing_indexes(
-    dynamodb: &aws_sdk_dynamodb::Client,
-    names: &Names,
-) -> Result<(), Error> {
+/// Creates the indexes that the tables of an earlier version lack. They also contain the items that were written
+/// before, as far as these have the index's key attributes.
+///
+/// # Errors
+///
+/// Fails if DynamoDB cannot be reached or refuses an index.
+pub async fn create_missing_indexes(dynamodb: &aws_sdk_dynamodb::Client, names: &Names) -> Result<(), ResourcesError> {
     for table in tables(names) {
         table
             .create_missing_indexes(dynamodb)
@@ -68,10 +67,10 @@ fn tables(names: &Names) -> [Table<'_>; 3] {
     ]
 }
 
-/// Attributes with their types: the hash attribute, and the range attribute if there is one.
+/// Key attributes with their types: the hash attribute, and the range attribute if there is one.
 type Key<'a> = &'a [(&'a str, ScalarAttributeType)];
 
-/// A table to make; its indexes hold keys only.
+/// A table to create. Its indexes contain keys only.
 struct Table<'a> {
     name: &'a str,
     key: Key<'a>,
@@ -80,30 +79,17 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn error(&self, source: aws_sdk_dynamodb::Error) -> Error {
-        Error::Table {
+    fn error(&self, source: aws_sdk_dynamodb::Error) -> ResourcesError {
+        ResourcesError::Table {
             table: self.name.to_owned(),
             source: Box::new(source),
         }
     }
 
-    async fn create_missing_indexes(
-        &self,
-        dynamodb: &aws_sdk_dynamodb::Client,
-    ) -> Result<(), aws_sdk_dynamodb::Error> {
-        let described = dynamodb
-            .describe_table()
-            .table_name(self.name)
-            .send()
-            .await?;
-        let known = described
-            .table
-            .and_then(|table| table.global_secondary_indexes);
-        let known: Vec<_> = known
-            .iter()
-            .flatten()
-            .filter_map(|index| index.index_name())
-            .collect();
+    async fn create_missing_indexes(&self, dynamodb: &aws_sdk_dynamodb::Client) -> Result<(), aws_sdk_dynamodb::Error> {
+        let described = dynamodb.describe_table().table_name(self.name).send().await?;
+        let known = described.table.and_then(|table| table.global_secondary_indexes);
+        let known: Vec<_> = known.iter().flatten().filter_map(|index| index.index_name()).collect();
         for index in self.secondary_indexes()? {
             if known.contains(&index.index_name()) {
                 continue;
@@ -117,19 +103,14 @@ impl Table<'_> {
                 .update_table()
                 .table_name(self.name)
                 .set_attribute_definitions(Some(self.attributes()?))
-                .global_secondary_index_updates(
-                    GlobalSecondaryIndexUpdate::builder().create(create).build(),
-                )
+                .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(create).build())
                 .send()
                 .await?;
         }
         Ok(())
     }
 
-    async fn create(
-        &self,
-        dynamodb: &aws_sdk_dynamodb::Client,
-    ) -> Result<(), aws_sdk_dynamodb::Error> {
+    async fn create(&self, dynamodb: &aws_sdk_dynamodb::Client) -> Result<(), aws_sdk_dynamodb::Error> {
         let indexes = self.secondary_indexes()?;
         dynamodb
             .create_table()
@@ -156,7 +137,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Every key attribute once, however many keys it is part of.
+    /// Returns each key attribute once, even if it is part of several keys.
     fn attributes(&self) -> Result<Vec<AttributeDefinition>, BuildError> {
         let in_indexes = self.indexes.iter().flat_map(|(_, key)| key.iter());
         let types: HashMap<_, _> = self.key.iter().chain(in_indexes).cloned().collect();
@@ -172,9 +153,7 @@ impl Table<'_> {
     }
 
     fn secondary_indexes(&self) -> Result<Vec<GlobalSecondaryIndex>, BuildError> {
-        let keys_only = Projection::builder()
-            .projection_type(ProjectionType::KeysOnly)
-            .build();
+        let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
         self.indexes
             .iter()
             .map(|(name, key)| {
@@ -214,11 +193,7 @@ mod tests {
 
         create_tables(&dynamodb, &names).await.unwrap();
 
-        let described = dynamodb
-            .describe_table()
-            .table_name(&names.broadcasts)
-            .send()
-            .await;
+        let described = dynamodb.describe_table().table_name(&names.broadcasts).send().await;
         let table = described.unwrap().table.unwrap();
         let mut indexes: Vec<_> = table
             .global_secondary_indexes()

@@ -1,4 +1,4 @@
-//! Who may call: the Pages' access tokens, and proofs that the caller knows the app's secret.
+//! The right to call the sandbox: the Pages' access tokens, and the proofs that a caller knows the app secret.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::faults::GraphError;
-use super::webhooks::hmac;
+use super::signature::hmac;
 
-/// What a caller says of itself; never to be logged.
+/// The credentials of a call. They must never be logged, so this type has no `Debug`.
 pub struct Credentials {
     pub token: Option<String>,
     pub appsecret_proof: Option<String>,
 }
 
 impl Credentials {
-    /// Reads them from wherever Messenger takes them: header, query or body.
+    /// Reads the credentials from the places where Messenger accepts them: header, query and body.
     pub fn read(headers: &HeaderMap, uri: &Uri, body: Option<&Map<String, Value>>) -> Credentials {
         let in_header = headers
             .get(header::AUTHORIZATION)
@@ -36,7 +36,7 @@ impl Credentials {
     }
 }
 
-/// Who may call.
+/// The tokens and proofs that calls are checked against.
 #[derive(Debug)]
 pub struct Access {
     pages: BTreeMap<String, PageToken>,
@@ -45,12 +45,12 @@ pub struct Access {
 
 #[derive(Debug)]
 struct PageToken {
-    // The operator's own, if they gave us a file, so not for anybody's log.
+    // This may be a real token from the operator's file, so it must not be logged.
     token: SecretString,
     revoked: bool,
 }
 
-/// What proofs are made with.
+/// The secret that proofs are checked with.
 #[derive(Debug)]
 struct AppSecret {
     secret: SecretString,
@@ -58,7 +58,8 @@ struct AppSecret {
 }
 
 impl Access {
-    /// Page access tokens by Page id; other Pages do not exist.
+    /// Returns the access rights of these Pages. `tokens` are the Page access tokens by Page id; other Pages do not
+    /// exist.
     pub fn new(tokens: BTreeMap<String, String>) -> Access {
         let mut access = Access {
             pages: BTreeMap::new(),
@@ -70,24 +71,29 @@ impl Access {
         access
     }
 
-    /// Gives a Page this token, in place of any other.
+    /// Sets the Page's token, in place of any other.
     pub fn set_token(&mut self, page_id: String, token: SecretString) {
         let revoked = false;
         self.pages.insert(page_id, PageToken { token, revoked });
     }
 
-    /// Makes the Page's token invalid, or valid again; whether there is such a Page.
+    /// Makes the Page's token invalid, or valid again. Returns false if there is no such Page.
     pub fn set_revoked(&mut self, page_id: &str, revoked: bool) -> bool {
         let page = self.pages.get_mut(page_id);
         page.map(|page| page.revoked = revoked).is_some()
     }
 
-    /// Checks proofs with this secret from now on, or none; `required` refuses calls without a proof.
+    /// Sets the secret that proofs are checked with; `None` stops the check. With `required`, calls without a proof are
+    /// refused.
     pub fn set_app_secret(&mut self, secret: Option<SecretString>, required: bool) {
         self.app = secret.map(|secret| AppSecret { secret, required });
     }
 
-    /// Lets in who has the Page's token, and a right proof if it has one.
+    /// Checks that the call has the Page's token and, if it has a proof, the right one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with Messenger's error for a wrong or revoked token, and for a wrong or missing proof.
     pub fn check(&self, page_id: &str, caller: &Credentials) -> Result<(), GraphError> {
         let page = self
             .pages

@@ -1,4 +1,4 @@
-//! Answers as the Graph API words them, and what the sandbox does in place of a good one.
+//! The answers of the sandbox: errors in the form of the Graph API, and the answers of injected faults.
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode};
@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::faults::{Answer, GraphError, Treatment};
 
-/// Marks an answer that must not be sent: the connection is closed instead.
+/// The mark of an answer that must not be sent because the connection is to be closed instead.
 #[derive(Debug, Clone, Copy)]
 pub struct Unanswered;
 
 impl Treatment {
-    /// Answers as asked, after the latency asked for; `usual` is the good answer.
+    /// Returns the answer after the fault's latency. `usual` is the answer without a fault.
     pub async fn answer(self, usual: Response) -> Response {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;

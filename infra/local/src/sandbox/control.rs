@@ -1,19 +1,19 @@
-//! What the sandbox shows and is told from outside, below `/sandbox`. Bodies are JSON.
+//! The control API of the sandbox, below `/sandbox`: it shows the ledger and changes the settings. Bodies are JSON.
 //!
 //! | | |
 //! |---|---|
-//! | `GET /summary` | the ledger in numbers, and how often was looked up |
+//! | `GET /summary` | the ledger in numbers, and the number of lookups |
 //! | `GET /messages` | every message that a contact received from Oncecast |
-//! | `POST /inbound` | a message from a contact: `{"page_id", "contact_id", "text"}` |
-//! | `POST /messages` | puts a message that Oncecast did not send into a conversation: `{"page_id", "contact_id", "text", "from_contact"?, "at"?}`, `at` in milliseconds since 1970; answers with its `message_id` |
+//! | `POST /inbound` | adds a message from a contact: `{"page_id", "contact_id", "text"}` |
+//! | `POST /messages` | adds a message that Oncecast did not send to a conversation: `{"page_id", "contact_id", "text", "from_contact"?, "at"?}`, `at` in milliseconds since 1970; answers with its `message_id` |
 //! | `DELETE /messages` | empties the ledger and all conversations |
-//! | `GET`, `PUT`, `DELETE /faults` | what goes wrong: `{"latency_ms"?, "faults": [{"on"?: "send", "lookup" or "echo", "contacts"?, "pages"?, "times"?, "latency_ms"?, "accept"?, "answer"}]}`; `answer` is `"ok"`, `"reset"`, `"hang"`, `{"error": {"code", "subcode"?, "message"?, "status"?}, "headers"?}` or `{"status", "body"}` |
-//! | `DELETE /tokens/{page_id}` | revokes the Page's access token: calls are answered with 190/460 |
-//! | `PUT /tokens/{page_id}` | `{"token": "…"}` gives the Page a new one, `{}` its old one back |
-//! | `PUT`, `DELETE /app-secret` | `{"app_secret", "required"?: false}`: a call with a wrong `appsecret_proof` is refused, and if required one without |
-//! | `PUT /conversations` | `{"visible_after_ms": 500}`: how old a message must be until look-ups find it |
-//! | `PUT`, `DELETE /subscription` | who is told of messages by webhooks: `{"url", "app_secret", "verify_token"?}`; with a token the URL must pass Meta's verification first, else 400. At the start nobody is |
-//! | `PUT /echoes` | `{"repeat"?: 1, "shuffle"?: false, "standby"?: false}`: how echoes come; a fault on `echo` makes them late (`latency_ms`) or loses them (any answer but `ok`) |
+//! | `GET`, `PUT`, `DELETE /faults` | the injected faults: `{"latency_ms"?, "faults": [{"on"?: "send", "lookup" or "echo", "contacts"?, "pages"?, "times"?, "latency_ms"?, "accept"?, "answer"}]}`; `answer` is `"ok"`, `"reset"`, `"hang"`, `{"error": {"code", "subcode"?, "message"?, "status"?}, "headers"?}` or `{"status", "body"}` |
+//! | `DELETE /tokens/{page_id}` | revokes the Page's access token; calls are then answered with error 190/460 |
+//! | `PUT /tokens/{page_id}` | `{"token": "…"}` gives the Page a new access token, `{}` restores the revoked one |
+//! | `PUT`, `DELETE /app-secret` | `{"app_secret", "required"?: false}`: a call with a wrong `appsecret_proof` is refused, and with `required` also a call without one |
+//! | `PUT /conversations` | `{"visible_after_ms": 500}`: the age that a message must reach before lookups find it |
+//! | `PUT`, `DELETE /subscription` | the subscriber of webhooks: `{"url", "app_secret", "verify_token"?}`; with a token the URL must pass Meta's verification first, else 400. At the start there is no subscriber |
+//! | `PUT /echoes` | `{"repeat"?: 1, "shuffle"?: false, "standby"?: false}`: the way in which echoes are sent; a fault on `echo` delays them (`latency_ms`) or loses them (any answer but `ok`) |
 
 use std::sync::Arc;
 
@@ -24,22 +24,20 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Messenger;
-use super::conversations::ForeignMessage;
+use super::conversations::message::ForeignMessage;
 use super::faults::Faults;
-use super::ledger::{Received, Summary};
+use super::ledger::Summary;
+use super::received::Received;
+use super::state::SandboxState;
 use super::webhooks::{Echoes, SubscribeError, Subscription};
 
-type Shared = State<Arc<Messenger>>;
+type SharedState = State<Arc<SandboxState>>;
 
-/// Everything below `/sandbox`.
-pub fn routes() -> Router<Arc<Messenger>> {
+/// Returns the routes below `/sandbox`.
+pub fn routes() -> Router<Arc<SandboxState>> {
     Router::new()
         .route("/summary", get(summary))
-        .route(
-            "/messages",
-            get(messages).post(add_message).delete(forget_messages),
-        )
+        .route("/messages", get(messages).post(add_message).delete(forget_messages))
         .route("/faults", get(faults).put(set_faults).delete(clear_faults))
         .route("/tokens/{page_id}", put(give_token).delete(revoke_token))
         .route("/app-secret", put(set_app_secret).delete(clear_app_secret))
@@ -49,16 +47,16 @@ pub fn routes() -> Router<Arc<Messenger>> {
         .route("/echoes", put(set_echoes))
 }
 
-async fn summary(State(messenger): Shared) -> Json<Summary> {
-    Json(messenger.contents().summary())
+async fn summary(State(state): SharedState) -> Json<Summary> {
+    Json(state.contents().summary())
 }
 
-async fn messages(State(messenger): Shared) -> Json<Vec<Received>> {
-    Json(messenger.contents().received.clone())
+async fn messages(State(state): SharedState) -> Json<Vec<Received>> {
+    Json(state.contents().received.clone())
 }
 
-async fn add_message(State(messenger): Shared, Json(message): Json<ForeignMessage>) -> Json<Value> {
-    let message_id = messenger.contents().add_foreign(message);
+async fn add_message(State(state): SharedState, Json(message): Json<ForeignMessage>) -> Json<Value> {
+    let message_id = state.contents().add_foreign(message);
     Json(json!({ "message_id": message_id }))
 }
 
@@ -70,7 +68,7 @@ struct Inbound {
     text: String,
 }
 
-async fn add_inbound(messenger: Shared, Json(inbound): Json<Inbound>) -> Json<Value> {
+async fn add_inbound(state: SharedState, Json(inbound): Json<Inbound>) -> Json<Value> {
     let message = ForeignMessage {
         page_id: inbound.page_id,
         contact_id: inbound.contact_id,
@@ -78,25 +76,25 @@ async fn add_inbound(messenger: Shared, Json(inbound): Json<Inbound>) -> Json<Va
         from_contact: true,
         at: None,
     };
-    add_message(messenger, Json(message)).await
+    add_message(state, Json(message)).await
 }
 
-async fn forget_messages(State(messenger): Shared) -> StatusCode {
-    messenger.contents().forget_messages();
+async fn forget_messages(State(state): SharedState) -> StatusCode {
+    state.contents().forget_messages();
     StatusCode::NO_CONTENT
 }
 
-async fn faults(State(messenger): Shared) -> Json<Faults> {
-    Json(messenger.contents().faults.clone())
+async fn faults(State(state): SharedState) -> Json<Faults> {
+    Json(state.contents().faults.clone())
 }
 
-async fn set_faults(State(messenger): Shared, Json(faults): Json<Faults>) -> Json<Faults> {
-    messenger.contents().faults = faults.clone();
+async fn set_faults(State(state): SharedState, Json(faults): Json<Faults>) -> Json<Faults> {
+    state.contents().faults = faults.clone();
     Json(faults)
 }
 
-async fn clear_faults(State(messenger): Shared) -> StatusCode {
-    messenger.contents().faults = Faults::default();
+async fn clear_faults(State(state): SharedState) -> StatusCode {
+    state.contents().faults = Faults::default();
     StatusCode::NO_CONTENT
 }
 
@@ -106,12 +104,8 @@ struct Token {
     token: Option<String>,
 }
 
-async fn give_token(
-    State(messenger): Shared,
-    Path(page_id): Path<String>,
-    Json(given): Json<Token>,
-) -> StatusCode {
-    let access = &mut messenger.contents().access;
+async fn give_token(State(state): SharedState, Path(page_id): Path<String>, Json(given): Json<Token>) -> StatusCode {
+    let access = &mut state.contents().access;
     match given.token {
         Some(token) => {
             access.set_token(page_id, token.into());
@@ -121,8 +115,8 @@ async fn give_token(
     }
 }
 
-async fn revoke_token(State(messenger): Shared, Path(page_id): Path<String>) -> StatusCode {
-    done_or_not_found(messenger.contents().access.set_revoked(&page_id, true))
+async fn revoke_token(State(state): SharedState, Path(page_id): Path<String>) -> StatusCode {
+    done_or_not_found(state.contents().access.set_revoked(&page_id, true))
 }
 
 fn done_or_not_found(found: bool) -> StatusCode {
@@ -141,14 +135,14 @@ struct AppSecret {
     required: bool,
 }
 
-async fn set_app_secret(State(messenger): Shared, Json(app): Json<AppSecret>) -> StatusCode {
-    let access = &mut messenger.contents().access;
+async fn set_app_secret(State(state): SharedState, Json(app): Json<AppSecret>) -> StatusCode {
+    let access = &mut state.contents().access;
     access.set_app_secret(Some(app.app_secret.into()), app.required);
     StatusCode::NO_CONTENT
 }
 
-async fn clear_app_secret(State(messenger): Shared) -> StatusCode {
-    messenger.contents().access.set_app_secret(None, false);
+async fn clear_app_secret(State(state): SharedState) -> StatusCode {
+    state.contents().access.set_app_secret(None, false);
     StatusCode::NO_CONTENT
 }
 
@@ -158,11 +152,8 @@ struct Conversations {
     visible_after_ms: u64,
 }
 
-async fn set_conversations(
-    State(messenger): Shared,
-    Json(conversations): Json<Conversations>,
-) -> StatusCode {
-    let mut contents = messenger.contents();
+async fn set_conversations(State(state): SharedState, Json(conversations): Json<Conversations>) -> StatusCode {
+    let mut contents = state.contents();
     contents.visible_after_ms = conversations.visible_after_ms;
     StatusCode::NO_CONTENT
 }
@@ -176,28 +167,24 @@ struct Subscriber {
 }
 
 async fn subscribe(
-    State(messenger): Shared,
+    State(state): SharedState,
     Json(subscriber): Json<Subscriber>,
 ) -> Result<StatusCode, (StatusCode, String)> {
     let refused = |error: SubscribeError| (StatusCode::BAD_REQUEST, error.to_string());
-    let subscription =
-        Subscription::new(subscriber.url, subscriber.app_secret.into()).map_err(refused)?;
+    let subscription = Subscription::new(subscriber.url, subscriber.app_secret.into()).map_err(refused)?;
     if let Some(verify_token) = subscriber.verify_token {
-        subscription
-            .verify(&verify_token.into())
-            .await
-            .map_err(refused)?;
+        subscription.verify(&verify_token.into()).await.map_err(refused)?;
     }
-    messenger.subscribe(subscription);
+    state.subscribe(subscription);
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn unsubscribe(State(messenger): Shared) -> StatusCode {
-    messenger.contents().webhooks.subscription = None;
+async fn unsubscribe(State(state): SharedState) -> StatusCode {
+    state.contents().webhooks.subscription = None;
     StatusCode::NO_CONTENT
 }
 
-async fn set_echoes(State(messenger): Shared, Json(echoes): Json<Echoes>) -> StatusCode {
-    messenger.contents().webhooks.echoes = echoes;
+async fn set_echoes(State(state): SharedState, Json(echoes): Json<Echoes>) -> StatusCode {
+    state.contents().webhooks.echoes = echoes;
     StatusCode::NO_CONTENT
 }

@@ -1,37 +1,38 @@
-//! What the sandbox is asked to do wrong, for whom and how often.
+//! Injected faults: the errors that the sandbox is asked to make, the contacts and Pages that they affect, and their
+//! number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a fault strikes.
+/// The operation that a fault applies to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// A message on its way to a contact.
+    /// The send of a message to a contact.
     #[default]
     Send,
     /// A call of the Conversations API.
     Lookup,
-    /// The webhook that tells of a message: it comes only if the fault's answer is `ok`, or with `accept`.
+    /// The echo webhook of a message. Under a fault it is sent only if the fault's answer is `ok`, or with `accept`.
     Echo,
 }
 
-/// The faults in force, in order: the first that matches an operation is used.
+/// The active faults in order. The first one that matches an operation applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Faults {
-    /// How long every call waits for its answer, besides a fault's own latency.
+    /// The latency of every answer in milliseconds, to which a fault's own latency is added.
     #[serde(default)]
     pub latency_ms: u64,
-    /// What goes wrong, in order.
+    /// The faults in order.
     #[serde(default)]
     pub faults: Vec<Fault>,
 }
 
 impl Faults {
-    /// What happens this time; uses up one of the fault's times.
+    /// Returns the treatment of one operation, and counts it for the fault that applies.
     pub fn take(&mut self, on: Operation, page_id: &str, contact_id: &str) -> Treatment {
         let latency_ms = match on {
             Operation::Send | Operation::Lookup => self.latency_ms,
@@ -56,53 +57,53 @@ impl Faults {
     }
 }
 
-/// How one operation is treated.
+/// The treatment of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Treatment {
     pub latency: Duration,
-    /// Whether the contact gets the message, whatever the answer says.
+    /// True if the message is delivered, independently of the answer.
     pub accept: bool,
     pub answer: Answer,
 }
 
-/// One thing that goes wrong.
+/// An injected fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// What it strikes; absent: sends.
+    /// The operation that the fault applies to; by default sends.
     #[serde(default)]
     pub on: Operation,
-    /// Only for these contacts; absent: for all.
+    /// The contacts that the fault applies to; by default all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contacts: Option<BTreeSet<String>>,
-    /// Only for these Pages; absent: for all.
+    /// The Pages that the fault applies to; by default all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pages: Option<BTreeSet<String>>,
-    /// How often it strikes; absent: whenever it can.
+    /// The number of operations that the fault applies to; by default unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// How long the answer takes, besides the latency of every call; how late the echo is.
+    /// The additional latency of the answer in milliseconds, or the delay of the echo.
     #[serde(default)]
     pub latency_ms: u64,
-    /// Whether the contact gets the message sent all the same: so a time-out is played whose message did arrive.
-    /// Absent: only with the answer `ok`.
+    /// True if the message is delivered in spite of the answer, for example before a time-out. By default a message is
+    /// delivered only with the answer `ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<bool>,
-    /// What the caller gets to see.
+    /// The answer that the caller gets.
     pub answer: Answer,
 }
 
-/// What the caller gets to see.
+/// The answer of a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The usual success.
     Ok,
-    /// The connection is closed in place of an answer.
+    /// The connection is closed without an answer.
     Reset,
-    /// Nothing, until the caller gives up.
+    /// No answer until the caller gives up.
     Hang,
-    /// An error as the Graph API words it.
+    /// An error in the form of the Graph API.
     #[serde(untagged)]
     Error {
         error: GraphError,
@@ -118,15 +119,15 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GraphError {
-    /// The HTTP status; nearly always 400, rate limits included.
+    /// The HTTP status; nearly always 400, even for rate limits.
     #[serde(default = "bad_request")]
     pub status: u16,
-    /// The kind of error.
+    /// The error code.
     pub code: i64,
-    /// The kind in detail.
+    /// The error subcode.
     #[serde(default)]
     pub subcode: Option<i64>,
-    /// What Messenger says in words.
+    /// Messenger's error message.
     #[serde(default)]
     pub message: String,
 }
@@ -136,7 +137,7 @@ fn bad_request() -> u16 {
 }
 
 impl GraphError {
-    /// An error with HTTP status 400 and no subcode.
+    /// Returns an error with HTTP status 400 and no subcode.
     pub fn new(code: i64, message: impl Into<String>) -> GraphError {
         GraphError {
             status: bad_request(),
@@ -157,7 +158,7 @@ impl From<GraphError> for Answer {
 }
 
 impl Fault {
-    /// Gives every send this answer, for ever.
+    /// Returns a fault that gives every send this answer.
     pub fn answering(answer: impl Into<Answer>) -> Fault {
         Fault {
             on: Operation::Send,
@@ -170,37 +171,37 @@ impl Fault {
         }
     }
 
-    /// Makes it strike something other than sends.
+    /// Applies the fault to another operation than sends.
     pub fn on(mut self, operation: Operation) -> Fault {
         self.on = operation;
         self
     }
 
-    /// Narrows it to these contacts.
+    /// Limits the fault to these contacts.
     pub fn to_contacts(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Fault {
         self.contacts = Some(ids.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Narrows it to these Pages.
+    /// Limits the fault to these Pages.
     pub fn on_pages(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Fault {
         self.pages = Some(ids.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Ends it after this many strikes.
+    /// Limits the fault to this number of operations.
     pub fn times(mut self, times: u32) -> Fault {
         self.times = Some(times);
         self
     }
 
-    /// Lets the answer take this long.
+    /// Delays the answer or the echo by this many milliseconds.
     pub fn after_ms(mut self, latency_ms: u64) -> Fault {
         self.latency_ms = latency_ms;
         self
     }
 
-    /// Lets the contact get the message although the answer does not say so.
+    /// Delivers the message in spite of the answer.
     pub fn but_arriving(mut self) -> Fault {
         self.accept = Some(true);
         self
@@ -211,13 +212,8 @@ impl Fault {
     }
 
     fn matches(&self, on: Operation, page_id: &str, contact_id: &str) -> bool {
-        let concerns = |ids: &Option<BTreeSet<String>>, id: &str| {
-            ids.as_ref().is_none_or(|ids| ids.contains(id))
-        };
-        self.on == on
-            && self.times != Some(0)
-            && concerns(&self.pages, page_id)
-            && concerns(&self.contacts, contact_id)
+        let affects = |ids: &Option<BTreeSet<String>>, id: &str| ids.as_ref().is_none_or(|ids| ids.contains(id));
+        self.on == on && self.times != Some(0) && affects(&self.pages, page_id) && affects(&self.contacts, contact_id)
     }
 }
 
@@ -226,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_matching_fault_is_used_until_its_times_are_up() {
+    fn first_matching_fault_applies_until_its_times_are_used_up() {
         let mut faults = Faults {
             latency_ms: 5,
             faults: vec![
@@ -235,17 +231,11 @@ mod tests {
             ],
         };
 
-        assert_eq!(
-            faults.take(Operation::Send, "page-1", "ana").answer,
-            Answer::Hang
-        );
+        assert_eq!(faults.take(Operation::Send, "page-1", "ana").answer, Answer::Hang);
         let second = faults.take(Operation::Send, "page-1", "ana");
         assert_eq!(second.answer, GraphError::new(613, "too fast").into());
         assert!(!second.accept);
-        assert_eq!(
-            faults.take(Operation::Send, "page-2", "ana").answer,
-            Answer::Ok
-        );
+        assert_eq!(faults.take(Operation::Send, "page-2", "ana").answer, Answer::Ok);
         let latency = |treatment: Treatment| treatment.latency.as_millis();
         assert_eq!(latency(faults.take(Operation::Send, "page-2", "ana")), 5);
         assert_eq!(latency(faults.take(Operation::Lookup, "page-2", "ana")), 5);
@@ -253,25 +243,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_only_what_it_is_for() {
+    fn fault_applies_to_its_operation_only() {
         let mut faults = Faults {
             latency_ms: 0,
             faults: vec![Fault::answering(Answer::Hang).on(Operation::Lookup)],
         };
 
         let answer = |treatment: Treatment| treatment.answer;
-        assert_eq!(
-            answer(faults.take(Operation::Send, "page-1", "ana")),
-            Answer::Ok
-        );
-        assert_eq!(
-            answer(faults.take(Operation::Lookup, "page-1", "ana")),
-            Answer::Hang
-        );
+        assert_eq!(answer(faults.take(Operation::Send, "page-1", "ana")), Answer::Ok);
+        assert_eq!(answer(faults.take(Operation::Lookup, "page-1", "ana")), Answer::Hang);
     }
 
     #[test]
-    fn faults_read_as_documented() {
+    fn documented_json_is_accepted() {
         let faults: Faults = serde_json::from_value(serde_json::json!({
             "latency_ms": 300,
             "faults": [
@@ -287,10 +271,8 @@ mod tests {
         assert_eq!(faults.faults[0].on, Operation::Send);
         assert_eq!(faults.faults[4].on, Operation::Lookup);
         assert!(faults.faults[0].accepts());
-        assert!(
-            matches!(&faults.faults[1].answer, Answer::Error { error, headers }
-            if error.status == 400 && headers.contains_key("x-app-usage"))
-        );
+        assert!(matches!(&faults.faults[1].answer, Answer::Error { error, headers }
+            if error.status == 400 && headers.contains_key("x-app-usage")));
         assert!(faults.faults[2].accepts());
         assert_eq!(
             faults.faults[3].answer,

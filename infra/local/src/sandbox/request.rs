@@ -1,32 +1,29 @@
-//! A Send API request as Messenger reads it, with the documented limits.
+//! A request of the Send API, checked against Messenger's documented limits:
+//! <https://developers.facebook.com/docs/messenger-platform/reference/send-api>.
 
 use axum::http::{HeaderMap, Uri, header};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::access::Credentials;
 use super::faults::GraphError;
-use super::ledger::{Received, new_message_id};
+use super::received::{MessagingType, NotificationType, Received, new_message_id};
 
-/// `text` must be shorter than this, in UTF-16 units.
+/// The length that `text` must stay below, in UTF-16 units.
 const TEXT_LIMIT: usize = 2_000;
-/// `metadata` must be shorter than this, in characters.
+/// The length that `metadata` must stay below, in characters.
 const METADATA_LIMIT: usize = 1_000;
 /// Message tags that Messenger has refused since April 2026.
-const DEAD_TAGS: [&str; 3] = [
-    "ACCOUNT_UPDATE",
-    "CONFIRMED_EVENT_UPDATE",
-    "POST_PURCHASE_UPDATE",
-];
+const DEAD_TAGS: [&str; 3] = ["ACCOUNT_UPDATE", "CONFIRMED_EVENT_UPDATE", "POST_PURCHASE_UPDATE"];
 
-/// A request's fields, and who sends it.
+/// The fields of a request, and the credentials of its sender.
 pub struct Fields {
     pub credentials: Credentials,
     body: Result<Map<String, Value>, GraphError>,
 }
 
 impl Fields {
-    /// Takes a request apart: a JSON or form body, and the credentials from header, query or body.
+    /// Reads a JSON or form body, and the credentials from header, query or body.
     pub fn read(headers: &HeaderMap, uri: &Uri, body: &[u8]) -> Fields {
         let body = if is_form(headers) {
             Ok(form_fields(body))
@@ -39,10 +36,14 @@ impl Fields {
         }
     }
 
-    /// Checks what Messenger checks before it looks at the contact.
+    /// Returns the message of the request, after the checks that Messenger makes before it considers the contact.
+    ///
+    /// # Errors
+    ///
+    /// Fails with error 100 if a field is missing, unknown in its value or out of range.
     pub fn into_message(self, page_id: &str, now_ms: i64) -> Result<Received, GraphError> {
-        let body: Body = serde_json::from_value(Value::Object(self.body?))
-            .map_err(|error| invalid(format!("(#100) {error}")))?;
+        let body: SendBody =
+            serde_json::from_value(Value::Object(self.body?)).map_err(|error| invalid(format!("(#100) {error}")))?;
         body.check()?;
         Ok(Received {
             page_id: page_id.to_owned(),
@@ -63,12 +64,12 @@ impl Fields {
 }
 
 #[derive(Debug, Deserialize)]
-struct Body {
+struct SendBody {
     recipient: Recipient,
     messaging_type: MessagingType,
     tag: Option<String>,
     notification_type: Option<NotificationType>,
-    message: Message,
+    message: MessageBody,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,7 +78,7 @@ struct Recipient {
 }
 
 #[derive(Debug, Deserialize)]
-struct Message {
+struct MessageBody {
     text: Option<String>,
     attachment: Option<Value>,
     template: Option<Value>,
@@ -85,26 +86,7 @@ struct Message {
     metadata: Option<String>,
 }
 
-/// Why a message is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum MessagingType {
-    Response,
-    Update,
-    MessageTag,
-    Utility,
-}
-
-/// Whether a telephone rings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum NotificationType {
-    Regular,
-    SilentPush,
-    NoPush,
-}
-
-impl Body {
+impl SendBody {
     fn check(&self) -> Result<(), GraphError> {
         let message = &self.message;
         let contents = [
@@ -113,28 +95,20 @@ impl Body {
             message.template.is_some(),
         ];
         if contents.into_iter().filter(|present| *present).count() != 1 {
-            return Err(invalid(
-                "(#100) a message has a text, an attachment or a template",
-            ));
+            return Err(invalid("(#100) a message has a text, an attachment or a template"));
         }
         if message.template.is_some() && self.messaging_type != MessagingType::Utility {
-            return Err(invalid(
-                "(#100) a template needs the messaging type UTILITY",
-            ));
+            return Err(invalid("(#100) a template needs the messaging type UTILITY"));
         }
         if self.messaging_type == MessagingType::MessageTag && self.tag.is_none() {
             return Err(invalid("(#100) the messaging type MESSAGE_TAG needs a tag"));
         }
         if let Some(tag) = self.tag.as_deref().filter(|tag| DEAD_TAGS.contains(tag)) {
-            return Err(invalid(format!(
-                "(#100) the message tag {tag} is no longer supported"
-            )));
+            return Err(invalid(format!("(#100) the message tag {tag} is no longer supported")));
         }
         let text = message.text.as_deref();
         if text.is_some_and(|text| text.is_empty() || text.encode_utf16().count() >= TEXT_LIMIT) {
-            return Err(invalid(
-                "(#100) the length of param message[text] is out of range",
-            ));
+            return Err(invalid("(#100) the length of param message[text] is out of range"));
         }
         let metadata = message.metadata.as_deref().unwrap_or_default();
         if metadata.chars().count() >= METADATA_LIMIT {
@@ -155,7 +129,7 @@ fn is_form(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"))
 }
 
-/// In a form, objects are JSON inside a field; anything that is not an object stays text.
+/// Returns the fields of a form. A field that contains a JSON object becomes that object; any other value stays text.
 fn form_fields(body: &[u8]) -> Map<String, Value> {
     form_urlencoded::parse(body)
         .map(|(name, text)| {
@@ -176,12 +150,11 @@ mod tests {
 
     fn read(body: &Value) -> Result<Received, GraphError> {
         let body = body.to_string();
-        Fields::read(&HeaderMap::new(), &Uri::from_static("/"), body.as_bytes())
-            .into_message("page", 0)
+        Fields::read(&HeaderMap::new(), &Uri::from_static("/"), body.as_bytes()).into_message("page", 0)
     }
 
     #[test]
-    fn limits_are_messengers() {
+    fn limits_are_those_of_messenger() {
         let with_text = |text: String| {
             json!({
                 "recipient": {"id": "6001"}, "messaging_type": "UPDATE", "message": {"text": text}
@@ -198,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_read_like_json() {
+    fn form_is_read_like_json() {
         let mut headers = HeaderMap::new();
         let form = "application/x-www-form-urlencoded".parse().unwrap();
         headers.insert(header::CONTENT_TYPE, form);

@@ -1,4 +1,4 @@
-//! `POST /v25.0/{page_id}/messages`.
+//! The Send API: `POST /v25.0/{page_id}/messages`.
 
 use std::sync::Arc;
 
@@ -9,34 +9,33 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::Messenger;
 use super::faults::{GraphError, Operation};
 use super::request::Fields;
+use super::state::SandboxState;
 
-/// Takes a message for a contact.
+/// Accepts a message for a contact, unless an injected fault says otherwise.
+///
+/// # Errors
+///
+/// Answers with an error of the Graph API if the token, the proof or the message is not valid.
 pub async fn send_message(
-    State(messenger): State<Arc<Messenger>>,
+    State(state): State<Arc<SandboxState>>,
     Path(page_id): Path<String>,
     headers: HeaderMap,
     uri: Uri,
     body: Bytes,
 ) -> Result<Response, GraphError> {
-    let _in_flight = messenger.enter();
+    let _in_flight = state.enter();
     let fields = Fields::read(&headers, &uri, &body);
-    messenger
-        .contents()
-        .access
-        .check(&page_id, &fields.credentials)?;
-    let message = fields.into_message(&page_id, messenger.contents().now_ms())?;
+    state.contents().access.check(&page_id, &fields.credentials)?;
+    let message = fields.into_message(&page_id, state.contents().now_ms())?;
     let answer = json!({ "recipient_id": message.contact_id, "message_id": message.message_id });
     let treatment = {
-        let mut contents = messenger.contents();
-        let treatment = contents
-            .faults
-            .take(Operation::Send, &page_id, &message.contact_id);
-        // Before the latency: whoever gives up waiting has sent the message all the same.
+        let mut contents = state.contents();
+        let treatment = contents.faults.take(Operation::Send, &page_id, &message.contact_id);
+        // The delivery precedes the latency, because a caller that stops waiting has sent its message all the same.
         if treatment.accept {
-            contents.accept(message);
+            contents.deliver(message);
         }
         treatment
     };

@@ -1,4 +1,4 @@
-//! The sandbox as its callers see it, over HTTP.
+//! Tests of the sandbox over HTTP.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::*;
 
 mod access;
 mod conversations;
-mod lies;
+mod faults;
 mod webhooks;
 
 async fn sandbox() -> Sandbox {
@@ -40,7 +40,7 @@ async fn send(sandbox: &Sandbox) -> Result<(u16, Value), reqwest::Error> {
 }
 
 #[tokio::test]
-async fn an_accepted_message_is_in_the_ledger() {
+async fn accepted_message_is_in_the_ledger() {
     let sandbox = sandbox().await;
 
     let (status, answer) = send(&sandbox).await.unwrap();
@@ -54,7 +54,7 @@ async fn an_accepted_message_is_in_the_ledger() {
 }
 
 #[tokio::test]
-async fn a_sandbox_never_shows_its_tokens() {
+async fn debug_output_shows_no_token() {
     let tokens = BTreeMap::from([("page".to_owned(), "EAABsecret".to_owned())]);
 
     let sandbox = Sandbox::start(tokens).await.unwrap();
@@ -63,22 +63,19 @@ async fn a_sandbox_never_shows_its_tokens() {
 }
 
 #[tokio::test]
-async fn a_token_of_no_page_is_refused() {
+async fn unknown_token_is_refused() {
     let sandbox = sandbox().await;
 
     let url = format!("{}/page/messages?access_token=other", sandbox.url());
     let response = http().post(url).json(&message()).send().await.unwrap();
 
     assert_eq!(response.status(), 400);
-    assert_eq!(
-        response.json::<Value>().await.unwrap()["error"]["code"],
-        190
-    );
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], 190);
     assert_eq!(sandbox.received(), []);
 }
 
 #[tokio::test]
-async fn a_reset_shows_neither_answer_nor_status_though_the_message_may_arrive() {
+async fn reset_sends_no_answer_though_the_message_may_arrive() {
     let sandbox = sandbox().await;
     sandbox.add_fault(Fault::answering(Answer::Reset).but_arriving().times(1));
 
@@ -90,7 +87,7 @@ async fn a_reset_shows_neither_answer_nor_status_though_the_message_may_arrive()
 }
 
 #[tokio::test]
-async fn a_hanging_answer_times_out_and_its_message_does_not_arrive() {
+async fn hanging_send_times_out_and_its_message_does_not_arrive() {
     let sandbox = sandbox().await;
     sandbox.add_fault(Fault::answering(Answer::Hang).to_contacts(["ana"]));
 
@@ -99,9 +96,9 @@ async fn a_hanging_answer_times_out_and_its_message_does_not_arrive() {
     assert_eq!(sandbox.peak_in_flight(), 1);
 }
 
-/// Else another program's server gets what is sent to Messenger, and its answer is taken for Messenger's.
+/// Otherwise another program could receive the messages for Messenger, and its answers would be taken for Messenger's.
 #[tokio::test]
-async fn nobody_else_gets_the_port_of_an_unreachable_sandbox() {
+async fn unreachable_sandbox_keeps_its_port() {
     let sandbox = Sandbox::start(BTreeMap::new()).await.unwrap();
     sandbox.unreachable().await;
 
@@ -112,7 +109,7 @@ async fn nobody_else_gets_the_port_of_an_unreachable_sandbox() {
 }
 
 #[tokio::test]
-async fn an_unreachable_sandbox_refuses_connections_until_it_is_reachable() {
+async fn unreachable_sandbox_refuses_connections_until_reachable() {
     let sandbox = sandbox().await;
     send(&sandbox).await.unwrap();
 
@@ -124,21 +121,13 @@ async fn an_unreachable_sandbox_refuses_connections_until_it_is_reachable() {
 }
 
 #[tokio::test]
-async fn faults_are_set_and_the_ledger_is_read_from_outside() {
+async fn control_api_sets_faults_and_returns_the_ledger() {
     let sandbox = sandbox().await;
     let http = http();
     let faults = json!({ "faults": [{ "times": 1, "answer": { "error": { "code": 613 } } }] });
 
     let url = format!("{}/faults", sandbox.control_url());
-    assert!(
-        http.put(url)
-            .json(&faults)
-            .send()
-            .await
-            .unwrap()
-            .status()
-            .is_success()
-    );
+    assert!(http.put(url).json(&faults).send().await.unwrap().status().is_success());
     assert_eq!(send(&sandbox).await.unwrap().1["error"]["code"], 613);
     send(&sandbox).await.unwrap();
 

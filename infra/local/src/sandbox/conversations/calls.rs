@@ -1,21 +1,27 @@
-//! How often each Page looks up: Messenger allows two calls a second.
+//! The rate limit of lookups. Messenger allows a Page two calls of the Conversations API per second:
+//! <https://developers.facebook.com/documentation/business-messaging/messenger-platform/overview/rate-limiting>.
 
 use std::collections::BTreeMap;
 
 use crate::sandbox::faults::GraphError;
-use crate::sandbox::ledger::peak_per_second;
+use crate::sandbox::peak::peak_per_second;
 
-/// Calls that a Page may make.
+/// The number of calls that a Page may make within the span.
 const CALLS_PER_SECOND: usize = 2;
-/// Less than a second, so that who keeps the pace is not refused because a call came a little faster than the one before.
+/// The span in milliseconds. It is shorter than a second, so that a caller that keeps the rate is not refused when one
+/// call arrives a little faster than the one before.
 const RATE_SPAN_MS: i64 = 900;
 
-/// When each Page called.
+/// The times of the calls of each Page, in milliseconds since 1970.
 #[derive(Debug, Default)]
-pub struct Calls(BTreeMap<String, Vec<i64>>);
+pub struct LookupCalls(BTreeMap<String, Vec<i64>>);
 
-impl Calls {
-    /// Counts a call. It is too many if the Page's last ones, refused ones included, were not long enough ago.
+impl LookupCalls {
+    /// Counts a call.
+    ///
+    /// # Errors
+    ///
+    /// Fails with error 613 if the Page has made too many calls within the span, including refused ones.
     pub fn admit(&mut self, page_id: &str, now: i64) -> Result<(), GraphError> {
         let calls = self.0.entry(page_id.to_owned()).or_default();
         calls.push(now);
@@ -27,12 +33,12 @@ impl Calls {
         Ok(())
     }
 
-    /// All of them, refused ones included.
+    /// Returns the number of all calls, including refused ones.
     pub fn count(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// The most of one Page within any one second.
+    /// Returns the largest number of calls by one Page within any one second.
     pub fn peak_per_second(&self) -> usize {
         let peak = |calls: &Vec<i64>| peak_per_second(calls.iter().copied());
         self.0.values().map(peak).max().unwrap_or_default()
@@ -44,8 +50,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_may_call_twice_a_second_and_refused_calls_count_too() {
-        let mut calls = Calls::default();
+    fn third_call_within_a_second_is_refused_and_refused_calls_count() {
+        let mut calls = LookupCalls::default();
         let mut code = |page: &str, now| calls.admit(page, now).err().map(|error| error.code);
 
         assert_eq!(code("page-1", 0), None);
@@ -53,7 +59,7 @@ mod tests {
         assert_eq!(code("page-2", 20), None);
         assert_eq!(code("page-1", 20), Some(613));
         assert_eq!(code("page-1", 915), None);
-        assert_eq!(code("page-1", 919), Some(613), "20 is still near");
+        assert_eq!(code("page-1", 919), Some(613), "the call at 20 ms is within the span");
         assert_eq!(code("page-1", 2_000), None);
         assert_eq!(calls.count(), 7);
         assert_eq!(calls.peak_per_second(), 5);

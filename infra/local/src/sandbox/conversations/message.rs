@@ -1,46 +1,48 @@
-//! A message as the Conversations API shows it, whoever wrote it.
+//! A message as the Conversations API shows it, sent by Oncecast or not.
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::sandbox::ledger::{Received, new_message_id};
+use crate::sandbox::received::{Received, new_message_id};
 
-/// A message that Oncecast did not send: written by a person in the Page's inbox, or by the contact.
+/// A message that Oncecast did not send, but a person in the Page's inbox or the contact.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForeignMessage {
-    /// The Page that it was sent from, or to.
+    /// The Page of the conversation.
     pub page_id: String,
-    /// Whom the Page talks with.
+    /// The contact of the conversation.
     pub contact_id: String,
-    /// What was written.
+    /// The text of the message.
     pub text: String,
-    /// Whether the contact wrote it; absent: somebody in the Page's inbox did.
+    /// True if the contact wrote the message; by default a person in the Page's inbox did.
     #[serde(default)]
     pub from_contact: bool,
-    /// When, in milliseconds since 1970; absent: now.
+    /// The time of the message in milliseconds since 1970; by default now.
     #[serde(default)]
     pub at: Option<i64>,
 }
 
 /// A message of a conversation.
 #[derive(Debug, Clone)]
-pub struct Message {
+pub struct ConversationMessage {
     pub id: String,
     pub from_contact: bool,
     pub text: String,
-    /// As the Conversations API shows it.
+    /// The attachment in the form of the Conversations API.
     attachment: Option<Value>,
+    /// The time of the message in milliseconds since 1970.
     pub created_at: i64,
-    /// When the sandbox took it: look-ups find it only some time later.
+    /// The time of the message's arrival at the sandbox, in milliseconds since 1970. Lookups may find the message only
+    /// some time later.
     pub arrived_at: i64,
 }
 
-impl Message {
-    /// One that it did not send, taken now.
-    pub fn foreign(message: ForeignMessage, now: i64) -> Message {
-        Message {
+impl ConversationMessage {
+    /// Returns a message that Oncecast did not send and that arrives now.
+    pub fn foreign(message: ForeignMessage, now: i64) -> ConversationMessage {
+        ConversationMessage {
             id: new_message_id(),
             from_contact: message.from_contact,
             text: message.text,
@@ -50,11 +52,11 @@ impl Message {
         }
     }
 
-    /// One that Oncecast sent.
-    pub fn received(message: &Received) -> Message {
+    /// Returns a message that Oncecast sent.
+    pub fn received(message: &Received) -> ConversationMessage {
         let attachment = message.attachment.as_ref().map(shown_attachment);
         let template = || Some(json!({ "generic_template": message.template.as_ref()? }));
-        Message {
+        ConversationMessage {
             id: message.message_id.clone(),
             from_contact: false,
             text: message.text.clone().unwrap_or_default(),
@@ -64,7 +66,7 @@ impl Message {
         }
     }
 
-    /// All that Messenger tells of it.
+    /// Returns all fields that the Conversations API shows.
     pub fn details(&self, page_id: &str, contact_id: &str) -> Map<String, Value> {
         let person = |id: &str| json!({ "id": id, "name": format!("Name of {id}") });
         let (from, to) = if self.from_contact {
@@ -74,10 +76,7 @@ impl Message {
         };
         let mut details = Map::from_iter([
             ("id".to_owned(), self.id.clone().into()),
-            (
-                "created_time".to_owned(),
-                created_time(self.created_at).into(),
-            ),
+            ("created_time".to_owned(), created_time(self.created_at).into()),
             ("from".to_owned(), person(from)),
             ("to".to_owned(), json!({ "data": [person(to)] })),
             ("message".to_owned(), self.text.clone().into()),
@@ -89,7 +88,8 @@ impl Message {
     }
 }
 
-/// An attachment is shown by kind, and not in the words of the send.
+/// Returns an attachment in the form of the Conversations API, which depends on its type and differs from the form of a
+/// send.
 fn shown_attachment(sent: &Value) -> Value {
     let url = &sent["payload"]["url"];
     match sent["type"].as_str() {
@@ -100,7 +100,7 @@ fn shown_attachment(sent: &Value) -> Value {
     }
 }
 
-/// Whole seconds, with the offset as Meta writes it.
+/// Returns a time in whole seconds, with the offset in Meta's form.
 fn created_time(at: i64) -> String {
     Timestamp::from_millisecond(at)
         .unwrap_or_default()
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_written_as_meta_does() {
+    fn created_time_has_metas_form() {
         assert_eq!(created_time(1_795_428_000_999), "2026-11-23T10:00:00+0000");
     }
 }

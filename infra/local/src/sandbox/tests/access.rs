@@ -1,11 +1,11 @@
-//! Who is let in.
+//! Tests of tokens and proofs.
 
 use super::*;
-use crate::sandbox::webhooks::hmac;
+use crate::sandbox::signature::hmac;
 
 const SECRET: &str = "the-apps-secret";
 
-/// Code and subcode of the error with which a send is answered.
+/// Sends, and returns code and subcode of the error with which the send is answered.
 async fn refusal(sandbox: &Sandbox) -> (Value, Value) {
     let (_, mut answer) = send(sandbox).await.unwrap();
     let error = &mut answer["error"];
@@ -19,16 +19,16 @@ async fn put(sandbox: &Sandbox, path: &str, body: Value) -> u16 {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_refused_until_it_is_given_back() {
+async fn revoked_token_is_refused_until_restored() {
     let sandbox = sandbox().await;
     let url = format!("{}/tokens/page", sandbox.control_url());
 
     assert_eq!(http().delete(url).send().await.unwrap().status(), 204);
     assert_eq!(refusal(&sandbox).await, (json!(190), json!(460)));
     let url = format!("{}/page/conversations?user_id=ana", sandbox.url());
-    let look_up = http().get(url).bearer_auth("token").send().await.unwrap();
-    let look_up: Value = look_up.json().await.unwrap();
-    assert_eq!(look_up["error"]["error_subcode"], 460);
+    let lookup = http().get(url).bearer_auth("token").send().await.unwrap();
+    let lookup: Value = lookup.json().await.unwrap();
+    assert_eq!(lookup["error"]["error_subcode"], 460);
     assert_eq!(sandbox.received(), []);
 
     assert_eq!(put(&sandbox, "tokens/page", json!({})).await, 204);
@@ -40,7 +40,7 @@ async fn a_revoked_token_is_refused_until_it_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_page_may_get_another_token() {
+async fn page_can_get_another_token() {
     let sandbox = sandbox().await;
     sandbox.revoke_token("page");
 
@@ -55,7 +55,7 @@ async fn a_page_may_get_another_token() {
 }
 
 #[tokio::test]
-async fn a_wrong_proof_is_refused_and_a_missing_one_only_if_required() {
+async fn wrong_proof_is_refused_and_missing_proof_only_if_required() {
     let sandbox = sandbox().await;
     let send_with = async |proof: Option<String>| {
         let url = format!("{}/page/messages", sandbox.url());
@@ -91,16 +91,16 @@ async fn a_wrong_proof_is_refused_and_a_missing_one_only_if_required() {
 }
 
 #[tokio::test]
-async fn a_look_up_needs_a_right_proof_too() {
+async fn lookup_requires_a_right_proof_too() {
     let sandbox = sandbox().await;
     sandbox.check_proofs(SECRET, true);
-    let look_up = async |proof: &str| {
+    let lookup = async |proof: &str| {
         let url = format!("{}/page/conversations", sandbox.url());
         let query = [("user_id", "ana"), ("appsecret_proof", proof)];
         let request = http().get(url).bearer_auth("token").query(&query);
         request.send().await.unwrap().status().as_u16()
     };
 
-    assert_eq!(look_up("wrong").await, 400);
-    assert_eq!(look_up(&hmac(&SECRET.into(), b"token")).await, 200);
+    assert_eq!(lookup("wrong").await, 400);
+    assert_eq!(lookup(&hmac(&SECRET.into(), b"token")).await, 200);
 }

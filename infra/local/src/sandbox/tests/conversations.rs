@@ -1,8 +1,8 @@
-//! What look-ups find, and what they are refused.
+//! Tests of lookups in conversations.
 
 use super::*;
 
-/// What Oncecast asks of a conversation.
+/// The fields for which Oncecast asks.
 const FIELDS: &str = "messages{id,created_time,from,to,message,attachments}";
 
 async fn get(sandbox: &Sandbox, path: &str, query: &[(&str, &str)]) -> (u16, Value) {
@@ -22,7 +22,7 @@ async fn find(sandbox: &Sandbox, contact_id: &str) -> (u16, Value) {
     get(sandbox, "page/conversations", &query).await
 }
 
-/// The conversation with ana, looked up as Oncecast does.
+/// Looks up the conversation with ana, with the calls that Oncecast makes.
 async fn look_up(sandbox: &Sandbox) -> Value {
     let (status, found) = find(sandbox, "ana").await;
     assert_eq!(status, 200, "{found}");
@@ -44,7 +44,7 @@ fn foreign(text: &str) -> ForeignMessage {
 }
 
 #[tokio::test]
-async fn an_accepted_message_is_found_in_its_conversation() {
+async fn accepted_message_is_found_in_its_conversation() {
     let sandbox = sandbox().await;
     send(&sandbox).await.unwrap();
     let received = sandbox.received().remove(0);
@@ -67,7 +67,7 @@ async fn an_accepted_message_is_found_in_its_conversation() {
 }
 
 #[tokio::test]
-async fn a_contact_without_messages_has_no_conversation() {
+async fn contact_without_messages_has_no_conversation() {
     let sandbox = sandbox().await;
     sandbox.add_fault(Fault::answering(GraphError::new(551, "gone")));
     send(&sandbox).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_contact_without_messages_has_no_conversation() {
 }
 
 #[tokio::test]
-async fn a_message_whose_answer_was_lost_is_found() {
+async fn message_is_found_though_its_answer_was_lost() {
     let sandbox = sandbox().await;
     sandbox.add_fault(Fault::answering(Answer::Reset).but_arriving());
     send(&sandbox).await.unwrap_err();
@@ -91,7 +91,7 @@ async fn a_message_whose_answer_was_lost_is_found() {
 }
 
 #[tokio::test]
-async fn an_attachment_has_no_text() {
+async fn attachment_has_an_empty_text() {
     let sandbox = sandbox().await;
     let mut message = message();
     message["message"] = json!({
@@ -110,7 +110,7 @@ async fn an_attachment_has_no_text() {
 }
 
 #[tokio::test]
-async fn somebody_else_may_have_written_and_that_is_not_received() {
+async fn foreign_messages_are_found_but_not_in_the_ledger() {
     let sandbox = sandbox().await;
     send(&sandbox).await.unwrap();
     let now = sandbox.received()[0].at;
@@ -140,7 +140,7 @@ async fn somebody_else_may_have_written_and_that_is_not_received() {
 }
 
 #[tokio::test]
-async fn of_old_messages_only_the_id_is_told_and_25_at_a_time() {
+async fn lookup_returns_25_messages_and_only_ids_of_old_ones() {
     let sandbox = sandbox().await;
     let ids: Vec<String> = (0..30)
         .map(|second| {
@@ -156,26 +156,23 @@ async fn of_old_messages_only_the_id_is_told_and_25_at_a_time() {
 
     let messages = conversation["messages"]["data"].as_array().unwrap();
     assert_eq!(messages.len(), 25);
-    for (place, message) in messages.iter().enumerate() {
-        assert_eq!(message["id"], newest_first[place].as_str());
-        assert_eq!(message.get("created_time").is_some(), place < 20, "{place}");
-        assert_eq!(message.get("message").is_some(), place < 20, "{place}");
+    for (position, message) in messages.iter().enumerate() {
+        assert_eq!(message["id"], newest_first[position].as_str());
+        assert_eq!(message.get("created_time").is_some(), position < 20, "{position}");
+        assert_eq!(message.get("message").is_some(), position < 20, "{position}");
     }
     sandbox.forget_conversation_calls();
     let next = conversation["messages"]["paging"]["next"].as_str().unwrap();
     let next = http().get(next).bearer_auth("token").send().await.unwrap();
     let next: Value = next.json().await.unwrap();
     let rest = next["data"].as_array().unwrap();
-    let rest: Vec<&str> = rest
-        .iter()
-        .filter_map(|message| message["id"].as_str())
-        .collect();
+    let rest: Vec<&str> = rest.iter().filter_map(|message| message["id"].as_str()).collect();
     assert_eq!(rest, newest_first[25..]);
     assert!(next["paging"].get("next").is_none());
 }
 
 #[tokio::test]
-async fn only_what_is_asked_for_is_told() {
+async fn lookup_returns_requested_fields_only() {
     let sandbox = sandbox().await;
     sandbox.add_message(foreign("Hi"));
     let (_, found) = find(&sandbox, "ana").await;
@@ -191,15 +188,12 @@ async fn only_what_is_asked_for_is_told() {
 }
 
 #[tokio::test]
-async fn a_message_is_hidden_as_long_as_asked() {
+async fn message_is_hidden_until_it_has_the_set_age() {
     let sandbox = sandbox().await;
     send(&sandbox).await.unwrap();
     let url = format!("{}/conversations", sandbox.control_url());
     let hidden = json!({ "visible_after_ms": 60_000 });
-    assert_eq!(
-        http().put(url).json(&hidden).send().await.unwrap().status(),
-        204
-    );
+    assert_eq!(http().put(url).json(&hidden).send().await.unwrap().status(), 204);
 
     assert_eq!(find(&sandbox, "ana").await, (200, json!({ "data": [] })));
 
@@ -209,7 +203,7 @@ async fn a_message_is_hidden_as_long_as_asked() {
 }
 
 #[tokio::test]
-async fn a_look_up_needs_the_pages_token() {
+async fn lookup_requires_the_pages_token() {
     let sandbox = sandbox().await;
     send(&sandbox).await.unwrap();
     let conversation = look_up(&sandbox).await;
@@ -230,10 +224,10 @@ async fn a_look_up_needs_the_pages_token() {
 }
 
 #[tokio::test]
-async fn the_third_call_within_a_second_is_refused_with_messengers_own_error() {
+async fn third_call_within_a_second_is_refused_with_error_613() {
     let sandbox = sandbox().await;
 
-    // One client, so that the calls are close to each other however slow the machine is.
+    // The calls share one client, so that they are close to each other even on a slow machine.
     let http = http();
     let call = async || {
         let url = format!("{}/page/conversations?user_id=ana", sandbox.url());
@@ -254,7 +248,7 @@ async fn the_third_call_within_a_second_is_refused_with_messengers_own_error() {
 }
 
 #[tokio::test]
-async fn a_look_up_can_go_wrong_while_sends_succeed() {
+async fn lookup_can_fail_while_sends_succeed() {
     let sandbox = sandbox().await;
     let limit = GraphError::new(80006, "too much");
     sandbox.add_fault(Fault::answering(limit).on(Operation::Lookup).times(1));

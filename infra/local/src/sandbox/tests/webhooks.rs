@@ -1,6 +1,7 @@
-//! What a subscriber is told, and how it is asked first.
+//! Tests of webhooks and of their verification.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use axum::body::Bytes;
 use axum::extract::Query;
@@ -8,12 +9,12 @@ use axum::http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::sandbox::webhooks::hmac;
+use crate::sandbox::signature::hmac;
 
 const SECRET: &str = "the-apps-secret";
 const VERIFY_TOKEN: &str = "the-verify-token";
 
-/// A subscriber's server: what it was told, and how it answers.
+/// A server that records the webhooks that it receives.
 struct Subscriber {
     server: Server,
     requests: Arc<Mutex<Requests>>,
@@ -21,25 +22,25 @@ struct Subscriber {
 
 #[derive(Default)]
 struct Requests {
-    /// Signature and body of each.
+    /// The signature and body of each request.
     posts: Vec<(String, Bytes)>,
-    /// So many are answered with 500 first.
+    /// The number of further requests that are answered with 500.
     failures: usize,
 }
 
-type Shared = axum::extract::State<Arc<Mutex<Requests>>>;
+type RequestsState = axum::extract::State<Arc<Mutex<Requests>>>;
 
 impl Subscriber {
     async fn start() -> Subscriber {
         let requests = Arc::new(Mutex::new(Requests::default()));
         let router = Router::new()
-            .route("/", post(Subscriber::told).get(Subscriber::verified))
+            .route("/", post(Subscriber::record).get(Subscriber::verify))
             .with_state(Arc::clone(&requests));
         let server = Server::route(server::bind(0).await.unwrap(), router).unwrap();
         Subscriber { server, requests }
     }
 
-    async fn told(state: Shared, headers: HeaderMap, body: Bytes) -> StatusCode {
+    async fn record(state: RequestsState, headers: HeaderMap, body: Bytes) -> StatusCode {
         let signature = headers["x-hub-signature-256"].to_str().unwrap().to_owned();
         let mut requests = state.lock().unwrap();
         requests.posts.push((signature, body));
@@ -50,7 +51,7 @@ impl Subscriber {
         StatusCode::INTERNAL_SERVER_ERROR
     }
 
-    async fn verified(Query(query): Query<BTreeMap<String, String>>) -> Result<String, StatusCode> {
+    async fn verify(Query(query): Query<BTreeMap<String, String>>) -> Result<String, StatusCode> {
         let right = query["hub.mode"] == "subscribe" && query["hub.verify_token"] == VERIFY_TOKEN;
         right
             .then(|| query["hub.challenge"].clone())
@@ -74,8 +75,8 @@ impl Subscriber {
         self.posts().iter().flat_map(entries).collect()
     }
 
-    /// The entries, once there are so many.
-    async fn told_of(&self, count: usize) -> Vec<Value> {
+    /// Waits for this number of entries, and returns them.
+    async fn wait_for(&self, count: usize) -> Vec<Value> {
         let give_up = Instant::now() + Duration::from_secs(20);
         while self.entries().len() < count {
             assert!(Instant::now() < give_up, "{:?}", self.entries());
@@ -85,14 +86,14 @@ impl Subscriber {
     }
 }
 
-/// A sandbox that tells this subscriber.
+/// Starts a sandbox and a subscriber of its webhooks.
 async fn subscribed() -> (Sandbox, Subscriber) {
     let (sandbox, subscriber) = (sandbox().await, Subscriber::start().await);
     sandbox.subscribe(&subscriber.url(), SECRET).unwrap();
     (sandbox, subscriber)
 }
 
-/// Written by somebody in the Page's inbox.
+/// Returns a message that a person writes in the Page's inbox.
 fn foreign() -> ForeignMessage {
     ForeignMessage {
         page_id: "page".to_owned(),
@@ -104,12 +105,8 @@ fn foreign() -> ForeignMessage {
 }
 
 fn mids(entries: &[Value]) -> Vec<&str> {
-    let messages = entries
-        .iter()
-        .map(|entry| &entry["messaging"][0]["message"]);
-    messages
-        .map(|message| message["mid"].as_str().unwrap())
-        .collect()
+    let messages = entries.iter().map(|entry| &entry["messaging"][0]["message"]);
+    messages.map(|message| message["mid"].as_str().unwrap()).collect()
 }
 
 fn received_ids(sandbox: &Sandbox) -> Vec<String> {
@@ -118,14 +115,14 @@ fn received_ids(sandbox: &Sandbox) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_accepted_message_is_told_in_metas_words() {
+async fn delivered_message_has_an_echo_in_metas_form() {
     let (sandbox, subscriber) = subscribed().await;
     sandbox.add_fault(Fault::answering(GraphError::new(551, "gone")).times(1));
     send(&sandbox).await.unwrap();
     sandbox.add_fault(Fault::answering(Answer::Reset).but_arriving());
     send(&sandbox).await.unwrap_err();
 
-    let entries = subscriber.told_of(1).await;
+    let entries = subscriber.wait_for(1).await;
 
     let received = sandbox.received().remove(0);
     assert_eq!(entries[0]["id"], "page");
@@ -149,11 +146,11 @@ async fn every_accepted_message_is_told_in_metas_words() {
 }
 
 #[tokio::test]
-async fn a_body_is_escaped_and_signed_as_it_is_sent() {
+async fn body_is_escaped_and_signed_as_it_is_sent() {
     let (sandbox, subscriber) = subscribed().await;
     sandbox.add_message(foreign());
 
-    let entries = subscriber.told_of(1).await;
+    let entries = subscriber.wait_for(1).await;
 
     let message = &entries[0]["messaging"][0]["message"];
     assert_eq!(message["text"], "Grüße 😀");
@@ -166,7 +163,7 @@ async fn a_body_is_escaped_and_signed_as_it_is_sent() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_who_is_not_subscribed() {
+async fn only_the_current_subscriber_gets_events() {
     let (sandbox, subscriber) = subscribed().await;
     let other = Subscriber::start().await;
     let url = format!("{}/subscription", sandbox.control_url());
@@ -178,13 +175,13 @@ async fn nobody_is_told_who_is_not_subscribed() {
     assert_eq!(answer.status(), 204);
     send(&sandbox).await.unwrap();
 
-    let entries = other.told_of(1).await;
+    let entries = other.wait_for(1).await;
     assert_eq!(mids(&entries), received_ids(&sandbox)[1..]);
     assert_eq!(subscriber.posts(), []);
 }
 
 #[tokio::test]
-async fn only_who_knows_the_verify_token_is_subscribed() {
+async fn subscription_requires_the_verify_token() {
     let (sandbox, subscriber) = (sandbox().await, Subscriber::start().await);
     let url = format!("{}/subscription", sandbox.control_url());
     let subscribe = async |verify_token: &str| {
@@ -199,33 +196,33 @@ async fn only_who_knows_the_verify_token_is_subscribed() {
     assert_eq!(subscribe(VERIFY_TOKEN).await.status(), 204);
     send(&sandbox).await.unwrap();
 
-    let entries = subscriber.told_of(1).await;
+    let entries = subscriber.wait_for(1).await;
     assert_eq!(mids(&entries), received_ids(&sandbox)[1..]);
-    let nobody = sandbox.verify_and_subscribe("http://127.0.0.1:1/", SECRET, VERIFY_TOKEN);
-    let error = nobody.await.unwrap_err();
+    let unreachable = sandbox.verify_and_subscribe("http://127.0.0.1:1/", SECRET, VERIFY_TOKEN);
+    let error = unreachable.await.unwrap_err();
     assert!(matches!(error, SubscribeError::Unreachable(_)));
     assert!(!format!("{error:?}").contains(VERIFY_TOKEN), "{error:?}");
 }
 
 #[tokio::test]
-async fn messages_of_a_page_come_in_one_request() {
+async fn events_of_a_page_come_in_one_request() {
     let (sandbox, subscriber) = subscribed().await;
 
     for _ in 0..20 {
         sandbox.add_message(foreign());
     }
 
-    assert_eq!(subscriber.told_of(20).await.len(), 20);
+    assert_eq!(subscriber.wait_for(20).await.len(), 20);
     assert_eq!(subscriber.posts().len(), 1);
 }
 
 #[tokio::test]
-async fn a_request_is_repeated_until_it_is_answered_with_200() {
+async fn request_is_repeated_until_answered_with_200() {
     let (sandbox, subscriber) = subscribed().await;
     subscriber.requests.lock().unwrap().failures = 2;
     send(&sandbox).await.unwrap();
 
-    let entries = subscriber.told_of(3).await;
+    let entries = subscriber.wait_for(3).await;
 
     let [id] = &received_ids(&sandbox)[..] else {
         panic!("{entries:?}")
@@ -233,14 +230,14 @@ async fn a_request_is_repeated_until_it_is_answered_with_200() {
     assert_eq!(mids(&entries), [id, id, id]);
     let posts = subscriber.posts();
     assert_eq!(posts[0], posts[1]);
-    // The next message is the only news: the third request was the last of the first.
+    // The next event is that of the next message, so the third request was the last one for the first message.
     send(&sandbox).await.unwrap();
-    let entries = subscriber.told_of(4).await;
+    let entries = subscriber.wait_for(4).await;
     assert_eq!(mids(&entries)[3], received_ids(&sandbox)[1]);
 }
 
 #[tokio::test]
-async fn an_echo_can_be_lost_or_late() {
+async fn echo_can_be_lost_or_late() {
     let (sandbox, subscriber) = subscribed().await;
     sandbox.add_fault(Fault::answering(Answer::Reset).on(Operation::Echo).times(1));
     let late = Fault::answering(Answer::Ok).on(Operation::Echo);
@@ -249,13 +246,13 @@ async fn an_echo_can_be_lost_or_late() {
         assert_eq!(send(&sandbox).await.unwrap().0, 200);
     }
 
-    let entries = subscriber.told_of(2).await;
+    let entries = subscriber.wait_for(2).await;
 
     let received = sandbox.received();
-    let told = mids(&entries);
-    assert!(!told.contains(&&*received[0].message_id), "{entries:?}");
-    assert!(told.contains(&&*received[2].message_id), "{entries:?}");
-    let late = told.iter().position(|id| **id == received[1].message_id);
+    let echoed = mids(&entries);
+    assert!(!echoed.contains(&&*received[0].message_id), "{entries:?}");
+    assert!(echoed.contains(&&*received[2].message_id), "{entries:?}");
+    let late = echoed.iter().position(|id| **id == received[1].message_id);
     let time = entries[late.unwrap()]["time"].as_i64().unwrap();
     assert!(time >= received[1].at + 600, "{entries:?}");
 }
@@ -269,31 +266,31 @@ async fn echoes_can_be_repeated_shuffled_and_on_standby() {
     assert_eq!(answer.status(), 204);
     let ids: Vec<String> = (0..20).map(|_| sandbox.add_message(foreign())).collect();
 
-    let entries = subscriber.told_of(40).await;
+    let entries = subscriber.wait_for(40).await;
 
-    let mut told: Vec<&str> = Vec::new();
+    let mut echoed: Vec<&str> = Vec::new();
     for entry in &entries {
         assert!(entry.get("messaging").is_none());
-        told.push(entry["standby"][0]["message"]["mid"].as_str().unwrap());
+        echoed.push(entry["standby"][0]["message"]["mid"].as_str().unwrap());
     }
-    let mut first = told.clone();
+    let mut first = echoed.clone();
     let mut seen = std::collections::BTreeSet::new();
     first.retain(|id| seen.insert(*id));
     assert_ne!(first, ids);
     for id in &ids {
-        assert_eq!(told.iter().filter(|told| *told == id).count(), 2, "{id}");
+        assert_eq!(echoed.iter().filter(|echoed| *echoed == id).count(), 2, "{id}");
     }
 }
 
 #[tokio::test]
-async fn a_contact_can_write() {
+async fn contact_can_write() {
     let (sandbox, subscriber) = subscribed().await;
     let url = format!("{}/inbound", sandbox.control_url());
     let inbound = json!({ "page_id": "page", "contact_id": "ana", "text": "When?" });
     let answer = http().post(url).json(&inbound).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
 
-    let entries = subscriber.told_of(1).await;
+    let entries = subscriber.wait_for(1).await;
 
     let event = &entries[0]["messaging"][0];
     assert_eq!(event["sender"]["id"], "ana");

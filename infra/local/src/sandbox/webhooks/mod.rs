@@ -1,4 +1,5 @@
-//! Webhooks: the sandbox tells a subscriber of every message, as Messenger does, and on request late, twice or never.
+//! Webhooks: the sandbox sends an event of each message to a subscriber, as Messenger does. On request the events come
+//! late, repeated or not at all.
 
 mod event;
 
@@ -15,39 +16,38 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
-use super::conversations::Message;
+use super::conversations::message::ConversationMessage;
 use super::faults::{Faults, Operation};
-use super::ledger::Received;
+use super::received::Received;
+use super::signature::hmac;
 
-pub use self::event::hmac;
-
-/// For so long a Page's events are gathered into one request.
+/// The time for which a Page's events are gathered into one request.
 const BATCH_EVERY: Duration = Duration::from_millis(100);
-/// Messenger waits so long for an answer.
+/// The time-out of a request, as Messenger's.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How often a request is made until it is answered with 200.
+/// The number of attempts of a request that is not answered with 200.
 const ATTEMPTS: u32 = 4;
-/// How long after a failed one.
+/// The pause between two attempts.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
-/// How far apart an echo and its repetition are, so that they come in different requests.
+/// The time between an echo and its repetition. It exceeds [`BATCH_EVERY`], so that they come in different requests.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
-/// By how much a shuffled echo may be late.
+/// The maximal delay of a shuffled echo in milliseconds.
 const SHUFFLE_WITHIN_MS: u64 = 500;
 
-/// How echoes come, besides the faults that strike them.
+/// The way in which echoes are sent. Injected faults on echoes apply in addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Echoes {
-    /// How many times each one comes.
+    /// The number of times that each echo is sent.
     pub repeat: u32,
-    /// Whether they come in any order.
+    /// True if echoes are sent in random order.
     pub shuffle: bool,
-    /// Whether they come as if another app owned the conversation.
+    /// True if echoes are sent as standby events, as if another app owned the conversation.
     pub standby: bool,
 }
 
 impl Default for Echoes {
-    /// Each once, in order, for the owner of the conversation.
+    /// Sends each echo once, in order, to the owner of the conversation.
     fn default() -> Echoes {
         Echoes {
             repeat: 1,
@@ -57,7 +57,7 @@ impl Default for Echoes {
     }
 }
 
-/// Why nobody was subscribed.
+/// Failure to subscribe a URL.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
     #[error("the HTTP client cannot be set up")]
@@ -68,7 +68,7 @@ pub enum SubscribeError {
     NotVerified,
 }
 
-/// Who is told.
+/// A subscriber: the URL to which events are posted.
 #[derive(Debug)]
 pub struct Subscription {
     url: String,
@@ -77,24 +77,28 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Somebody who is told without being asked first.
+    /// Returns a subscription that has not been verified.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the HTTP client cannot be set up.
     pub fn new(url: String, app_secret: SecretString) -> Result<Subscription, SubscribeError> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(ANSWER_WITHIN)
             .build()
             .map_err(SubscribeError::Client)?;
-        Ok(Subscription {
-            url,
-            app_secret,
-            http,
-        })
+        Ok(Subscription { url, app_secret, http })
     }
 
-    /// Asks whether the URL is somebody's who knows this token, as Meta does before it subscribes it.
+    /// Verifies that the server at the URL knows this token, as Meta does before it subscribes a URL.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the URL cannot be reached or does not answer with the challenge. No error contains the token.
     pub async fn verify(&self, verify_token: &SecretString) -> Result<(), SubscribeError> {
         let challenge = Uuid::new_v4().simple().to_string();
-        // The URL holds the token, so no error may show it.
+        // The URL contains the token, so it is removed from the error.
         let unreachable = |error: reqwest::Error| SubscribeError::Unreachable(error.without_url());
         let query = [
             ("hub.mode", "subscribe"),
@@ -112,15 +116,12 @@ impl Subscription {
         }
     }
 
-    /// Tells it, a few times if need be. What is not taken then is lost, as with Messenger.
-    async fn tell(&self, page_id: &str, events: Vec<Event>) {
+    /// Posts the events of a Page in one request, with a few attempts. If all of them fail, the events are lost, as
+    /// with Messenger.
+    async fn post(&self, page_id: &str, events: Vec<QueuedEvent>) {
         let count = events.len();
-        let entry = |event: Event| {
-            let list = if event.standby {
-                "standby"
-            } else {
-                "messaging"
-            };
+        let entry = |event: QueuedEvent| {
+            let list = if event.standby { "standby" } else { "messaging" };
             json!({ "id": page_id, "time": jiff::Timestamp::now().as_millisecond(), list: [event.event] })
         };
         let entries: Vec<Value> = events.into_iter().map(entry).collect();
@@ -144,14 +145,14 @@ impl Subscription {
         tracing::warn!(
             page.id = page_id,
             events = count,
-            "nobody took these webhook events"
+            "webhook events were lost because the subscriber did not answer with 200"
         );
     }
 }
 
-/// What is to be told, and when.
+/// An event that waits for its time.
 #[derive(Debug)]
-struct Event {
+struct QueuedEvent {
     subscription: Arc<Subscription>,
     page_id: String,
     event: Value,
@@ -159,16 +160,17 @@ struct Event {
     due: Instant,
 }
 
-/// Who is told of messages, and how.
+/// The webhooks of the sandbox: the subscriber, and the way in which echoes are sent.
 #[derive(Debug)]
 pub struct Webhooks {
     pub subscription: Option<Arc<Subscription>>,
     pub echoes: Echoes,
-    events: UnboundedSender<Event>,
+    events: UnboundedSender<QueuedEvent>,
 }
 
 impl Webhooks {
-    /// Nobody is told. The events of later are delivered by the task, which is to end with the sandbox.
+    /// Returns webhooks without a subscriber, and the task that sends the queued events. The task is to end with the
+    /// sandbox.
     pub fn new() -> (Webhooks, impl Future<Output = ()> + Send) {
         let (sender, events) = mpsc::unbounded_channel();
         let webhooks = Webhooks {
@@ -176,23 +178,17 @@ impl Webhooks {
             echoes: Echoes::default(),
             events: sender,
         };
-        (webhooks, deliver(events))
+        (webhooks, send_when_due(events))
     }
 
-    /// Tells of a message that Oncecast sent.
-    pub fn tell(&self, message: &Received, faults: &mut Faults) {
+    /// Sends the echo of a message that Oncecast sent, unless an injected fault says otherwise.
+    pub fn notify_received(&self, message: &Received, faults: &mut Faults) {
         let event = event::echo(message);
         self.echo(&message.page_id, &message.contact_id, event, faults);
     }
 
-    /// Tells of one that it did not send.
-    pub fn tell_foreign(
-        &self,
-        page_id: &str,
-        contact_id: &str,
-        message: &Message,
-        faults: &mut Faults,
-    ) {
+    /// Sends the event of a message that Oncecast did not send.
+    pub fn notify_foreign(&self, page_id: &str, contact_id: &str, message: &ConversationMessage, faults: &mut Faults) {
         let event = event::foreign(page_id, contact_id, message);
         if message.from_contact {
             self.queue(page_id, event, false, Duration::ZERO);
@@ -220,8 +216,8 @@ impl Webhooks {
 
     fn queue(&self, page_id: &str, event: Value, standby: bool, after: Duration) {
         if let Some(subscription) = &self.subscription {
-            // Fails only when the sandbox ends.
-            let _ = self.events.send(Event {
+            // This fails only when the sandbox ends.
+            let _ = self.events.send(QueuedEvent {
                 subscription: Arc::clone(subscription),
                 page_id: page_id.to_owned(),
                 event,
@@ -232,8 +228,8 @@ impl Webhooks {
     }
 }
 
-/// Delivers events when they are due, those of a Page together.
-async fn deliver(mut events: UnboundedReceiver<Event>) {
+/// Sends events when they are due, those of a Page together in one request.
+async fn send_when_due(mut events: UnboundedReceiver<QueuedEvent>) {
     let mut waiting = Vec::new();
     let mut requests = JoinSet::new();
     loop {
@@ -249,18 +245,17 @@ async fn deliver(mut events: UnboundedReceiver<Event>) {
         }
         while requests.try_join_next().is_some() {}
         let now = Instant::now();
-        let mut pages: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        let mut pages: BTreeMap<String, Vec<QueuedEvent>> = BTreeMap::new();
         waiting.sort_by_key(|event| event.due);
         for event in waiting.extract_if(.., |event| event.due <= now) {
             let of_page = pages.entry(event.page_id.clone()).or_default();
             of_page.push(event);
         }
         for (page_id, events) in pages {
-            let Some(subscription) = events.last().map(|event| Arc::clone(&event.subscription))
-            else {
+            let Some(subscription) = events.last().map(|event| Arc::clone(&event.subscription)) else {
                 continue;
             };
-            requests.spawn(async move { subscription.tell(&page_id, events).await });
+            requests.spawn(async move { subscription.post(&page_id, events).await });
         }
     }
 }

@@ -1,0 +1,144 @@
+//! `oncecast up`: runs the system until Ctrl-C or SIGTERM.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use local::SANDBOX_PAGES;
+use local::stack::{Settings, Stack, StackError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time;
+
+/// The limit for a stop. After it the processes are killed, which costs no more than a power cut.
+const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+/// The options of `up`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Port of the API on 127.0.0.1
+    #[arg(long, default_value_t = 3000)]
+    port: u16,
+    /// Base URL of Messenger, such as `https://graph.facebook.com/v25.0`; without it messages go to the sandbox
+    #[arg(long, value_name = "URL")]
+    graph_url: Option<String>,
+    /// JSON file of Page access tokens: {"PAGE ID": "TOKEN"}
+    #[arg(long, value_name = "FILE")]
+    page_tokens: Option<PathBuf>,
+    /// Directory that keeps all data from one start to the next; created if it does not exist
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Time between two searches for broadcasts that are due or stuck
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    schedule_every: Duration,
+    /// Time-out of one invocation of the function that sends
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
+    process_timeout: Duration,
+    /// File to which each AWS action that a function calls is appended, as the function's role must allow it
+    #[arg(long, value_name = "FILE")]
+    log_calls: Option<PathBuf>,
+}
+
+/// Runs the system until Ctrl-C or SIGTERM.
+///
+/// # Errors
+///
+/// Fails if the system does not start.
+pub async fn run(options: Options) -> Result<(), StackError> {
+    shared::runtime::telemetry::init();
+    let page_tokens = options.page_tokens.clone();
+    let data = options.data.clone();
+    let stack = Stack::start(Settings {
+        port: options.port,
+        graph_url: options.graph_url,
+        page_tokens: options.page_tokens,
+        data: options.data,
+        schedule_every: options.schedule_every,
+        process_timeout: options.process_timeout,
+        log_calls: options.log_calls,
+        ..Settings::default()
+    })
+    .await?;
+    let ready = async {
+        stack.ready().await?;
+        stack.subscribe_to_sandbox().await
+    };
+    let stopped = tokio::select! {
+        ready = ready => {
+            ready?;
+            print_addresses(&stack, page_tokens.is_some(), data.as_deref());
+            stop_signal().await
+        }
+        stopped = stop_signal() => stopped,
+    };
+    if let Err(error) = stopped {
+        tracing::error!(error = %error, "signals cannot be received; stopping at once");
+    }
+    println!("stopping");
+    if time::timeout(STOP_WITHIN, stack.stop()).await.is_err() {
+        tracing::warn!("the stop took too long; remaining processes are killed");
+    }
+    Ok(())
+}
+
+async fn stop_signal() -> std::io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>) {
+    let api = stack.api_url();
+    println!("Oncecast is ready.");
+    println!("  API       {api}");
+    if let Some(sandbox) = stack.sandbox() {
+        println!("  Sandbox   {}", sandbox.url());
+        println!("            {}/summary", sandbox.control_url());
+    }
+    println!("  DynamoDB  {}", stack.database_endpoint());
+    println!("  SQS       {}", stack.queue_endpoint());
+    match data {
+        Some(data) => println!("  Data      {}", data.display()),
+        None => println!("  Data      in memory, lost when this process ends; use --data DIR to keep it"),
+    }
+    let page = if own_pages { "PAGE_ID" } else { SANDBOX_PAGES[0] };
+    if !own_pages {
+        println!("  Pages     {}", SANDBOX_PAGES.join(", "));
+    }
+    println!("Try:");
+    println!("  curl -X PUT {api}/v1/contacts -H 'content-type: application/json' \\");
+    println!("    -d '{{\"contacts\":[{{\"contact_id\":\"6001\",\"page_id\":\"{page}\",\"first_name\":\"Ana\"}}]}}'");
+}
+
+const NOT_A_DURATION: &str = "write a whole number above 0 and a unit, such as 500ms, 60s or 2m";
+
+/// Parses a duration of the command line. Zero is refused, because no option has a use for it.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(NOT_A_DURATION)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number.parse().map_err(|_| NOT_A_DURATION)?;
+    let number = u64::from(number);
+    match unit {
+        _ if number == 0 => Err(NOT_A_DURATION),
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err(NOT_A_DURATION),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duration_is_a_positive_whole_number_with_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for text in ["", "s", "60", "0s", "-1s", "1.5s", "60 s", "1h", "99999999999s"] {
+            assert_eq!(duration(text), Err(NOT_A_DURATION), "{text}");
+        }
+    }
+}

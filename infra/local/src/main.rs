@@ -1,5 +1,0 @@
-//! The executable `local`: see [`local::main`].
-
-fn main() -> std::process::ExitCode {
-    local::main()
-}

@@ -1,0 +1,86 @@
+//! The three functions of the system, and their environment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::services::Services;
+use super::settings::Settings;
+use crate::gateway;
+use crate::lambda::{Definition, Function};
+use crate::messenger::MessengerEndpoint;
+use crate::secrets::SharedSecrets;
+
+/// The maximal number of processes of a function, and so of Pages that are worked on at the same time.
+const MAX_CHILDREN: u32 = 10;
+/// The time-out of the `send` function, on AWS too.
+pub const SEND_TIMEOUT: Duration = gateway::ANSWER_TIMEOUT;
+/// The time-out of the `scheduled` function, on AWS too.
+pub const SCHEDULED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The three functions.
+#[derive(Debug)]
+pub struct Functions {
+    pub send: Function,
+    pub process_job: Function,
+    pub scheduled: Function,
+}
+
+impl Functions {
+    /// Returns the functions. They have no processes yet.
+    pub fn new(settings: &Settings, env: &BTreeMap<String, String>) -> Functions {
+        let function = |name: &str, timeout| {
+            Function::new(Definition {
+                name: name.to_owned(),
+                executable: settings.executable.clone(),
+                args: vec!["function".to_owned(), name.to_owned()],
+                env: env.clone(),
+                timeout,
+                max_children: MAX_CHILDREN,
+            })
+        };
+        Functions {
+            send: function("send", SEND_TIMEOUT),
+            process_job: function("process-job", settings.process_timeout),
+            scheduled: function("scheduled", SCHEDULED_TIMEOUT),
+        }
+    }
+
+    /// Lets running invocations finish within `grace`, and then kills all processes.
+    pub async fn stop(&self, grace: Duration) {
+        tokio::join!(
+            self.send.stop(grace),
+            self.process_job.stop(grace),
+            self.scheduled.stop(grace)
+        );
+    }
+}
+
+/// Returns the variables that are added to the functions' environment. Those of the settings take precedence over all
+/// but the generated secrets.
+pub fn environment(
+    settings: &Settings,
+    services: &Services,
+    messenger: &MessengerEndpoint,
+    secrets: Option<&SharedSecrets>,
+) -> BTreeMap<String, String> {
+    let [dynamodb, sqs] = services.endpoints_for_functions();
+    let variables = [
+        ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
+        ("AWS_ENDPOINT_URL_SQS", sqs),
+        ("BROADCASTS_TABLE", &services.names.broadcasts),
+        ("DELIVERIES_TABLE", &services.names.deliveries),
+        ("CONTACTS_TABLE", &services.names.contacts),
+        ("JOBS_QUEUE_URL", &services.queue_urls.jobs),
+        ("GRAPH_API_URL", &messenger.url),
+        ("PAGE_TOKENS", &messenger.page_tokens),
+    ];
+    let mut env = BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    env.extend(settings.env.clone());
+    env.extend(secrets.into_iter().flat_map(SharedSecrets::variables));
+    env
+}
+
+/// Returns a variable of a function's environment: the added one, or else the inherited one.
+pub fn variable(added: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    added.get(name).cloned().or_else(|| std::env::var(name).ok())
+}

@@ -1,0 +1,49 @@
+//! The settings of the system.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The settings with which the system runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The port of the API; 0 stands for any free port.
+    pub port: u16,
+    /// Messenger's base URL, including the version. `None` stands for the sandbox.
+    pub graph_url: Option<String>,
+    /// A JSON file of Page access tokens; required unless the sandbox is used.
+    pub page_tokens: Option<PathBuf>,
+    /// The directory that keeps the data from one start to the next. `None` keeps the data in memory.
+    pub data: Option<PathBuf>,
+    /// The interval between invocations of `scheduled`.
+    pub schedule_every: Duration,
+    /// The time-out of one invocation of `process-job`.
+    pub process_timeout: Duration,
+    /// The time by which the visibility time-out of a queue message exceeds `process_timeout`.
+    pub visibility_margin: Duration,
+    /// The executable of the functions' processes. With the arguments `function NAME` it must run that function, as the
+    /// command line `oncecast` does.
+    pub executable: PathBuf,
+    /// A file to which the AWS actions that the functions call are appended. `None` records none.
+    pub log_calls: Option<PathBuf>,
+    /// Further environment variables of the functions.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Default for Settings {
+    /// Returns the settings of `up`, but with a free port. The functions run in the current executable.
+    fn default() -> Settings {
+        Settings {
+            port: 0,
+            graph_url: None,
+            page_tokens: None,
+            data: None,
+            schedule_every: Duration::from_secs(60),
+            process_timeout: Duration::from_secs(120),
+            visibility_margin: Duration::from_secs(30),
+            executable: std::env::current_exe().unwrap_or_default(),
+            log_calls: None,
+            env: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The delivery row of one contact in one job: the per-contact idempotency key, its state, and the right to send.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
+
+/// One contact in one job. There is no row before the first reservation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The contact that the message is for.
+    pub contact_id: ContactId,
+    /// The epoch of the claim that last reserved or stamped the row.
+    pub epoch: u64,
+    /// The random value of the row's last reservation.
+    pub token: String,
+    /// The number of reservations that were charged to the contact.
+    pub attempts: u32,
+    /// `true` if the job's counters hold the outcome already, so that the cursor leaves the row out.
+    #[serde(default)]
+    pub counted: bool,
+    /// The time of the last reservation.
+    #[serde(with = "millisecond::required")]
+    pub reserved_at: Timestamp,
+    /// The reservation time of the first attempt that may have arrived although another attempt was made since. A contact
+    /// that has one is never `failed` or `skipped`.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub earlier_doubt: Option<Timestamp>,
+    /// The [`digest`](crate::domain::digest::digest) of the text that the row was reserved for, by which a lookup
+    /// recognizes the message; `None` if the message has no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_digest: Option<String>,
+    /// The time of the next lookup while the row is in doubt; `None` if there is no further lookup.
+    #[serde(
+        default,
+        rename = "look_at",
+        with = "millisecond::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub lookup_at: Option<Timestamp>,
+    /// The time of the last change.
+    #[serde(with = "millisecond::required")]
+    pub updated_at: Timestamp,
+    /// The state of the delivery.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+/// The state of a delivery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum State {
+    /// A worker may be sending right now; only the holder of the token may record the outcome.
+    ///
+    /// A worker that finds the row under an older epoch puts it in doubt: a reservation never expires by time.
+    Reserved,
+    /// Messenger accepted the message. Final.
+    Sent {
+        /// Messenger's id of the message.
+        message_id: String,
+    },
+    /// Messenger refused the message for good. Final, except for an operator's retry.
+    Failed {
+        /// The refusal, or the fault of the message itself.
+        reason: String,
+    },
+    /// The message was not sent, because it should not be. Final, except for an operator's retry.
+    Skipped {
+        /// The reason not to send.
+        reason: String,
+    },
+    /// The contact is in the backlog again; the worker that reaches it when it is due reserves it.
+    Waiting {
+        /// The time from which the contact is due.
+        #[serde(with = "millisecond::required")]
+        not_before: Timestamp,
+        /// The reason why the last attempt sent nothing.
+        reason: String,
+    },
+    /// Messenger may or may not have accepted the message. Only evidence or an ordered resend moves the row on.
+    InDoubt {
+        /// The way in which the answer was lost.
+        reason: String,
+    },
+}
+
+/// The name of a [`State`], as it is stored, filtered by and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// See [`State::Reserved`].
+    Reserved,
+    /// See [`State::Sent`].
+    Sent,
+    /// See [`State::Failed`].
+    Failed,
+    /// See [`State::Skipped`].
+    Skipped,
+    /// See [`State::Waiting`].
+    Waiting,
+    /// See [`State::InDoubt`].
+    InDoubt,
+}
+
+/// Writes the name as it is stored and shown.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl State {
+    /// Returns the name of the state.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Reserved => Status::Reserved,
+            Self::Sent { .. } => Status::Sent,
+            Self::Failed { .. } => Status::Failed,
+            Self::Skipped { .. } => Status::Skipped,
+            Self::Waiting { .. } => Status::Waiting,
+            Self::InDoubt { .. } => Status::InDoubt,
+        }
+    }
+
+    /// Returns Messenger's id of the message, once the message is accepted.
+    pub fn message_id(&self) -> Option<&str> {
+        match self {
+            Self::Sent { message_id } => Some(message_id),
+            _ => None,
+        }
+    }
+
+    /// Returns the reason why the message is not known to be sent.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Failed { reason }
+            | Self::Skipped { reason }
+            | Self::Waiting { reason, .. }
+            | Self::InDoubt { reason } => Some(reason),
+            Self::Reserved | Self::Sent { .. } => None,
+        }
+    }
+}
+
+/// The right to send to one contact, once: granted by a won conditional write, used up by recording the outcome.
+#[derive(Debug)]
+#[must_use]
+pub struct Reservation {
+    job: JobId,
+    /// The contact that may be sent to.
+    pub contact_id: ContactId,
+    token: String,
+    /// The number of reservations charged to this contact, this one included.
+    pub attempt: u32,
+    /// `true` if an earlier attempt may have arrived.
+    pub earlier_doubt: bool,
+    reserved_at: Timestamp,
+    since: Instant,
+}
+
+impl Reservation {
+    /// Returns the right that a won conditional write gives; only the store calls this.
+    ///
+    /// `since` is the instant *before* the write was begun, so that the reservation never seems younger than it is.
+    pub(crate) fn granted(
+        job: JobId,
+        contact_id: ContactId,
+        token: String,
+        attempt: u32,
+        earlier_doubt: bool,
+        reserved_at: Timestamp,
+        since: Instant,
+    ) -> Self {
+        Self {
+            job,
+            contact_id,
+            token,
+            attempt,
+            earlier_doubt,
+            reserved_at,
+            since,
+        }
+    }
+
+    /// Returns the job that the reservation was made for.
+    pub(crate) fn job(&self) -> &JobId {
+        &self.job
+    }
+
+    /// Returns the random value that the row carries while this reservation is its last.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Returns `true` if the reservation is younger than `age` by the monotonic and by the wall clock: a process that was
+    /// frozen between reserving and sending must not send.
+    pub fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {
+        let by_wall_clock = now.duration_since(self.reserved_at).unsigned_abs();
+        self.since.elapsed() < age && by_wall_clock < age
+    }
+
+    /// Returns the metadata that is sent with the message.
+    pub fn metadata(&self) -> Metadata {
+        Metadata {
+            job: self.job.clone(),
+            contact_id: self.contact_id.clone(),
+            attempt: self.attempt,
+        }
+    }
+
+    /// Returns the same reservation without its charge to the contact, for an outcome that the contact did not cause.
+    pub fn uncharged(self) -> Self {
+        Self {
+            attempt: self.attempt.saturating_sub(1),
+            ..self
+        }
+    }
+
+    /// Returns `true` if the row's last reservation is this one, whatever the row's state.
+    pub fn is_of(&self, row: &Delivery) -> bool {
+        row.token == self.token
+    }
+
+    /// Gives the right up to a checkpoint, which puts the contact in doubt for this reason.
+    pub fn into_doubt(self, reason: String) -> Doubt {
+        Doubt {
+            token: self.token,
+            reserved_at: self.reserved_at,
+            reason,
+            ours: true,
+        }
+    }
+}
+
+/// A row that a checkpoint is to put in doubt, provided that the row is still reserved under this token.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    /// The token of the reservation that was seen.
+    pub token: String,
+    /// The time of that reservation.
+    pub reserved_at: Timestamp,
+    /// The way in which the answer was lost.
+    pub reason: String,
+    /// `true` if this worker made the reservation; otherwise a worker made it that is gone.
+    pub ours: bool,
+}
+
+/// The text that is sent with a message so that its echo can be recognized: the delivery's key and attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// The job.
+    pub job: JobId,
+    /// The contact.
+    pub contact_id: ContactId,
+    /// The attempt that the message was sent in, from 1.
+    pub attempt: u32,
+}
+
+impl Metadata {
+    const PREFIX: &str = "oncecast/1";
+
+    /// Parses the metadata of an echo; `None` if Oncecast did not write it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        if words.next()? != Self::PREFIX {
+            return None;
+        }
+        let broadcast_id = BroadcastId::parse(words.next()?)?;
+        let page_id = PageId::parse(words.next()?).ok()?;
+        let attempt = words.next()?.parse().ok()?;
+        let contact_id = ContactId::parse(words.next()?).ok()?;
+        words.next().is_none().then_some(Self {
+            job: JobId { broadcast_id, page_id },
+            contact_id,
+            attempt,
+        })
+    }
+}
+
+/// Writes the form that [`Metadata::parse`] reads.
+impl fmt::Display for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let JobId { broadcast_id, page_id } = &self.job;
+        let (prefix, attempt, contact_id) = (Self::PREFIX, self.attempt, &self.contact_id);
+        write!(f, "{prefix} {broadcast_id} {page_id} {attempt} {contact_id}")
+    }
+}

@@ -1,0 +1,232 @@
+//! A broadcast and its jobs, as they are stored.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::breakers::Breakers;
+use crate::domain::ids::{BroadcastId, JobId, PageId};
+use crate::domain::message::{Envelope, Message};
+
+/// The number of claims in a row that may leave the cursor of a job where it is; one more halts the job.
+pub const MAX_STALLS: u32 = 5;
+
+/// An accepted request: one message for a set of contacts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Broadcast {
+    /// The identity of the broadcast.
+    pub broadcast_id: BroadcastId,
+    /// The message, rendered for each contact.
+    pub message: Message,
+    /// The parameters that accompany the message in each call of the Send API.
+    pub envelope: Envelope,
+    /// The time at which API Gateway received the request.
+    #[serde(with = "millisecond::required")]
+    pub created_at: Timestamp,
+    /// The time at which sending begins; `None` if it begins at once.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Timestamp>,
+    /// The ids of the request by what acceptance found.
+    pub contacts: ContactCounts,
+    /// Repetitions of the request that were answered with this broadcast instead of creating another.
+    #[serde(default)]
+    pub replays: u64,
+    /// True if the request itself worked the broadcast off and was answered with 200; its repetitions are, too.
+    #[serde(default)]
+    pub done_inline: bool,
+}
+
+/// The ids of a request, counted by what acceptance found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContactCounts {
+    /// All ids of the request.
+    pub requested: u64,
+    /// Repetitions of an id that the request holds already.
+    pub duplicates_removed: u64,
+    /// Ids of no stored contact, or of a contact of a Page that the caller may not use.
+    pub unknown: u64,
+    /// The first hundred of the unknown ids.
+    pub unknown_ids: Vec<String>,
+    /// Contacts that have opted out.
+    pub opted_out: u64,
+    /// Contacts that the jobs of the broadcast send to.
+    pub accepted: u64,
+}
+
+/// The status of a job, each with the event that changes it.
+///
+/// The order is that of importance: the status of a broadcast is the first in this list that one of its jobs has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// A worker holds the job; when its lease expires, any other worker may claim the job.
+    Processing,
+    /// Ready to be worked on; the worker that the next wake-up starts claims the job.
+    Queued,
+    /// Nothing that is left is due, or the Page pauses; the job is claimed again when it is due.
+    Waiting,
+    /// Stopped by the operator; only the operator resumes it.
+    Paused,
+    /// Not due yet; `scheduled` wakes the job when it is.
+    Scheduled,
+    /// Stopped by an error that every contact would meet; the operator resumes it.
+    Halted,
+    /// Stopped by the operator for good.
+    Cancelled,
+    /// Every contact is settled or listed as in doubt.
+    Completed,
+}
+
+/// Writes the name that the API and the log use.
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// A command for a job, from an operator or from the resend policy; the next claim carries it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobCommand {
+    /// A resend to the contacts in doubt whose delivery rows are marked for it.
+    ///
+    /// The rows are marked one by one: a command for all rows in doubt would also resend those whose last lookup is still
+    /// to come, and which Messenger may have accepted.
+    Resend,
+}
+
+/// The part of a broadcast for one Page; the unit that a worker claims.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// The broadcast that the job is a part of.
+    pub broadcast_id: BroadcastId,
+    /// The Page that sends.
+    pub page_id: PageId,
+    /// The status as of the last write.
+    pub status: JobStatus,
+    /// The reason why the job is halted; `None` otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Contacts accepted for this Page.
+    pub contacts: u64,
+    /// The name under which the segments of the job were written.
+    pub snapshot: String,
+    /// The number of segments in the backlog.
+    pub segments: u32,
+    /// The number of segments that the job was accepted with; later segments hold requeued contacts.
+    pub first_segments: u32,
+    /// The progress in the backlog: segment × 1,000 + index in the segment.
+    pub cursor: u64,
+    /// The fencing number of the claim; grows by 1 with each claim.
+    pub epoch: u64,
+    /// Claims since the cursor last moved or the job was handed over.
+    pub stalls: u32,
+    /// The id of the claim that set the job to `processing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_id: Option<String>,
+    /// The end of the lease of that claim; after it, another worker may claim the job.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub lease_until: Option<Timestamp>,
+    /// The time before which a `scheduled` or `waiting` job is not claimed.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// The time at which `scheduled` wakes the job if nothing has happened by then; every unfinished job has one.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+    /// The time at which API Gateway received the request.
+    #[serde(with = "millisecond::required")]
+    pub created_at: Timestamp,
+    /// The end of retention. After it the segments may be deleted, so the job cannot be claimed.
+    #[serde(with = "millisecond::required")]
+    pub retained_until: Timestamp,
+    /// Outcomes of the contacts before the cursor, and of the rows marked `counted`.
+    #[serde(flatten)]
+    pub outcomes: OutcomeCounts,
+    /// Contacts that were settled already when a worker tried to reserve them.
+    #[serde(default)]
+    pub prevented_reservation: u64,
+    /// Claims that a live lease refused.
+    #[serde(default)]
+    pub prevented_claim: u64,
+    /// Consecutive failures by kind.
+    #[serde(default)]
+    pub breakers: Breakers,
+    /// True while [`JobCommand::Resend`] waits to be carried out.
+    #[serde(rename = "resend_wish", default, skip_serializing_if = "std::ops::Not::not")]
+    pub resend_command: bool,
+}
+
+impl Job {
+    /// Returns the identity of the job.
+    pub fn id(&self) -> JobId {
+        JobId {
+            broadcast_id: self.broadcast_id.clone(),
+            page_id: self.page_id.clone(),
+        }
+    }
+
+    /// Returns the command that waits to be carried out, if there is one.
+    pub fn command(&self) -> Option<JobCommand> {
+        self.resend_command.then_some(JobCommand::Resend)
+    }
+
+    /// Returns the counters of the job as of its last checkpoint.
+    pub fn counters(&self) -> Counters {
+        let known = &self.outcomes;
+        let settled = [known.waiting, known.sent, known.failed, known.skipped, known.in_doubt];
+        Counters {
+            pending: settled.iter().fold(self.contacts, |left, n| left.saturating_sub(*n)),
+            outcomes: known.clone(),
+        }
+    }
+}
+
+/// Contacts of a job by outcome; a contact that is counted in none of these is pending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutcomeCounts {
+    /// Contacts requeued in the backlog for a later time.
+    pub waiting: u64,
+    /// Contacts for which Messenger accepted the message.
+    pub sent: u64,
+    /// Contacts for which the message cannot be sent: Messenger refused it for good, or it could not be rendered.
+    pub failed: u64,
+    /// Contacts that were deleted or opted out after acceptance.
+    pub skipped: u64,
+    /// Contacts for which Messenger may or may not have accepted the message.
+    pub in_doubt: u64,
+}
+
+/// Accepted contacts by state; each contact is counted in exactly one of six.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Contacts not reached yet, or in flight.
+    pub pending: u64,
+    /// The other five states.
+    #[serde(flatten)]
+    pub outcomes: OutcomeCounts,
+}
+
+impl Counters {
+    /// Returns the sum of all six counters.
+    pub fn total(&self) -> u64 {
+        let o = &self.outcomes;
+        self.pending + o.waiting + o.sent + o.failed + o.skipped + o.in_doubt
+    }
+}
+
+impl std::iter::Sum for Counters {
+    fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
+        counters.fold(Self::default(), |sum, one| Self {
+            pending: sum.pending + one.pending,
+            outcomes: OutcomeCounts {
+                waiting: sum.outcomes.waiting + one.outcomes.waiting,
+                sent: sum.outcomes.sent + one.outcomes.sent,
+                failed: sum.outcomes.failed + one.outcomes.failed,
+                skipped: sum.outcomes.skipped + one.outcomes.skipped,
+                in_doubt: sum.outcomes.in_doubt + one.outcomes.in_doubt,
+            },
+        })
+    }
+}

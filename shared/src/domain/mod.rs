@@ -1,0 +1,14 @@
+//! The types of the protocol, and the rules that need neither network nor clock, so that unit tests can check them.
+//!
+//! Imports no other module of the crate.
+
+pub mod backlog;
+pub mod breakers;
+pub mod contact;
+pub mod delivery;
+pub mod digest;
+pub mod ids;
+pub mod job;
+pub mod message;
+pub mod retry;
+pub mod template;

@@ -1,0 +1,147 @@
+//! The keys of every item, in one place.
+//!
+//! | table | key | items |
+//! |---|---|---|
+//! | contacts | `contact_id` | contacts |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `mid#ID`, `mid`: messages that settled a delivery |
+//! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::tables::Item;
+use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
+
+/// The sort key of a broadcast, and the partition of the index of broadcasts by time.
+pub(super) const BROADCAST: &str = "broadcast";
+/// Partitions of the `wake` index.
+const WAKE_SHARDS: u64 = 8;
+/// Partitions of the `doubt` index.
+const DOUBT_SHARDS: u64 = 8;
+
+const BROADCAST_PREFIX: &str = "broadcast#";
+const JOB_PREFIX: &str = "job#";
+
+/// The key of a contact.
+pub(super) fn contact(contact_id: &ContactId) -> Item {
+    key([("contact_id", contact_id.to_string())])
+}
+
+/// The key of a broadcast.
+pub(super) fn broadcast(broadcast_id: &BroadcastId) -> Item {
+    key([("pk", broadcast_partition(broadcast_id)), ("sk", BROADCAST.to_owned())])
+}
+
+/// The partition of a broadcast and its jobs.
+pub(super) fn broadcast_partition(broadcast_id: &BroadcastId) -> String {
+    format!("{BROADCAST_PREFIX}{broadcast_id}")
+}
+
+/// The key of a job.
+pub(super) fn job(job: &JobId) -> Item {
+    key([
+        ("pk", broadcast_partition(&job.broadcast_id)),
+        ("sk", format!("{JOB_PREFIX}{}", job.page_id)),
+    ])
+}
+
+/// The key of a segment.
+pub(super) fn segment(snapshot: &str, number: u32) -> Item {
+    key([("pk", format!("segments#{snapshot}")), ("sk", format!("{number:06}"))])
+}
+
+/// The key of a request key, by its digest.
+pub(super) fn request(digest: &str) -> Item {
+    key([("pk", format!("request#{digest}")), ("sk", "request".to_owned())])
+}
+
+/// The key of a lease of a Page.
+pub(super) fn page_lease(page_id: &PageId, purpose: &str) -> Item {
+    key([("pk", format!("page#{page_id}")), ("sk", purpose.to_owned())])
+}
+
+/// The key of a message of Messenger's that settled a delivery.
+pub(super) fn message(message_id: &str) -> Item {
+    key([("pk", format!("mid#{message_id}")), ("sk", "mid".to_owned())])
+}
+
+/// The key of a delivery.
+pub(super) fn delivery(job: &JobId, contact_id: &ContactId) -> Item {
+    key([("job", job.to_string()), ("contact_id", contact_id.to_string())])
+}
+
+fn key<const N: usize>(parts: [(&str, String); N]) -> Item {
+    parts
+        .map(|(name, value)| (name.to_owned(), AttributeValue::S(value)))
+        .into()
+}
+
+/// The partitions of the `wake` index.
+pub fn wake_shards() -> Range<u64> {
+    0..WAKE_SHARDS
+}
+
+/// The partition of the `wake` index that holds a job.
+pub(super) fn wake_shard(job: &JobId) -> String {
+    shard(job, WAKE_SHARDS)
+}
+
+/// The partitions of the `doubt` index.
+pub fn doubt_shards() -> Range<u64> {
+    0..DOUBT_SHARDS
+}
+
+/// The partition of the `doubt` index that holds a delivery.
+pub(super) fn doubt_shard(job: &JobId, contact_id: &ContactId) -> String {
+    shard((job, contact_id), DOUBT_SHARDS)
+}
+
+fn shard(of: impl Hash, shards: u64) -> String {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    (hasher.finish() % shards).to_string()
+}
+
+/// The key of a job, as an index holds it.
+#[derive(Deserialize)]
+pub(super) struct JobKey {
+    #[serde(rename = "pk", deserialize_with = "from_partition")]
+    broadcast_id: BroadcastId,
+    sk: String,
+}
+
+impl JobKey {
+    /// The job; `None` for an item of another kind.
+    pub(super) fn into_job(self) -> Option<JobId> {
+        let page_id = PageId::parse(self.sk.strip_prefix(JOB_PREFIX)?).ok()?;
+        Some(JobId {
+            broadcast_id: self.broadcast_id,
+            page_id,
+        })
+    }
+}
+
+/// The key of a delivery, as an index holds it.
+#[derive(Deserialize)]
+pub(super) struct DeliveryKey {
+    job: String,
+    contact_id: ContactId,
+}
+
+impl DeliveryKey {
+    /// The delivery's job and contact; `None` for an unreadable job.
+    pub(super) fn into_ids(self) -> Option<(JobId, ContactId)> {
+        Some((JobId::parse(&self.job)?, self.contact_id))
+    }
+}
+
+/// Reads the id of a broadcast from its partition key.
+pub(super) fn from_partition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BroadcastId, D::Error> {
+    let partition = String::deserialize(deserializer)?;
+    let id = partition.strip_prefix(BROADCAST_PREFIX).and_then(BroadcastId::parse);
+    id.ok_or_else(|| D::Error::custom("not the partition of a broadcast"))
+}

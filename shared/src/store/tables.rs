@@ -1,0 +1,128 @@
+//! The tables' client and names, errors, and the forms of items.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::runtime::config::Config;
+use crate::runtime::metrics::Metrics;
+
+/// The version of newly written items. Writes are updates of named attributes, which leave alone whatever a later version
+/// has written, its number included.
+pub(super) const SCHEMA: u32 = 1;
+
+/// The time by which deliveries, broadcasts and jobs outlive a job's segments, so that the report outlives the work.
+pub(super) const REPORT_OUTLIVES: Duration = Duration::from_secs(30 * 86_400);
+
+/// The three tables: their client and names, the settings that are written into items, and the counters of what was written.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) client: Client,
+    pub(super) broadcasts: String,
+    pub(super) deliveries: String,
+    pub(super) contacts: String,
+    /// The age at which a delivery in doubt is first looked up.
+    pub(super) first_lookup: Duration,
+    /// The time after its due time during which a job can be worked on.
+    pub(super) retention: Duration,
+    pub(super) metrics: Metrics,
+}
+
+/// An item, a key, or the values of a statement, as DynamoDB has them.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// A failed operation on a table.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There was no answer that settles the matter: the operation may or may not have been carried out.
+    #[error("{operation}: no answer from DynamoDB that settles the matter")]
+    Unsettled {
+        /// The operation.
+        operation: &'static str,
+        /// The last error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An item is not what this version writes.
+    #[error("{operation}: an item cannot be read or written")]
+    Malformed {
+        /// The operation.
+        operation: &'static str,
+        /// The problem.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An item that must exist does not.
+    #[error("{operation}: the item is gone")]
+    Gone {
+        /// The operation.
+        operation: &'static str,
+    },
+}
+
+impl Error {
+    /// A value that cannot be written.
+    pub(super) fn unwritable(operation: &'static str, problem: String) -> Self {
+        Self::Malformed {
+            operation,
+            source: problem.into(),
+        }
+    }
+
+    /// A call that the SDK finds incomplete before it makes it.
+    pub(super) fn incomplete(operation: &'static str) -> impl FnOnce(BuildError) -> Self {
+        move |error| Self::Unsettled {
+            operation,
+            source: Box::new(error),
+        }
+    }
+
+    /// A batch of which DynamoDB left a part undone at every attempt.
+    pub(super) fn throttled(operation: &'static str) -> Self {
+        Self::Unsettled {
+            operation,
+            source: "throttled".into(),
+        }
+    }
+}
+
+impl Store {
+    /// The tables that the configuration names.
+    pub fn new(client: Client, config: &Config, metrics: Metrics) -> Self {
+        Self {
+            client,
+            broadcasts: config.broadcasts_table.clone(),
+            deliveries: config.deliveries_table.clone(),
+            contacts: config.contacts_table.clone(),
+            first_lookup: config.doubt_checks.first().copied().unwrap_or_default(),
+            retention: config.retention,
+            metrics,
+        }
+    }
+}
+
+/// A time for DynamoDB's time to live: seconds since the epoch.
+pub(super) fn expiry(time: Timestamp, later: Duration) -> i64 {
+    let later = i64::try_from(later.as_secs()).unwrap_or(i64::MAX);
+    time.as_second().saturating_add(later)
+}
+
+pub(super) fn to_item(operation: &'static str, item: impl Serialize) -> Result<Item, Error> {
+    serde_dynamo::to_item(item).map_err(|error| Error::Malformed {
+        operation,
+        source: Box::new(error),
+    })
+}
+
+pub(super) fn from_item<T: DeserializeOwned>(operation: &'static str, item: Item) -> Result<T, Error> {
+    serde_dynamo::from_item(item).map_err(|error| Error::Malformed {
+        operation,
+        source: Box::new(error),
+    })
+}

@@ -1,0 +1,23 @@
+//! Transitions that write several items at once: commit, checkpoint, settle and resend.
+//!
+//! A row enters and leaves doubt in one transaction with the job's counters, which marks the row `counted`; and a contact
+//! enters a new segment in one transaction with the job that counts it. The parts of a transaction are made in the files of
+//! their items; here each transaction is put together, written, and its refusal judged. So these are the only files that
+//! import several items.
+
+mod checkpoint;
+mod commit;
+mod resend;
+mod settle;
+
+pub use self::checkpoint::{Checkpoint, Checkpointed};
+pub use self::commit::Committed;
+pub use self::resend::{CommandOutcome, Resent};
+pub use self::settle::{Record, Settled};
+use super::tables::Store;
+
+/// The most rows in one transaction, besides the job and a segment: DynamoDB takes 100 items.
+pub const ROWS_AT_ONCE: usize = 90;
+
+/// The transactions of a [`Store`].
+pub struct Transactions<'a>(pub(super) &'a Store);

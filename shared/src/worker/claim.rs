@@ -1,0 +1,288 @@
+//! The work that a wake-up causes: acquires the Page, claims the job, works one run of it, and hands it over.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::{Instrument, debug, info, warn};
+
+use crate::app::App;
+use crate::domain::delivery::Delivery;
+use crate::domain::ids::JobId;
+use crate::domain::job::{Job, JobCommand, MAX_STALLS};
+use crate::domain::template::Template;
+use crate::messenger::MessengerClient;
+use crate::runtime::metrics::{Event, Layer};
+use crate::runtime::telemetry::job_span;
+use crate::store;
+use crate::store::jobs::{Claim, Claimed, HandOver, WakeUp};
+use crate::store::page_leases::{Acquired, PageLease};
+use crate::store::transactions::{ROWS_AT_ONCE, Resent};
+use crate::worker::deliver::Sender;
+use crate::worker::run::{self, Run, RunEnd};
+
+/// The longest time that a worker waits for a Page that another job holds.
+const PAGE_WAIT: Duration = Duration::from_secs(25);
+/// The interval at which a waiting worker tries to acquire the Page.
+const PAGE_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A failure that ends an invocation in the middle of its work. The rows hold the truth, and the next claim finds it there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A table gave no answer that settles the matter.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The HTTP client could not be built.
+    #[error("the Messenger client could not be made")]
+    Client(#[source] reqwest::Error),
+}
+
+/// The result of an invocation's work on a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Worked {
+    /// A run was worked, and the job was left in this way.
+    HandedOver(HandOver),
+    /// Nothing was done: another worker has the job.
+    Refused,
+    /// Nothing was done: the Page is not free. The job's wake-up brings it back.
+    PageNotFree,
+    /// Nothing was done: the job is not ready to be worked on, or does not exist.
+    NotReady,
+    /// A run was worked until another worker claimed the job.
+    Overtaken,
+}
+
+/// Works on the job that a wake-up names, until `ends` at the latest.
+///
+/// # Errors
+/// If a table does not answer, or the HTTP client cannot be built. The job comes back by itself when its lease has ended.
+pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Error> {
+    let work = async {
+        match wait_for_page(app, job, ends).await? {
+            Acquired::Lease(page) => work_for_page(app, job, page, ends).await,
+            Acquired::SameJob => Ok(refused(app, job).await),
+            Acquired::Held(until) | Acquired::Paused(until) => {
+                let jobs = app.store.jobs();
+                jobs.postpone_wake_up_if_ready(job, until, app.clock.now()).await?;
+                debug!(page.free_at = %until, "Page not free; the job is woken when it is");
+                Ok(Worked::PageNotFree)
+            }
+        }
+    };
+    work.instrument(job_span(job)).await
+}
+
+/// Works on a job within the request that created it, until `ends` at the latest. A job whose Page is not free at once goes
+/// to the queue, and so does a job that is not finished in time.
+///
+/// # Errors
+/// As [`work_on`].
+pub async fn work_inline(app: &App, job: &Job, ends: Instant) -> Result<Worked, Error> {
+    let (id, lease) = (job.id(), app.config.job_lease);
+    let work = async {
+        match app.store.page_leases().acquire(&id, lease, app.clock.now()).await? {
+            Acquired::Lease(page) => work_for_page(app, &id, page, ends).await,
+            Acquired::SameJob | Acquired::Held(_) | Acquired::Paused(_) => {
+                if let Some(wake_at) = job.wake_at {
+                    app.queue.wake(&id, job.epoch, wake_at).await;
+                }
+                Ok(Worked::PageNotFree)
+            }
+        }
+    };
+    work.instrument(job_span(&id)).await
+}
+
+/// Waits a little for a Page that another job holds, since it may be released at any moment.
+async fn wait_for_page(app: &App, job: &JobId, ends: Instant) -> Result<Acquired, Error> {
+    let patience = ends.saturating_duration_since(Instant::now()) / 4;
+    let give_up = Instant::now() + PAGE_WAIT.min(patience);
+    loop {
+        let (now, lease) = (app.clock.now(), app.config.job_lease);
+        let acquired = app.store.page_leases().acquire(job, lease, now).await?;
+        let Acquired::Held(until) = acquired else {
+            return Ok(acquired);
+        };
+        let wait = PAGE_POLL_INTERVAL.min(until.duration_since(now).unsigned_abs());
+        if Instant::now() + wait >= give_up {
+            return Ok(acquired);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Works on a job whose Page is held, then releases the Page and wakes the next run.
+async fn work_for_page(app: &App, job: &JobId, mut page: PageLease, ends: Instant) -> Result<Worked, Error> {
+    let worked = claim_and_work(app, job, &mut page, ends).await;
+    // The Page is released before the wake-up is sent, so that the next worker finds it free.
+    if let Err(error) = app.store.page_leases().release_if_held(&page).await {
+        let error: &dyn std::error::Error = &error;
+        warn!(page.id = %job.page_id, error, "Page not released; it is free when its lease ends");
+    }
+    let (worked, next) = worked?;
+    if let Some(WakeUp { epoch, wake_at }) = next {
+        app.queue.wake(job, epoch, wake_at).await;
+    }
+    Ok(worked)
+}
+
+/// Counts a claim that a live lease refused.
+async fn refused(app: &App, job: &JobId) -> Worked {
+    if let Err(error) = app.store.jobs().count_refused_claim(job).await {
+        let error: &dyn std::error::Error = &error;
+        warn!(error, "refused claim not counted in the report");
+    }
+    app.metrics.count(Event::ClaimsRefused, 1);
+    app.metrics.prevented(Layer::Claim, 1);
+    warn!(
+        duplicates.layer = "claim",
+        duplicates.prevented = 1,
+        "duplicates prevented: another worker has the job"
+    );
+    Worked::Refused
+}
+
+/// Claims a job, works a run of it and hands it over. Returns the wake-up that the next run needs, if it is due at once.
+async fn claim_and_work(
+    app: &App,
+    job: &JobId,
+    page: &mut PageLease,
+    ends: Instant,
+) -> Result<(Worked, Option<WakeUp>), Error> {
+    let jobs = app.store.jobs();
+    let claim = match jobs.claim(job, app.config.job_lease, app.clock.now()).await? {
+        Claimed::Won(claim) => *claim,
+        Claimed::HeldByAnother => return Ok((refused(app, job).await, None)),
+        Claimed::NotReady(status) => {
+            debug!(job.status = %status, "job not ready");
+            return Ok((Worked::NotReady, None));
+        }
+        Claimed::Unknown => {
+            warn!("wake-up for a job that does not exist");
+            return Ok((Worked::NotReady, None));
+        }
+    };
+    let (epoch, cursor) = (claim.job.epoch, claim.job.cursor);
+    info!(
+        job.status = "processing",
+        job.epoch = epoch,
+        job.cursor = cursor,
+        "job claimed"
+    );
+    match work_claimed(app, claim, page, ends).await? {
+        RunEnd::HandOver(claim, to) => hand_over(app, *claim, to).await,
+        RunEnd::Overtaken => Ok(overtaken()),
+    }
+}
+
+/// Works a run of a claimed job, unless there is a reason not to.
+async fn work_claimed(app: &App, mut claim: Claim, page: &mut PageLease, ends: Instant) -> Result<RunEnd, Error> {
+    let halted = |claim, reason: String| Ok(RunEnd::HandOver(Box::new(claim), HandOver::Halted(reason)));
+    if let Some(reason) = reason_to_halt(&claim.job, app.clock.now()) {
+        return halted(claim, reason);
+    }
+    let carried_out = match claim.job.command() {
+        Some(JobCommand::Resend) => carry_out_resend(app, &mut claim).await?,
+        None => true,
+    };
+    if !carried_out {
+        return Ok(RunEnd::Overtaken);
+    }
+    let job = claim.job.clone();
+    let access = match app.secrets.access(&job.page_id).await {
+        Ok(access) => access,
+        Err(error) => {
+            let to = run::hand_over_without_secret(app, &error);
+            return Ok(RunEnd::HandOver(Box::new(claim), to));
+        }
+    };
+    let Some(broadcast) = app.store.broadcasts().get(&job.broadcast_id).await? else {
+        return halted(claim, "expired: the broadcast's message is gone".to_owned());
+    };
+    let template = broadcast.message.text.as_deref().map(Template::compile);
+    let template = match template.transpose() {
+        Ok(template) => template,
+        Err(error) => return halted(claim, error.to_string()),
+    };
+    let sender = Sender {
+        app,
+        job: &job,
+        broadcast: &broadcast,
+        template,
+        messenger: MessengerClient::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
+    };
+    Run::new(&sender, claim, page, ends).work().await.map_err(Error::Store)
+}
+
+/// Carries out a command to resend, before anything is sent: requeues the rows in doubt that it names, as many at once as fit
+/// into a transaction. Returns `false` if another worker has claimed the job, which then carries the command out.
+async fn carry_out_resend(app: &App, claim: &mut Claim) -> Result<bool, store::Error> {
+    let (job, mut after) = (claim.job.id(), None);
+    loop {
+        let (rows, last) = app.store.deliveries().named_for_resend(&job, after.as_ref()).await?;
+        for rows in rows.chunks(ROWS_AT_ONCE) {
+            if !requeue(app, claim, rows.to_vec()).await? {
+                return Ok(false);
+            }
+        }
+        after = last;
+        if after.is_none() {
+            return app.store.jobs().clear_command_if_claimed(claim, app.clock.now()).await;
+        }
+    }
+}
+
+/// Requeues rows in doubt in one transaction, without those that have changed since they were read. Returns `false` if
+/// another worker has claimed the job.
+async fn requeue(app: &App, claim: &mut Claim, mut rows: Vec<Delivery>) -> Result<bool, store::Error> {
+    while !rows.is_empty() {
+        match app.store.transactions().resend(claim, &rows, app.clock.now()).await? {
+            Resent::Done => {
+                info!(
+                    deliveries.resent = rows.len(),
+                    "deliveries in doubt requeued, to be sent again"
+                );
+                return Ok(true);
+            }
+            Resent::Changed(indices) if indices.is_empty() => return Ok(false),
+            Resent::Changed(indices) => {
+                for index in indices.into_iter().rev() {
+                    rows.remove(index);
+                }
+            }
+            Resent::Stale => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// Returns the reason why no worker should work on a job any more, if there is one.
+fn reason_to_halt(job: &Job, now: Timestamp) -> Option<String> {
+    if job.stalls > MAX_STALLS {
+        return Some(format!(
+            "stalled: {MAX_STALLS} workers in a row ended without moving on from this point"
+        ));
+    }
+    (now > job.retained_until).then(|| "expired: the job's time of retention is over".to_owned())
+}
+
+/// Hands a job over, and returns the wake-up of its next run if that is due at once.
+async fn hand_over(app: &App, claim: Claim, to: HandOver) -> Result<(Worked, Option<WakeUp>), Error> {
+    let epoch = claim.job.epoch;
+    let Some(wake_at) = app.store.jobs().hand_over(claim, &to, app.clock.now()).await? else {
+        return Ok(overtaken());
+    };
+    match &to {
+        HandOver::Queued => info!(job.status = "queued", "job handed over to the next run"),
+        HandOver::Waiting(until) => info!(job.status = "waiting", job.due_at = %until, "job waits"),
+        HandOver::Halted(reason) => info!(job.status = "halted", job.reason = reason, "job halted"),
+        HandOver::Completed => info!(job.status = "completed", "job completed"),
+    }
+    let next = (to == HandOver::Queued).then_some(WakeUp { epoch, wake_at });
+    Ok((Worked::HandedOver(to), next))
+}
+
+fn overtaken() -> (Worked, Option<WakeUp>) {
+    info!("job overtaken: another worker has claimed it");
+    (Worked::Overtaken, None)
+}

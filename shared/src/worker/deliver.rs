@@ -1,0 +1,286 @@
+//! The delivery to one contact: reserve, send, record. The result goes back to the run, which alone moves the job on.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{Instrument, debug};
+
+use crate::app::App;
+use crate::domain::backlog::{Entry, Finish};
+use crate::domain::breakers::Signal;
+use crate::domain::delivery::{Delivery, Doubt, Reservation, State};
+use crate::domain::digest::digest;
+use crate::domain::job::{Broadcast, Job};
+use crate::domain::retry;
+use crate::domain::template::Template;
+use crate::messenger::MessengerClient;
+use crate::messenger::errors::{SendError, Verdict};
+use crate::runtime::telemetry::delivery_span;
+use crate::store;
+use crate::store::deliveries::{Reserve, RowChange};
+use crate::store::transactions::Record;
+
+/// The sender of one run: everything that its deliveries share.
+pub struct Sender<'a> {
+    /// The configuration and the clients.
+    pub app: &'a App,
+    /// The job as it was claimed.
+    pub job: &'a Job,
+    /// The broadcast: the message and its envelope.
+    pub broadcast: &'a Broadcast,
+    /// The compiled text of the message, if it has a text.
+    pub template: Option<Template<'a>>,
+    /// The Page's Messenger client.
+    pub messenger: MessengerClient,
+}
+
+/// The result of the delivery to the contact of an entry.
+#[derive(Debug)]
+pub struct Delivered {
+    /// The entry.
+    pub entry: Entry,
+    /// The attempt that was made for it.
+    pub attempt: Attempt,
+}
+
+/// The result of an attempt, for its contact and for the other contacts.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The result for the contact.
+    pub end: AttemptEnd,
+    /// The signal about the sends to come.
+    pub signal: Option<Signal>,
+    /// The consequence for Page and job.
+    pub consequence: Option<Consequence>,
+}
+
+/// Makes an attempt without an effect on the Page or the job.
+impl From<AttemptEnd> for Attempt {
+    fn from(end: AttemptEnd) -> Self {
+        Self {
+            end,
+            signal: None,
+            consequence: None,
+        }
+    }
+}
+
+/// The result of an attempt for its contact.
+#[derive(Debug)]
+pub enum AttemptEnd {
+    /// The row holds the outcome, and the cursor may pass.
+    Finished(Finish),
+    /// The row was settled before, so that a duplicate was prevented; the cursor may pass.
+    Prevented(Finish),
+    /// A checkpoint must put the row in doubt; then the cursor may pass.
+    Doubt(Doubt),
+    /// A newer worker has claimed the job.
+    Stale,
+    /// The table did not answer, so that the right to write is not known; the next claim finds the truth in the row.
+    Unsettled(store::Error),
+}
+
+/// The consequence of an attempt for Page and job.
+#[derive(Debug)]
+pub enum Consequence {
+    /// The Page has reached its limit, for this time if Messenger gave one.
+    RateLimited(Option<Duration>),
+    /// The message would fail for every contact, for this reason.
+    Stop(String),
+    /// The token is refused: every message would fail, unless the Page has another token by now.
+    TokenRefused(String),
+}
+
+/// The message for one contact.
+enum Composed {
+    /// The message is sent, with this text if it has a text.
+    Message { text: Option<String> },
+    /// The contact gets no message; this outcome is recorded instead.
+    NoMessage(State),
+}
+
+impl Composed {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Message { text } => text.as_deref(),
+            Self::NoMessage(_) => None,
+        }
+    }
+}
+
+impl Sender<'_> {
+    /// Delivers the message to the contact of an entry, if that is due and not done yet.
+    pub async fn deliver(&self, entry: Entry) -> Delivered {
+        let deliver = async {
+            let attempt = self.attempt(&entry).await;
+            let attempt = attempt.unwrap_or_else(|error| AttemptEnd::Unsettled(error).into());
+            debug!(end = ?attempt.end, "contact worked on");
+            attempt
+        };
+        let attempt = deliver.instrument(delivery_span(&entry.contact_id)).await;
+        Delivered { entry, attempt }
+    }
+
+    async fn attempt(&self, entry: &Entry) -> Result<Attempt, store::Error> {
+        let clock = &self.app.clock;
+        // The contact is read before the reservation, so that a failed read leaves no doubt.
+        let composed = self.compose(entry).await?;
+        let digest = composed.text().map(digest);
+        let deliveries = self.app.store.deliveries();
+        let reserve = deliveries.reserve(self.job, &entry.contact_id, digest.as_deref(), clock.now());
+        let reservation = match reserve.await? {
+            Reserve::Granted(reservation) => reservation,
+            Reserve::Refused(row) => return Ok(self.end_for_row(row, false).await?.into()),
+        };
+        let text = match composed {
+            Composed::Message { text } => text,
+            Composed::NoMessage(outcome) => return Ok(self.record(reservation, outcome).await?.into()),
+        };
+        if !reservation.is_younger_than(self.app.config.messenger_timeout, clock.now()) {
+            let state = waiting(clock.now(), "was reserved for too long");
+            return Ok(self.record(reservation.uncharged(), state).await?.into());
+        }
+        let send = self.messenger.send(&reservation, text.as_deref(), self.broadcast);
+        match send.await {
+            Ok(message_id) => Ok(Attempt {
+                end: self.record(reservation, State::Sent { message_id }).await?,
+                signal: Some(Signal::Accepted),
+                consequence: None,
+            }),
+            Err(error) => self.not_sent(reservation, &error).await,
+        }
+    }
+
+    /// Renders the text for the contact, unless the contact gets no message.
+    async fn compose(&self, entry: &Entry) -> Result<Composed, store::Error> {
+        let skipped = |reason: &str| {
+            Composed::NoMessage(State::Skipped {
+                reason: reason.to_owned(),
+            })
+        };
+        let Some(contact) = self.app.store.contacts().get_for_send(&entry.contact_id).await? else {
+            return Ok(skipped("contact_deleted"));
+        };
+        if contact.opted_out {
+            return Ok(skipped("opted_out"));
+        }
+        let text = self.template.as_ref().map(|template| template.render(&contact));
+        Ok(match text.transpose() {
+            Ok(text) => Composed::Message { text },
+            Err(error) => Composed::NoMessage(State::Failed {
+                reason: error.to_string(),
+            }),
+        })
+    }
+
+    /// Records a send that Messenger did not accept, by the verdict on its error.
+    async fn not_sent(&self, reservation: Reservation, error: &SendError) -> Result<Attempt, store::Error> {
+        let (config, now) = (&self.app.config, self.app.clock.now());
+        let reason = error.to_string();
+        let (end, consequence) = match error.verdict() {
+            Verdict::Later if reservation.attempt >= config.retry_attempts => {
+                let reason = format!("{reason}, {} times", reservation.attempt);
+                (self.record(reservation, State::Failed { reason }).await?, None)
+            }
+            Verdict::Later => {
+                let wait = retry::backoff(config.retry_base, reservation.attempt, rand::random());
+                let due = retry::due_after(now, wait, config.retry_base);
+                (self.record(reservation, waiting(due, &reason)).await?, None)
+            }
+            Verdict::RateLimited(regain_after) => (
+                self.record(reservation.uncharged(), waiting(now, &reason)).await?,
+                Some(Consequence::RateLimited(regain_after)),
+            ),
+            Verdict::Never => (self.record(reservation, State::Failed { reason }).await?, None),
+            Verdict::Stop => {
+                let end = self.record(reservation.uncharged(), waiting(now, &reason));
+                let consequence = match error.refuses_token() {
+                    true => Consequence::TokenRefused(reason),
+                    false => Consequence::Stop(reason),
+                };
+                (end.await?, Some(consequence))
+            }
+            Verdict::InDoubt => (AttemptEnd::Doubt(reservation.into_doubt(reason)), None),
+        };
+        Ok(Attempt {
+            end,
+            signal: Some(error.signal()),
+            consequence,
+        })
+    }
+
+    /// Records the outcome of a reservation.
+    async fn record(&self, reservation: Reservation, state: State) -> Result<AttemptEnd, store::Error> {
+        // An earlier attempt may have arrived, whatever the outcome of this one.
+        if let (true, State::Failed { reason } | State::Skipped { reason }) = (reservation.earlier_doubt, &state) {
+            let reason = format!("{reason}; an earlier attempt may have arrived");
+            return Ok(AttemptEnd::Doubt(reservation.into_doubt(reason)));
+        }
+        let transactions = self.app.store.transactions();
+        match transactions.record(&reservation, &state, self.app.clock.now()).await? {
+            Record::Written => Ok(finish_for(&state).map_or(AttemptEnd::Stale, AttemptEnd::Finished)),
+            Record::WrittenLate => Ok(AttemptEnd::Finished(Finish::Counted)),
+            Record::Refused(row) => {
+                let ours = reservation.is_of(&row);
+                self.end_for_row(*row, ours).await
+            }
+        }
+    }
+
+    /// Returns the end that a row demands which refused a write.
+    ///
+    /// `ours` is `true` if this run made the row's last reservation: then a settled row is the result of this run's own send,
+    /// and no duplicate was prevented.
+    ///
+    /// # Errors
+    /// If the table does not answer.
+    pub async fn end_for_row(&self, row: Delivery, ours: bool) -> Result<AttemptEnd, store::Error> {
+        if row.epoch > self.job.epoch && matches!(row.state, State::Reserved | State::Waiting { .. }) {
+            return Ok(AttemptEnd::Stale);
+        }
+        let settled = |finish| match ours {
+            true => AttemptEnd::Finished(finish),
+            false => AttemptEnd::Prevented(finish),
+        };
+        match &row.state {
+            // The sender is gone. It may have sent, and no process knows; so the row is never free again by time.
+            State::Reserved => Ok(AttemptEnd::Doubt(Doubt {
+                token: row.token,
+                reserved_at: row.reserved_at,
+                reason: "its sender was lost".to_owned(),
+                ours,
+            })),
+            State::Waiting { not_before, .. } if row.epoch < self.job.epoch => {
+                match self.app.store.deliveries().stamp_if_waiting(self.job, &row).await? {
+                    RowChange::Written => Ok(AttemptEnd::Finished(Finish::Requeued(*not_before))),
+                    RowChange::Refused(changed) => Box::pin(self.end_for_row(*changed, ours)).await,
+                }
+            }
+            State::Waiting { not_before, .. } => Ok(AttemptEnd::Finished(Finish::Requeued(*not_before))),
+            State::InDoubt { .. } => Ok(AttemptEnd::Finished(Finish::Counted)),
+            State::Sent { .. } | State::Failed { .. } | State::Skipped { .. } if row.counted => {
+                Ok(settled(Finish::Counted))
+            }
+            state => Ok(finish_for(state).map_or(AttemptEnd::Stale, settled)),
+        }
+    }
+}
+
+/// Returns the state of a contact that is requeued, due at this time.
+fn waiting(not_before: Timestamp, reason: &str) -> State {
+    State::Waiting {
+        not_before,
+        reason: reason.to_owned(),
+    }
+}
+
+/// Returns the finish of an entry whose row has this state; `None` for states that no record leads to.
+fn finish_for(state: &State) -> Option<Finish> {
+    match state {
+        State::Sent { .. } => Some(Finish::Sent),
+        State::Failed { .. } => Some(Finish::Failed),
+        State::Skipped { .. } => Some(Finish::Skipped),
+        State::Waiting { not_before, .. } => Some(Finish::Requeued(*not_before)),
+        State::Reserved | State::InDoubt { .. } => None,
+    }
+}

@@ -1,0 +1,396 @@
+//! A run: the work that one invocation does on a job between its claim and its hand-over.
+//!
+//! Sends are pipelined, and none outlives the run. The job item has one writer: the loop here.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, warn};
+
+use crate::app::App;
+use crate::domain::backlog::{Backlog, Entry, Finish, Next};
+use crate::domain::breakers::{BreakerTrip, Breakers, Signal};
+use crate::domain::delivery::{Delivery, Doubt};
+use crate::domain::ids::{ContactId, first_ten};
+use crate::domain::retry;
+use crate::runtime::metrics::{Event, Layer};
+use crate::runtime::secrets;
+use crate::store;
+use crate::store::jobs::{Claim, HandOver};
+use crate::store::page_leases::PageLease;
+use crate::store::transactions::{Checkpoint, Checkpointed, ROWS_AT_ONCE};
+use crate::worker::deliver::{AttemptEnd, Consequence, Delivered, Sender};
+use crate::worker::in_flight::InFlight;
+use crate::worker::pace::Pace;
+use crate::worker::stop::Stop;
+
+/// The longest time between two checkpoints.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
+/// The number of finished contacts after which a checkpoint is made.
+const CHECKPOINT_AFTER: usize = 200;
+/// The time that an invocation needs after its last send has ended: checkpoints and the hand-over, with their retries.
+pub const WIND_UP: Duration = Duration::from_secs(15);
+
+/// The end of a run.
+#[derive(Debug)]
+pub enum RunEnd {
+    /// The claim still stands, and the job is to be handed over in this way.
+    HandOver(Box<Claim>, HandOver),
+    /// Another worker has claimed the job.
+    Overtaken,
+}
+
+/// A run in progress.
+pub struct Run<'a> {
+    sender: &'a Sender<'a>,
+    claim: Claim,
+    page: &'a mut PageLease,
+    backlog: Backlog,
+    pace: Pace,
+    breakers: Breakers,
+    /// `true` after a pause: one send at a time, until Messenger answers clearly.
+    probing: bool,
+    last_start: Instant,
+    stop: Option<Stop>,
+    /// `true` if a checkpoint was not answered: it may be written, so this claim must not write the job item any more.
+    claim_lost: bool,
+    /// The reason why the backlog offers no contact.
+    rest: Option<Next>,
+    in_flight: InFlight<'a>,
+    /// The number of contacts finished since the last checkpoint.
+    finished: usize,
+    /// The rows that the next checkpoints put in doubt.
+    doubts: Vec<(Entry, Doubt)>,
+    /// The contacts that were settled before this run came to them.
+    prevented: Vec<ContactId>,
+    /// The number of those that checkpoints have written.
+    prevented_written: u64,
+}
+
+impl<'a> Run<'a> {
+    /// Returns a run that starts its last send early enough to be handed over at `ends`.
+    pub fn new(sender: &'a Sender<'a>, claim: Claim, page: &'a mut PageLease, ends: Instant) -> Self {
+        let (job, config) = (&claim.job, &sender.app.config);
+        let most = sender.broadcast.message.most_per_second();
+        let rate = most.map_or(config.page_rate, |most| most.min(config.page_rate));
+        let begins = Instant::now();
+        let whole = ends.saturating_duration_since(begins);
+        Self {
+            backlog: Backlog::new(job.first_segments, job.segments, job.cursor),
+            pace: Pace::new(if page.backoffs > 0 { half(rate) } else { rate }),
+            breakers: job.breakers.clone(),
+            probing: begins_with_probe(page),
+            last_start: begins + whole.saturating_sub(config.messenger_timeout + WIND_UP).max(whole / 4),
+            stop: None,
+            claim_lost: false,
+            rest: None,
+            in_flight: InFlight::default(),
+            finished: 0,
+            doubts: Vec::new(),
+            prevented: Vec::new(),
+            prevented_written: 0,
+            sender,
+            claim,
+            page,
+        }
+    }
+
+    /// Works until nothing is left to do now, or until there is a reason to stop. Waits for every send
+    /// in flight to end.
+    ///
+    /// # Errors
+    /// If a table does not answer; the claim then ends with its lease.
+    pub async fn work(mut self) -> Result<RunEnd, store::Error> {
+        let to = self.work_to_end().await;
+        self.log_prevented();
+        Ok(match to? {
+            Some(to) => RunEnd::HandOver(Box::new(self.claim), to),
+            None => RunEnd::Overtaken,
+        })
+    }
+
+    /// Returns the hand-over at the end of the work, or `None` if another worker has claimed the job.
+    async fn work_to_end(&mut self) -> Result<Option<HandOver>, store::Error> {
+        loop {
+            self.send().await;
+            self.checkpoint().await;
+            self.extend_page_lease().await;
+            let is_busy = !self.in_flight.is_empty() || self.in_flight.has_arrived();
+            if is_busy || (self.may_checkpoint() && self.has_unwritten()) {
+                continue;
+            }
+            let rest = self.rest.take();
+            if let Some(stop) = self.stop.take() {
+                return end_for(self.sender, stop, self.backlog.is_finished()).await;
+            }
+            match rest {
+                Some(Next::Exhausted) => return Ok(Some(HandOver::Completed)),
+                Some(Next::NotBefore(due)) => return Ok(Some(HandOver::Waiting(due))),
+                // New segments may have joined the backlog meanwhile.
+                Some(Next::AfterInFlight | Next::Load(_) | Next::Contact(_)) | None => {}
+            }
+        }
+    }
+
+    /// Starts sends and records their results, until a checkpoint is due or nothing is in flight.
+    async fn send(&mut self) {
+        let until = Instant::now() + CHECKPOINT_EVERY;
+        loop {
+            for delivered in self.in_flight.take_arrived() {
+                self.record_delivered(delivered);
+            }
+            let much_to_write = self.finished >= CHECKPOINT_AFTER || self.doubts.len() >= ROWS_AT_ONCE;
+            let most = if self.probing { 1 } else { self.pace.max_in_flight() };
+            let may_start = self.stop.is_none() && self.rest.is_none() && self.in_flight.len() < most;
+            let is_idle = self.in_flight.is_empty() && !may_start;
+            if is_idle || (much_to_write && self.may_checkpoint()) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => return,
+                () = sleep_until(self.last_start), if self.stop.is_none() => self.stop_for(Stop::Yield),
+                Some(delivered) = self.in_flight.next() => self.record_delivered(delivered),
+                () = self.pace.ready(), if may_start => self.start_next().await,
+            }
+        }
+    }
+
+    /// Starts the send to the next contact, if the backlog offers one.
+    async fn start_next(&mut self) {
+        let (sender, app) = (self.sender, self.sender.app);
+        loop {
+            match self.backlog.next(app.clock.now()) {
+                Next::Contact(entry) => return self.in_flight.push(sender.deliver(entry)),
+                Next::Load(number) => {
+                    let segments = app.store.segments();
+                    let load = segments.get(&self.claim.job.snapshot, number);
+                    match self.in_flight.poll_while(load).await {
+                        Ok(Some(segment)) => self.backlog.load(segment),
+                        Ok(None) => {
+                            return self.stop_for(Stop::Halt(format!("expired: segment {number} is gone")));
+                        }
+                        Err(error) => return self.stop_for(Stop::Unsettled(error)),
+                    }
+                }
+                rest @ (Next::AfterInFlight | Next::NotBefore(_) | Next::Exhausted) => {
+                    self.rest = Some(rest);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Records the result of one delivery.
+    fn record_delivered(&mut self, delivered: Delivered) {
+        let Delivered { entry, attempt } = delivered;
+        self.finished += 1;
+        self.record_end(entry, attempt.end);
+        if let Some(signal) = attempt.signal {
+            self.on_signal(signal);
+        }
+        match attempt.consequence {
+            Some(Consequence::RateLimited(regain_after)) => {
+                if self.page.not_before.is_none() {
+                    self.sender.app.metrics.count(Event::RateLimitWaits, 1);
+                }
+                self.pause(regain_after);
+            }
+            Some(Consequence::Stop(reason)) => self.stop_for(Stop::Halt(reason)),
+            Some(Consequence::TokenRefused(reason)) => self.stop_for(Stop::TokenRefused(reason)),
+            None => {}
+        }
+    }
+
+    fn record_end(&mut self, entry: Entry, end: AttemptEnd) {
+        match end {
+            AttemptEnd::Finished(finish) => self.backlog.finish(entry.position, finish),
+            AttemptEnd::Prevented(finish) => {
+                self.backlog.finish(entry.position, finish);
+                self.prevented.push(entry.contact_id);
+            }
+            AttemptEnd::Doubt(doubt) => self.doubts.push((entry, doubt)),
+            AttemptEnd::Stale => self.stop_for(Stop::Overtaken),
+            AttemptEnd::Unsettled(error) => self.stop_for(Stop::Unsettled(error)),
+        }
+    }
+
+    /// Feeds the breakers. A signal of a send that was in flight when sends stopped the run is ignored: it tells nothing new.
+    fn on_signal(&mut self, signal: Signal) {
+        if self.stop.as_ref().is_some_and(Stop::is_due_to_sends) {
+            return;
+        }
+        let signal = match signal {
+            Signal::Lost if self.probing => Signal::LostProbe,
+            other => other,
+        };
+        match signal {
+            Signal::Accepted => (self.probing, self.page.backoffs) = (false, 0),
+            Signal::Answered | Signal::RefusedSuspiciously(_) => self.probing = false,
+            Signal::Lost | Signal::LostProbe => {}
+        }
+        match self.breakers.observe(signal) {
+            Some(BreakerTrip::Outage) => self.pause(None),
+            Some(BreakerTrip::Halt(reason)) => self.stop_for(Stop::Halt(reason)),
+            None => {}
+        }
+    }
+
+    /// Pauses the Page: until Messenger's own time if it gave one, else with a back-off.
+    fn pause(&mut self, regain_after: Option<Duration>) {
+        let app = self.sender.app;
+        let (now, base) = (app.clock.now(), app.config.retry_base);
+        if self.page.not_before.is_none() {
+            self.page.backoffs = self.page.backoffs.saturating_add(1);
+        }
+        let until = match regain_after {
+            Some(regain_after) => now + regain_after,
+            None => retry::due_after(now, retry::backoff(base, self.page.backoffs, rand::random()), base),
+        };
+        self.page.not_before = self.page.not_before.max(Some(until));
+        self.stop_for(Stop::Pause(until));
+    }
+
+    fn stop_for(&mut self, stop: Stop) {
+        if self.stop.as_ref().is_none_or(|standing| stop.prevails_over(standing)) {
+            self.stop = Some(stop);
+        }
+    }
+
+    /// Returns `true` if this claim may write the job item, as far as is known.
+    fn may_checkpoint(&self) -> bool {
+        !self.claim_lost && !matches!(self.stop, Some(Stop::Overtaken))
+    }
+
+    fn has_unwritten(&self) -> bool {
+        !self.doubts.is_empty() || self.backlog.progress().cursor != self.backlog.cursor()
+    }
+
+    /// Writes the work since the last checkpoint.
+    async fn checkpoint(&mut self) {
+        if !self.may_checkpoint() {
+            return;
+        }
+        let app = self.sender.app;
+        let doubts: Vec<_> = self.doubts.iter().take(ROWS_AT_ONCE).cloned().collect();
+        let checkpoint = Checkpoint {
+            progress: self.backlog.progress(),
+            doubts: &doubts,
+            prevented: self.prevented.len() as u64 - self.prevented_written,
+            breakers: self.breakers.clone(),
+        };
+        let transactions = app.store.transactions();
+        let written = transactions.checkpoint(&mut self.claim, &checkpoint, app.clock.now());
+        match self.in_flight.poll_while(written).await {
+            Ok(Checkpointed::Written(appended)) => {
+                if let Some(segment) = appended {
+                    self.backlog.append(segment);
+                }
+                self.backlog.advance(&checkpoint.progress);
+                for (entry, _) in self.doubts.drain(..doubts.len()) {
+                    self.backlog.finish(entry.position, Finish::Counted);
+                }
+                self.prevented_written += checkpoint.prevented;
+                self.finished = 0;
+            }
+            Ok(Checkpointed::Changed(rows)) => self.handle_changed(rows).await,
+            Ok(Checkpointed::Stale) => self.stop_for(Stop::Overtaken),
+            Err(error) => {
+                self.claim_lost = true;
+                self.stop_for(Stop::Unsettled(error));
+            }
+        }
+    }
+
+    /// Handles rows that changed before a checkpoint could put them in doubt, by their index among the doubts: each as found.
+    async fn handle_changed(&mut self, rows: Vec<(usize, Delivery)>) {
+        let sender = self.sender;
+        for (index, row) in rows.into_iter().rev() {
+            let (entry, doubt) = self.doubts.remove(index);
+            let ours = doubt.ours && doubt.token == row.token;
+            let end = self.in_flight.poll_while(sender.end_for_row(row, ours)).await;
+            self.record_end(entry, end.unwrap_or_else(AttemptEnd::Unsettled));
+        }
+    }
+
+    /// Extends the Page lease together with the job's. Yields if another worker holds the Page: two workers must not pace one
+    /// Page.
+    async fn extend_page_lease(&mut self) {
+        let app = self.sender.app;
+        let (now, lease) = (app.clock.now(), app.config.job_lease);
+        if now + lease / 2 < self.page.until {
+            return;
+        }
+        let leases = app.store.page_leases();
+        let extended = leases.extend_if_held(self.page, lease, now);
+        match self.in_flight.poll_while(extended).await {
+            Ok(true) => {}
+            Ok(false) => self.stop_for(Stop::Yield),
+            Err(error) => self.stop_for(Stop::Unsettled(error)),
+        }
+    }
+
+    fn log_prevented(&self) {
+        if self.prevented.is_empty() {
+            return;
+        }
+        let (count, ids) = (self.prevented.len(), first_ten(&self.prevented));
+        let metrics = &self.sender.app.metrics;
+        metrics.prevented(Layer::Reservation, count as u64);
+        warn!(
+            duplicates.layer = "reservation",
+            duplicates.prevented = count,
+            contact.ids = ids,
+            "duplicates prevented: contacts were settled before"
+        );
+    }
+}
+
+/// Returns the hand-over of a job that cannot be sent for lack of a secret: `Waiting` if the secret may become readable by
+/// itself, else `Halted`.
+pub fn hand_over_without_secret(app: &App, error: &secrets::Error) -> HandOver {
+    if !error.may_pass() {
+        return HandOver::Halted(error.to_string());
+    }
+    error!(
+        error = error as &dyn std::error::Error,
+        "secret not read; the job waits and tries again"
+    );
+    HandOver::Waiting(app.clock.now() + app.config.retry_base)
+}
+
+/// Returns the rate of the first run after a pause: a limit that was reached is approached more slowly.
+fn half(rate: NonZeroU32) -> NonZeroU32 {
+    NonZeroU32::new(rate.get() / 2).unwrap_or(NonZeroU32::MIN)
+}
+
+/// Returns whether a run begins after a pause: then it has one send in flight until Messenger answers clearly.
+fn begins_with_probe(page: &PageLease) -> bool {
+    page.backoffs > 0
+}
+
+/// Returns the hand-over of a run that was stopped, or `None` if another worker has claimed the job.
+async fn end_for(sender: &Sender<'_>, stop: Stop, is_finished: bool) -> Result<Option<HandOver>, store::Error> {
+    Ok(Some(match stop {
+        Stop::Unsettled(error) => return Err(error),
+        Stop::Overtaken => return Ok(None),
+        Stop::Yield | Stop::Pause(_) | Stop::TokenRefused(_) | Stop::Halt(_) if is_finished => HandOver::Completed,
+        Stop::Yield => HandOver::Queued,
+        Stop::Pause(until) => HandOver::Waiting(until),
+        Stop::TokenRefused(reason) => end_for_refused_token(sender, reason).await,
+        Stop::Halt(reason) => HandOver::Halted(reason),
+    }))
+}
+
+/// Returns the hand-over on a refused token: `Queued` if another token is available by now, else `Halted`. The contacts
+/// that were refused have been requeued, so the next run loses none of them.
+async fn end_for_refused_token(sender: &Sender<'_>, reason: String) -> HandOver {
+    let Sender { app, messenger, .. } = sender;
+    let renewed = app.secrets.is_renewed(&messenger.page_id, &messenger.access.token);
+    match renewed.await {
+        Ok(true) => HandOver::Queued,
+        Ok(false) => HandOver::Halted(reason),
+        Err(error) => hand_over_without_secret(app, &error),
+    }
+}

@@ -1,0 +1,237 @@
+//! Every fault at every external call of a small broadcast: the process dies before or after the call, freezes before or after
+//! it until other processes have finished its work, the call fails, or its answer is lost.
+//!
+//! The engine is the real one, over the real local services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::stream::{self, StreamExt};
+use local::sandbox::{Answer, Fault, GraphError};
+use shared::domain::ids::BroadcastId;
+use tokio::time::Instant;
+
+use crate::fixture::fault_plan::{FaultPlan, InjectedFault};
+use crate::fixture::{PAGES, Services, TestStack, request};
+
+/// Broadcasts that run concurrently, each with its own fault.
+const CONCURRENT: usize = 8;
+/// More calls than any broadcast here needs.
+const MAX_CALLS: usize = 400;
+/// The time between two ticks of the schedule: longer than a lease, and than the age of any lookup.
+pub const TICK_INTERVAL: Duration = Duration::from_secs(700);
+
+type Invocation<'a> = Pin<Box<dyn Future<Output = Option<BroadcastId>> + Send + 'a>>;
+
+/// One broadcast, its fault, and its frozen invocations.
+struct FaultyRun<'a> {
+    stack: &'a TestStack,
+    plan: Arc<FaultPlan>,
+    frozen: Vec<Invocation<'a>>,
+}
+
+impl<'a> FaultyRun<'a> {
+    /// Invokes a function until it ends, dies or freezes; returns its result if it ends.
+    async fn invoke(&mut self, mut invocation: Invocation<'a>) -> Option<BroadcastId> {
+        self.plan.set_counting(true);
+        let ended = tokio::select! {
+            ended = &mut invocation => ended,
+            () = self.plan.stopped() => {
+                if self.plan.is_frozen() {
+                    self.frozen.push(invocation);
+                }
+                None
+            }
+        };
+        self.plan.set_counting(false);
+        ended
+    }
+
+    /// Requests the broadcast under one key, again until there is an answer, as a caller does.
+    async fn request(&mut self, ids: &'a [String]) -> BroadcastId {
+        let stack = self.stack;
+        for _ in 0..5 {
+            let accepted = self.invoke(Box::pin(async move {
+                let answer = stack.post_with_key("the-key", &request(ids)).await;
+                (answer.status == StatusCode::ACCEPTED).then(|| answer.broadcast_id())
+            }));
+            if let Some(id) = accepted.await {
+                return id;
+            }
+        }
+        panic!("the request is never accepted")
+    }
+
+    /// Processes the wake-ups in the queue, advances the clock, and invokes scheduled.
+    async fn advance(&mut self) {
+        let stack = self.stack;
+        while let Some(wake_up) = stack.receive().await {
+            stack.delete(&wake_up).await;
+            let processed = self.invoke(Box::pin(async move {
+                stack.process_job(&wake_up).await;
+                None
+            }));
+            processed.await;
+        }
+        stack.advance(TICK_INTERVAL);
+        let ticked = self.invoke(Box::pin(async move {
+            let ends = Instant::now() + Duration::from_secs(30);
+            // A failed tick is repeated by the next one.
+            let _ = scheduled::handle(&stack.app, ends).await;
+            None
+        }));
+        ticked.await;
+    }
+
+    /// Advances until the broadcast is completed and every delivery in doubt has been looked up.
+    async fn finish(&mut self, id: &BroadcastId) {
+        for _ in 0..40 {
+            self.advance().await;
+            let is_completed = self.stack.report(id).await["status"] == "completed";
+            let mut in_doubt = self.stack.deliveries(id, "&status=in_doubt").await.into_iter();
+            // A lookup that finds nothing adds its result to the reason.
+            let looked_up = in_doubt.all(|row| row["reason"].as_str().unwrap().contains("; "));
+            if is_completed && looked_up {
+                return;
+            }
+        }
+        panic!("the broadcast does not complete: {:#}", self.stack.report(id).await)
+    }
+}
+
+/// The variable that decides about a send that the last lookup does not find.
+type Policy = (&'static str, &'static str);
+const HOLD: Policy = ("IN_DOUBT_POLICY", "hold");
+const RESEND: Policy = ("IN_DOUBT_POLICY", "resend");
+
+/// One lookup; a second one would make the same calls.
+const ONE_LOOKUP: (&str, &str) = ("DOUBT_CHECK_SECONDS", "150");
+
+/// Sends to five contacts while a fault is injected at one call; returns the name of that call and the number of calls.
+///
+/// One of the contacts is rate-limited, one gets the message without an answer, one gets neither message nor answer, and one
+/// is refused.
+async fn send_with_fault(policy: Policy, at: Option<usize>, fault: InjectedFault) -> (Option<String>, usize) {
+    let plan = FaultPlan::new(at.map(|at| (at, fault)));
+    let services = Services::start().await;
+    let endpoints = plan.start_proxies(&services.endpoints).await;
+    let stack = TestStack::start_on(services, &endpoints, &[policy, ONE_LOOKUP]).await;
+    let ids = stack.import_contacts(5).await;
+    let to = |fault: Fault, id: &String| stack.sandbox.add_fault(fault.to_contacts([id]));
+    let limit = GraphError::new(613, "too fast");
+    to(Fault::answering(limit).times(1), &ids[1]);
+    to(Fault::answering(Answer::Reset).but_arriving(), &ids[2]);
+    to(Fault::answering(GraphError::new(551, "blocked")), &ids[3]);
+    to(Fault::answering(Answer::Reset).times(1), &ids[4]);
+    let mut run = FaultyRun {
+        stack: &stack,
+        plan: Arc::clone(&plan),
+        frozen: Vec::new(),
+    };
+
+    let id = run.request(&ids).await;
+    run.finish(&id).await;
+    for frozen in std::mem::take(&mut run.frozen) {
+        plan.thaw();
+        let thawed = tokio::time::timeout(Duration::from_secs(60), frozen).await;
+        assert!(thawed.is_ok(), "a thawed invocation does not end");
+        run.finish(&id).await;
+        // Only an echo shows what it sent when it thawed, after the last lookup.
+        for message in stack.sandbox.received() {
+            stack.echo(&id, &message.contact_id, 1, &message.message_id).await;
+        }
+    }
+
+    let injected_at = plan.injected().pop().map(|(call, _)| call);
+    let context = format!("{policy:?}, {fault:?} at call {at:?}, {injected_at:?}");
+    check(&stack, &id, &ids, &[&ids[3]], &context).await;
+    (injected_at, plan.calls())
+}
+
+/// Checks that the report agrees with the messages received, that no contact is missing, and that only the contacts in
+/// `refused` are reported as failed. The fixture checks duplicates, backlog and counters.
+pub async fn check(stack: &TestStack, id: &BroadcastId, ids: &[String], refused: &[&str], context: &str) {
+    let received = stack.received(id);
+    assert_eq!(
+        received.values().sum::<usize>(),
+        stack.sandbox.received_count(),
+        "{context}: another broadcast was made"
+    );
+    let rows = stack.deliveries(id, "").await;
+    let listed: BTreeSet<_> = rows.iter().map(|row| row["contact_id"].as_str().unwrap()).collect();
+    assert_eq!(listed.len(), ids.len(), "{context}: a contact is missing");
+    for row in &rows {
+        let contact = row["contact_id"].as_str().unwrap();
+        let got = received.get(contact).copied().unwrap_or_default();
+        let status = row["status"].as_str().unwrap();
+        match (got, status) {
+            (1, "sent") => {}
+            // Only Messenger could tell that the message was not accepted, and its API has no such answer.
+            (0, "in_doubt") => {}
+            (0, "failed") if refused.contains(&contact) => {}
+            _ => panic!("{context}: got {got}, and the report says {row}"),
+        }
+    }
+    let report = stack.report(id).await;
+    assert_eq!(report["status"], "completed", "{context}");
+    assert_eq!(report["jobs"][0]["page_id"], PAGES[0]);
+}
+
+/// Injects each of these faults at every call in turn, until a broadcast completes with fewer calls: their number depends on
+/// the faults.
+async fn inject_at_every_call(policy: Policy, faults: &[InjectedFault]) {
+    let (injected_at, calls) = send_with_fault(policy, None, InjectedFault::Fails).await;
+    assert_eq!(injected_at, None);
+    // The first call, by fault, that a broadcast did not make any more.
+    let ends: Vec<_> = faults.iter().map(|_| AtomicUsize::new(usize::MAX)).collect();
+    // All faults at a call before the next call: few runs are started in vain at the end.
+    let runs = (0..MAX_CALLS).flat_map(|at| faults.iter().zip(&ends).map(move |(fault, end)| (at, *fault, end)));
+    let runs = stream::iter(runs).map(|(at, fault, end)| async move {
+        if at > end.load(Ordering::SeqCst) {
+            return None;
+        }
+        let (call, _) = send_with_fault(policy, Some(at), fault).await;
+        if call.is_none() {
+            end.fetch_min(at, Ordering::SeqCst);
+        }
+        Some((at, fault, call?))
+    });
+    let runs: Vec<_> = runs.buffer_unordered(CONCURRENT).collect().await;
+    let mut injected = Vec::new();
+    for (fault, end) in faults.iter().zip(ends) {
+        let end = end.into_inner();
+        assert!(end < MAX_CALLS, "{fault:?}: the number of calls has no end");
+        let of_fault = runs.iter().flatten().filter(|(_, of, _)| of == fault);
+        let by_call: BTreeMap<_, _> = of_fault.map(|(at, _, call)| (*at, call)).collect();
+        let before_end: Vec<_> = by_call.range(..end).map(|(_, call)| *call).collect();
+        assert_eq!(before_end.len(), end, "{fault:?}: not every call had its fault");
+        injected.extend(before_end);
+    }
+    let kinds: BTreeSet<_> = injected.iter().collect();
+    println!(
+        "{policy:?}: {calls} calls without a fault; {} faults injected at {} kinds of calls: no duplicate, no contact lost",
+        injected.len(),
+        kinds.len(),
+    );
+    // The calls cover a broadcast from its first to its last step.
+    for kind in ["TransactWriteItems", "SendMessage", "/messages", "/conversations"] {
+        assert!(kinds.iter().any(|call| call.contains(kind)), "{kinds:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_at_any_call_sends_no_duplicate_and_loses_no_contact() {
+    inject_at_every_call(HOLD, &InjectedFault::ALL).await;
+}
+
+/// Injects the faults that leave a call carried out. Frozen processes are left out, because `resend` assumes that there are
+/// none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: a named longer run"]
+async fn fault_at_any_call_under_resend_policy_sends_no_duplicate_and_loses_no_contact() {
+    inject_at_every_call(RESEND, &[InjectedFault::DiesAfter, InjectedFault::AnswerLost]).await;
+}

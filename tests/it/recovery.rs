@@ -1,0 +1,246 @@
+//! Recovery: a job is woken when it is due, when the queue has lost its wake-up, and when its worker has died.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::json;
+use shared::domain::ids::BroadcastId;
+
+use crate::fixture::{PAGE_WITHOUT_TOKEN, TEXT, TestStack};
+
+/// Both callers have found the job in the index, which shows it as due until the first has postponed its wake-up.
+#[tokio::test]
+async fn one_of_two_callers_wakes_a_due_job() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let job = stack.job(&stack.broadcast(&ids).await).await.id();
+    stack.advance(Duration::from_secs(200));
+    let (jobs, now) = (stack.app.store.jobs(), stack.app.clock.now());
+
+    let first = jobs.postpone_wake_up_if_due(&job, now).await.unwrap();
+    let second = jobs.postpone_wake_up_if_due(&job, now).await.unwrap();
+
+    assert!(first.is_some(), "the job is due");
+    assert!(second.is_none(), "the job is woken twice");
+    stack.drain_queue().await;
+}
+
+#[tokio::test]
+async fn concurrent_schedule_ticks_wake_a_due_broadcast_once() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(5).await;
+    let at = stack.app.clock.now() + Duration::from_secs(3_600);
+    let body = json!({"contact_ids": ids, "message": {"text": TEXT}, "scheduled_at": at});
+    let answer = stack.post(&body).await;
+    assert_eq!(
+        (&answer.body["status"], &answer.body["scheduled_at"]),
+        (&json!("scheduled"), &json!(at))
+    );
+
+    stack.advance(Duration::from_secs(3_500));
+    stack.tick().await;
+    assert!(stack.receive().await.is_none(), "woken before it is due");
+
+    stack.advance(Duration::from_secs(101));
+    tokio::join!(stack.tick(), stack.tick());
+    let wake_up = stack.receive().await.unwrap();
+    stack.process_job(&wake_up).await;
+    stack.delete(&wake_up).await;
+    assert!(stack.receive().await.is_none(), "two ticks sent two wake-ups");
+
+    let report = stack.report(&answer.broadcast_id()).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(5))
+    );
+}
+
+#[tokio::test]
+async fn early_wake_up_starts_nothing() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let at = stack.app.clock.now() + Duration::from_secs(3_600);
+    let body = json!({"contact_ids": ids, "message": {"text": TEXT}, "scheduled_at": at});
+    let id = stack.post(&body).await.broadcast_id();
+
+    let wake_up = stack.wake_up_for(&id).await;
+    stack.process_job(&wake_up).await;
+
+    assert_eq!(stack.report(&id).await["status"], "scheduled");
+    assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+/// Creates a broadcast to five contacts, and deletes its wake-up from the queue.
+async fn broadcast_without_wake_up(stack: &TestStack) -> BroadcastId {
+    let ids = stack.import_contacts(5).await;
+    let id = stack.broadcast(&ids).await;
+    let lost = stack.receive().await.unwrap();
+    stack.delete(&lost).await;
+    id
+}
+
+/// Claims the job as a worker that dies then.
+async fn claim_and_die(stack: &TestStack, id: &BroadcastId) {
+    stack.claim(&stack.job(id).await.id()).await;
+}
+
+/// Checks that the schedule wakes the job after this time, not 30 s before it, and that all five contacts are sent to.
+async fn check_woken_after(stack: &TestStack, id: &BroadcastId, time: Duration) {
+    let nearly = time - Duration::from_secs(30);
+    stack.advance(nearly);
+    stack.tick().await;
+    assert!(stack.receive().await.is_none(), "woken too early");
+
+    stack.advance(time - nearly);
+    stack.tick().await;
+    stack.drain_queue().await;
+    assert_eq!(stack.report(id).await["counters"]["sent"], 5);
+}
+
+#[tokio::test]
+async fn lost_wake_up_is_sent_again() {
+    let stack = TestStack::start().await;
+
+    let id = broadcast_without_wake_up(&stack).await;
+
+    check_woken_after(&stack, &id, Duration::from_secs(180)).await;
+}
+
+#[tokio::test]
+async fn job_of_dead_worker_is_taken_over() {
+    let stack = TestStack::start().await;
+    let id = broadcast_without_wake_up(&stack).await;
+
+    claim_and_die(&stack, &id).await;
+
+    let lease = stack.app.config.job_lease;
+    check_woken_after(&stack, &id, lease + Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn job_that_kills_its_workers_is_halted() {
+    let stack = TestStack::start().await;
+    let id = broadcast_without_wake_up(&stack).await;
+    let lease = stack.app.config.job_lease;
+    for _ in 0..5 {
+        claim_and_die(&stack, &id).await;
+        stack.advance(lease + Duration::from_secs(1));
+    }
+
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["status"], "halted");
+    let reason = report["jobs"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("stalled"), "{reason}");
+    assert_eq!(report["counters"]["pending"], 5);
+}
+
+#[tokio::test]
+async fn run_hands_over_before_its_deadline() {
+    let stack = TestStack::start_with(&[("PAGE_RATE_PER_SECOND", "100")]).await;
+    let ids = stack.import_contacts(100).await;
+    let id = stack.broadcast(&ids).await;
+
+    let wake_up = stack.receive().await.unwrap();
+    stack.process_job_for(&wake_up, Duration::from_secs(2)).await;
+    stack.delete(&wake_up).await;
+
+    let report = stack.report(&id).await;
+    assert_eq!(report["status"], "queued");
+    let sent = report["counters"]["sent"].as_u64().unwrap();
+    assert!(
+        (1..90).contains(&sent),
+        "a quarter of 2 s at 100/s, and {sent} were sent"
+    );
+    let report = stack.finish(&id).await;
+    assert_eq!(report["counters"]["sent"], 100);
+    assert_eq!(report["duplicates_prevented"]["reservation"], 0);
+}
+
+/// CHECKED 11.
+#[tokio::test]
+async fn job_past_its_retention_is_halted() {
+    let stack = TestStack::start_with(&[("RETENTION_DAYS", "1")]).await;
+    let ids = stack.import_contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+
+    stack.advance(Duration::from_secs(86_401));
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["status"], "halted");
+    assert!(report["jobs"][0]["reason"].as_str().unwrap().starts_with("expired"));
+    assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+/// CHECKED 11: a segment that retention has deleted too early is not passed over as if its contacts had been sent to.
+#[tokio::test]
+async fn job_with_missing_segment_is_halted() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1_200).await;
+    let id = stack.broadcast(&ids).await;
+    stack.delete_segment_by_hand(&stack.job(&id).await.snapshot, 1).await;
+
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["status"], "halted");
+    let reason = report["jobs"][0]["reason"].as_str().unwrap();
+    assert_eq!(reason, "expired: segment 1 is gone");
+    let counters = &report["counters"];
+    // On a busy machine some of the first thousand may be in doubt, or wait.
+    let tried = ["sent", "in_doubt", "waiting"].map(|status| counters[status].as_u64().unwrap());
+    assert_eq!((tried.iter().sum(), &counters["pending"]), (1_000_u64, &json!(200)));
+    // The fixture would look for the lost contacts in the backlog.
+    stack.skip_promise_check();
+}
+
+/// A halted job continues at its cursor when the operator resumes it, with the token that the operator has added.
+#[tokio::test]
+async fn halted_job_resumes_with_new_token() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
+    stack.import(PAGE_WITHOUT_TOKEN, &["lonely".to_owned()]).await;
+    let all = [&ids[..], &["lonely".to_owned()]].concat();
+    let id = stack.broadcast(&all).await;
+    let resume = format!("/v1/broadcasts/{id}/resume");
+    stack.drain_queue().await;
+    assert_eq!(stack.report(&id).await["status"], "halted");
+
+    let too_soon = stack.call("POST", &resume, None, None).await;
+    stack.drain_queue().await;
+    assert_eq!(
+        (too_soon.status, &too_soon.body["status"]),
+        (StatusCode::ACCEPTED, &json!("queued"))
+    );
+    assert_eq!(stack.report(&id).await["status"], "halted");
+
+    stack.add_token(PAGE_WITHOUT_TOKEN);
+    let (a, b) = tokio::join!(
+        stack.call("POST", &resume, None, None),
+        stack.call("POST", &resume, None, None)
+    );
+    stack.drain_queue().await;
+
+    assert_eq!((a.status, b.status), (StatusCode::ACCEPTED, StatusCode::ACCEPTED));
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(4))
+    );
+    let completed = stack.call("POST", &resume, None, None).await;
+    assert_eq!(completed.status, StatusCode::CONFLICT);
+    assert_eq!(stack.received(&id).len(), 4);
+}
+
+/// A mistaken resume must not let a second worker claim the job.
+#[tokio::test]
+async fn processing_job_is_not_resumed() {
+    let stack = TestStack::start().await;
+    let id = broadcast_without_wake_up(&stack).await;
+    claim_and_die(&stack, &id).await;
+
+    let (job, now) = (stack.job(&id).await.id(), stack.app.clock.now());
+    let resumed = stack.app.store.jobs().resume_if_halted(&job, now).await.unwrap();
+
+    assert!(resumed.is_none(), "{resumed:?}");
+    assert_eq!(stack.report(&id).await["status"], "processing");
+}

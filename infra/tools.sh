@@ -1,11 +1,15 @@
-# Sourced by scripts, at the root of the repository.
+# shellcheck shell=bash
+# Functions and versions for scripts that source this file at the root of the repository.
 
-# What more than one of them uses.
-SAM_CLI=aws-sam-cli==1.170.0
-SAM_TRANSLATOR=aws-sam-translator==1.115.0
-MINISTACK=ministack==1.5.33
+# Tools of more than one script.
+# shellcheck disable=SC2034
+SAM_CLI=aws-sam-cli==1.170.0 SAM_TRANSLATOR=aws-sam-translator==1.115.0 MINISTACK=ministack==1.5.33
 
-# Installs Python packages below target/, in an environment of their own: installed NAME PACKAGE==VERSION...
+UV=uv==0.13.9
+
+# Installs Python packages into an environment of their own, target/NAME: installed NAME PACKAGE==VERSION...
+# Does nothing if exactly these are installed already. Python packages exist for many tools that are written in other languages.
+# Relies on `set -e`: a caller must not use it as a condition.
 installed() {
     local tools=target/$1 uv=target/tools-uv
     shift
@@ -21,4 +25,3 @@ installed() {
     "$uv/bin/uv" pip install --quiet --python "$tools/bin/python" "$@"
     echo "$*" >"$tools/installed"
 }
-UV=uv==0.13.9

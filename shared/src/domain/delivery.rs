@@ -8,6 +8,7 @@ use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
+use crate::domain::job::Job;
 
 /// One contact in one job. There is no row before the first reservation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,10 @@ pub struct Delivery {
     /// that has one is never `failed` or `skipped`.
     #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
     pub earlier_doubt: Option<Timestamp>,
+    /// The time at which Messenger first refused the contact with an error that may concern every contact: the contact fails
+    /// if it is refused so again after the operator has resumed the job.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
     /// The [`digest`](crate::domain::digest::digest) of the text that the row was reserved for, by which a lookup
     /// recognizes the message; `None` if the message has no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,30 +163,29 @@ pub struct Reservation {
     pub attempt: u32,
     /// `true` if an earlier attempt may have arrived.
     pub earlier_doubt: bool,
+    /// `true` if Messenger refused the contact before the operator resumed the job, with an error that may concern every
+    /// contact.
+    pub refused_before_resume: bool,
+    refused_at: Option<Timestamp>,
     reserved_at: Timestamp,
     since: Instant,
 }
 
 impl Reservation {
-    /// Returns the right that a won conditional write gives; only the store calls this.
+    /// Returns the right that a won conditional write gives, which left the row as it is here; only the store calls this.
     ///
     /// `since` is the instant *before* the write was begun, so that the reservation never seems younger than it is.
-    pub(crate) fn granted(
-        job: JobId,
-        contact_id: ContactId,
-        token: String,
-        attempt: u32,
-        earlier_doubt: bool,
-        reserved_at: Timestamp,
-        since: Instant,
-    ) -> Self {
+    pub(crate) fn granted(job: &Job, row: Delivery, since: Instant) -> Self {
+        let refused_and_resumed = row.refused_at.zip(job.breakers.resumed_at);
         Self {
-            job,
-            contact_id,
-            token,
-            attempt,
-            earlier_doubt,
-            reserved_at,
+            job: job.id(),
+            contact_id: row.contact_id,
+            token: row.token,
+            attempt: row.attempts,
+            earlier_doubt: row.earlier_doubt.is_some(),
+            refused_before_resume: refused_and_resumed.is_some_and(|(refused, resumed)| refused <= resumed),
+            refused_at: row.refused_at,
+            reserved_at: row.reserved_at,
             since,
         }
     }
@@ -218,6 +222,20 @@ impl Reservation {
             attempt: self.attempt.saturating_sub(1),
             ..self
         }
+    }
+
+    /// Returns the same reservation with the mark that Messenger refused the contact, with an error that may concern every
+    /// contact; the time of the first such refusal stays.
+    pub fn refused(self, now: Timestamp) -> Self {
+        Self {
+            refused_at: self.refused_at.or(Some(now)),
+            ..self
+        }
+    }
+
+    /// Returns the time of that refusal, which the row is to keep.
+    pub(crate) fn refused_at(&self) -> Option<Timestamp> {
+        self.refused_at
     }
 
     /// Returns `true` if the row's last reservation is this one, whatever the row's state.

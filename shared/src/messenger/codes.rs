@@ -26,6 +26,10 @@ pub(super) const THREAD_IN_AUTOMATED_FLOW: i64 = 2_018_321;
 
 // Codes, from <https://developers.facebook.com/docs/graph-api/guides/error-handling>.
 
+/// "API Unknown": "possibly a temporary issue due to downtime". Subcode 1357046 is documented for messages that were sent.
+pub(super) const UNKNOWN: i64 = 1;
+/// "API Service": a temporary issue; Messenger gives it also for a contact that has blocked the Page.
+pub(super) const SERVICE: i64 = 2;
 /// "Capability or permissions issue".
 pub(super) const CAPABILITY: i64 = 3;
 /// "API Permission Denied".
@@ -40,6 +44,37 @@ pub(super) const LAST_PERMISSION: i64 = 299;
 pub(super) const APP_LIMIT_TEMPORARY: i64 = 341;
 /// "Temporarily blocked for policies violations".
 pub(super) const BLOCKED_FOR_POLICIES: i64 = 368;
+
+// A code, from <https://developers.facebook.com/docs/messenger-platform/reference/send-api/error-codes>, an older page.
+
+/// "Temporary send message failure. Please try again later".
+pub(super) const TEMPORARY_SEND_FAILURE: i64 = 1_200;
+
+// Codes of the Graph API that Meta's pages list no more, or show in examples only. Each refuses the call itself: its origin,
+// path, version, token or proof, which are the same for every contact of a Page.
+
+/// "Unauthorized source IP address": the app's settings allow other addresses only.
+pub(super) const UNAUTHORIZED_ADDRESS: i64 = 5;
+/// "This method requires an HTTPS connection".
+pub(super) const HTTPS_REQUIRED: i64 = 8;
+/// "This method is deprecated".
+pub(super) const METHOD_DEPRECATED: i64 = 11;
+/// "This API version is deprecated": the version in the URL.
+pub(super) const VERSION_DEPRECATED: i64 = 12;
+/// "This method call must be signed with the application secret".
+pub(super) const PROOF_REQUIRED: i64 = 15;
+/// "Page ID was migrated to page ID": the Page has another id now.
+pub(super) const PAGE_MIGRATED: i64 = 21;
+/// "Error validating application": the token's app does not exist or is not available.
+pub(super) const INVALID_APP: i64 = 101;
+/// "Incorrect signature": the signature or proof of the call is wrong.
+pub(super) const INCORRECT_SIGNATURE: i64 = 104;
+/// "Some of the aliases you requested do not exist": the Page's id in the path.
+pub(super) const NO_SUCH_ALIAS: i64 = 803;
+/// "Unknown path components", or "An active access token must be used".
+pub(super) const UNKNOWN_PATH: i64 = 2_500;
+/// "User Access Token Is Not Supported": a Page access token is required.
+pub(super) const USER_TOKEN: i64 = 2_069_032;
 
 // Codes, from <https://developers.facebook.com/docs/graph-api/overview/rate-limiting>.
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::domain::breakers::Signal;
+use crate::domain::breakers::{ErrorCode, Signal};
 use crate::messenger::codes::*;
 
 /// A call without an acceptance from Messenger.
@@ -31,14 +31,16 @@ pub struct Refusal {
     pub subcode: Option<i64>,
     /// `true` if `error.message` says that there is no such contact; the code alone does not tell.
     pub no_matching_user: bool,
+    /// `true` if `error.type` or `error.message` says that the call itself is refused, such as its `appsecret_proof`, rather
+    /// than one of its values; the code alone does not tell.
+    pub refuses_call: bool,
     /// The time until calls will succeed again, from the usage headers.
     pub regain_after: Option<Duration>,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Messenger error {}", self.code)?;
-        self.subcode.map_or(Ok(()), |subcode| write!(f, "/{subcode}"))
+        self.error_code().fmt(f)
     }
 }
 
@@ -53,6 +55,9 @@ pub enum Verdict {
     Never,
     /// Nothing was sent, and no contact can get the message: the job halts, and the contact is requeued.
     Stop,
+    /// Nothing was sent. The error concerns every contact if another contact gets it, too: then as [`Verdict::Stop`]. It
+    /// concerns this contact alone if another one is accepted: then as [`Verdict::Never`].
+    StopIfConfirmed,
     /// The message may have been sent.
     InDoubt,
 }
@@ -77,7 +82,9 @@ impl SendError {
         match self {
             Self::NotConnected | Self::NoAnswer(_) => Signal::Lost,
             Self::Refused(refusal) => match refusal.verdict() {
-                Verdict::InDoubt => Signal::Lost,
+                Verdict::InDoubt if refusal.is_known() => Signal::Lost,
+                Verdict::InDoubt => Signal::Unknown(refusal.error_code()),
+                Verdict::StopIfConfirmed => Signal::Suspected(refusal.error_code()),
                 Verdict::Never if refusal.may_concern_every_contact() => Signal::RefusedSuspiciously(refusal.code),
                 Verdict::Later | Verdict::RateLimited(_) | Verdict::Never | Verdict::Stop => Signal::Answered,
             },
@@ -96,22 +103,44 @@ impl Refusal {
             (APP_LIMIT | USER_LIMIT | PAGE_LIMIT | APP_LIMIT_TEMPORARY | RATE_LIMIT, _)
             | (PAGES_USE_CASE_LIMIT | MESSENGER_USE_CASE_LIMIT, _) => Verdict::RateLimited(self.regain_after),
 
-            (PERMISSION_DENIED, None | Some(sub::PAGE_RESTRICTED | sub::OPT_IN_REQUESTS_RESTRICTED)) => Verdict::Stop,
+            // Messenger restricts the Page itself.
+            (PERMISSION_DENIED, Some(sub::PAGE_RESTRICTED | sub::OPT_IN_REQUESTS_RESTRICTED))
+            | (BLOCKED_FOR_POLICIES | COMMERCE_MESSAGES_DISABLED, _) => Verdict::Stop,
+            (PERMISSION_DENIED, None) => Verdict::StopIfConfirmed,
             // The contact is outside of the window, or does not take messages of the Page.
             (PERMISSION_DENIED, Some(_)) => Verdict::Never,
 
-            (BAD_PARAMETER, Some(sub::NO_SUCH_OBJECT | sub::INCORRECT_APP_ID)) => Verdict::Stop,
-            (BAD_PARAMETER, Some(subcode)) if is_of_content(subcode) => Verdict::Stop,
+            (BAD_PARAMETER, Some(sub::NO_MATCHING_USER)) => Verdict::Never,
+            (BAD_PARAMETER, Some(sub::NO_SUCH_OBJECT | sub::INCORRECT_APP_ID)) => Verdict::StopIfConfirmed,
+            (BAD_PARAMETER, Some(subcode)) if is_of_content(subcode) => Verdict::StopIfConfirmed,
+            (BAD_PARAMETER, _) if self.refuses_call && !self.no_matching_user => Verdict::Stop,
             (BAD_PARAMETER, _) => Verdict::Never,
 
+            // The token, the path and the proof of the call are the same for every contact.
+            (SESSION | INVALID_ACCESS_TOKEN | INVALID_APP | INCORRECT_SIGNATURE | USER_TOKEN, _)
+            | (PAGE_MIGRATED | NO_SUCH_ALIAS | UNKNOWN_PATH | METHOD_DEPRECATED | VERSION_DEPRECATED, _)
+            | (UNAUTHORIZED_ADDRESS | HTTPS_REQUIRED | PROOF_REQUIRED, _) => Verdict::Stop,
+
             (PERMISSION, Some(sub::NOT_AVAILABLE)) | (USER_BLOCK, _) => Verdict::Never,
-            (CAPABILITY | SESSION | INVALID_ACCESS_TOKEN, _)
-            | (PERMISSION..=LAST_PERMISSION | BLOCKED_FOR_POLICIES | COMMERCE_MESSAGES_DISABLED, _) => Verdict::Stop,
+            // Messenger gives these codes to single contacts, too.
+            (CAPABILITY | PERMISSION..=LAST_PERMISSION, _) => Verdict::StopIfConfirmed,
             (THREAD_OF_ANOTHER_APP | THREAD_IN_AUTOMATED_FLOW | CONVERSATION_GAP, _) => Verdict::Never,
 
             // Codes 1, 2 and 1200 are known to follow messages that were sent; other codes may.
             _ => Verdict::InDoubt,
         }
+    }
+
+    fn error_code(&self) -> ErrorCode {
+        ErrorCode {
+            code: self.code,
+            subcode: self.subcode,
+        }
+    }
+
+    /// Returns `true` for the codes that are known to be ambiguous: they tell of a disturbance that passes.
+    fn is_known(&self) -> bool {
+        matches!(self.code, UNKNOWN | SERVICE | TEMPORARY_SEND_FAILURE)
     }
 
     /// Returns `true` for a refusal that counts for this contact alone although the Page or the message may be its cause.
@@ -157,17 +186,23 @@ mod tests {
     /// Tests the numbers of Meta's tables, not the constants' names, and codes that no table has.
     #[test]
     fn each_code_has_its_verdict() {
-        use Verdict::{InDoubt, Never, RateLimited, Stop};
+        use Verdict::{InDoubt, Never, RateLimited, Stop, StopIfConfirmed};
         let limited = RateLimited(None);
         for (code, subcodes, verdict) in [
             (1, &[None, Some(99), Some(1_357_046)][..], &InDoubt),
             (2, &[None, Some(2_018_344)], &InDoubt),
-            (3, &[None], &Stop),
+            (3, &[None], &StopIfConfirmed),
             (4, &[None, Some(7)], &limited),
             (4, &[Some(2_018_354)], &Never),
+            (5, &[None], &Stop),
+            (8, &[None], &Stop),
             (9, &[Some(2_018_352)], &Never),
             (9, &[None], &InDoubt),
-            (10, &[None, Some(1_893_063), Some(1_404_170)], &Stop),
+            (10, &[None], &StopIfConfirmed),
+            (10, &[Some(1_893_063), Some(1_404_170)], &Stop),
+            (11, &[None], &Stop),
+            (12, &[None], &Stop),
+            (15, &[None], &Stop),
             (
                 10,
                 &[
@@ -182,6 +217,7 @@ mod tests {
                 &Never,
             ),
             (17, &[None], &limited),
+            (21, &[None], &Stop),
             (32, &[None], &limited),
             (100, &[None, Some(2_018_001), Some(7)], &Never),
             (
@@ -197,14 +233,16 @@ mod tests {
                     Some(2_018_320),
                     Some(2_534_015),
                 ],
-                &Stop,
+                &StopIfConfirmed,
             ),
+            (101, &[None], &Stop),
             (102, &[None], &Stop),
-            (190, &[None, Some(458), Some(463), Some(467)], &Stop),
-            (200, &[None, Some(2_018_028), Some(2_018_027)], &Stop),
+            (104, &[None], &Stop),
+            (190, &[None, Some(458), Some(463), Some(467), Some(2_069_032)], &Stop),
+            (200, &[None, Some(2_018_028), Some(2_018_027)], &StopIfConfirmed),
             (200, &[Some(1_545_041)], &Never),
-            (230, &[None], &Stop),
-            (299, &[None], &Stop),
+            (230, &[None], &StopIfConfirmed),
+            (299, &[None], &StopIfConfirmed),
             (300, &[None], &InDoubt),
             (341, &[None], &limited),
             (368, &[None], &Stop),
@@ -212,8 +250,11 @@ mod tests {
             (613, &[None, Some(2_534_040), Some(1_996)], &limited),
             (613, &[Some(2_018_338)], &Stop),
             (613, &[Some(1_893_016)], &Never),
+            (803, &[None], &Stop),
             (1_200, &[None, Some(2_018_024)], &InDoubt),
             (2_022, &[None], &Stop),
+            (2_500, &[None], &Stop),
+            (2_069_032, &[None], &Stop),
             (2_018_300, &[None], &Never),
             (2_018_321, &[None], &Never),
             (80_001, &[None], &limited),
@@ -244,6 +285,7 @@ mod tests {
 
     #[test]
     fn only_codes_that_may_concern_every_contact_are_suspicious() {
+        let code = |code, subcode| ErrorCode { code, subcode };
         for (code, subcode, signal) in [
             (100, None, Signal::RefusedSuspiciously(100)),
             (100, Some(7), Signal::RefusedSuspiciously(100)),
@@ -253,7 +295,10 @@ mod tests {
             (551, None, Signal::Answered),
             (613, None, Signal::Answered),
             (1, None, Signal::Lost),
-            (987_654, None, Signal::Lost),
+            (1_200, None, Signal::Lost),
+            (987_654, Some(7), Signal::Unknown(code(987_654, Some(7)))),
+            (200, Some(2_018_028), Signal::Suspected(code(200, Some(2_018_028)))),
+            (190, None, Signal::Answered),
         ] {
             assert_eq!(refused(code, subcode).signal(), signal, "{code}/{subcode:?}");
         }
@@ -265,5 +310,21 @@ mod tests {
         assert_eq!(unknown_user.signal(), Signal::Answered);
         assert_eq!(SendError::NotConnected.signal(), Signal::Lost);
         assert_eq!(SendError::NoAnswer("timed out").signal(), Signal::Lost);
+    }
+
+    #[test]
+    fn refused_call_stops_the_job_and_refused_contact_does_not() {
+        let refused = |subcode, no_matching_user| Refusal {
+            code: 100,
+            subcode,
+            no_matching_user,
+            refuses_call: true,
+            regain_after: None,
+        };
+        assert_eq!(refused(None, false).verdict(), Verdict::Stop);
+        assert_eq!(refused(Some(7), false).verdict(), Verdict::Stop);
+        assert_eq!(refused(None, true).verdict(), Verdict::Never);
+        assert_eq!(refused(Some(2_018_001), false).verdict(), Verdict::Never);
+        assert_eq!(refused(Some(33), false).verdict(), Verdict::StopIfConfirmed);
     }
 }

@@ -162,6 +162,8 @@ struct GraphError {
     error_subcode: Option<i64>,
     #[serde(default)]
     message: String,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
 }
 
 fn without_answer(error: &reqwest::Error) -> SendError {
@@ -187,10 +189,12 @@ async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, SendError> {
     let Ok(ErrorAnswer { error }) = serde_json::from_slice(&body) else {
         return Err(SendError::NoAnswer("answer not readable"));
     };
+    let message = error.message.to_ascii_lowercase();
     Err(SendError::Refused(Refusal {
         code: error.code,
         subcode: error.error_subcode,
-        no_matching_user: error.message.to_ascii_lowercase().contains("no matching user"),
+        no_matching_user: message.contains("no matching user"),
+        refuses_call: error.kind.as_deref() == Some("GraphMethodException") || message.contains("appsecret_proof"),
         regain_after,
     }))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Instrument, info, warn};
 
 use crate::app::App;
@@ -13,7 +13,7 @@ use crate::domain::delivery::{Delivery, State};
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Broadcast;
 use crate::messenger::MessengerClient;
-use crate::messenger::conversations::{Content, LookupQuery, LookupResult};
+use crate::messenger::conversations::{CLOCK_TOLERANCE, Content, LookupQuery, LookupResult};
 use crate::messenger::errors::{SendError, Verdict};
 use crate::runtime::config::InDoubtPolicy;
 use crate::runtime::telemetry::{delivery_span, job_span};
@@ -21,9 +21,10 @@ use crate::store;
 use crate::store::doubts::NextLookup;
 use crate::store::transactions::{CommandOutcome, Settled};
 
-/// The interval of the lookups of one Page. A lookup is two calls, and Messenger takes two per second and Page; the interval
-/// is a little longer than a second, since the network may push calls together.
-const LOOKUP_INTERVAL: Duration = Duration::from_millis(1_200);
+/// The time from the end of one call of a Page to the beginning of the next. Messenger takes two calls per second and Page:
+/// <https://developers.facebook.com/documentation/business-messaging/messenger-platform/overview/rate-limiting>. Counted from
+/// the end, it keeps that limit however long a call takes to arrive.
+pub const CALL_INTERVAL: Duration = Duration::from_millis(550);
 /// The time after which a failed lookup, or a command that the job could not take, is retried.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// The number of failed lookups in a row from which on the Page, rather than the contacts, counts as the cause.
@@ -36,7 +37,8 @@ pub struct Reconciler<'a> {
     app: &'a App,
     page_id: &'a PageId,
     messenger: MessengerClient,
-    pace: Interval,
+    /// The time before which the next call is not made.
+    next_call: Instant,
     broadcasts: HashMap<BroadcastId, Option<Arc<Broadcast>>>,
 }
 
@@ -58,6 +60,8 @@ enum Evidence {
     Settled,
     /// There is nothing to settle any more: the row has been moved on, or its job is gone.
     NotNeeded,
+    /// A message may be evidence when it is older: the delivery is looked up again at this time.
+    TooNew(Timestamp),
     /// No message is evidence, so that the lookup has this result.
     None(LookupResult),
 }
@@ -77,30 +81,42 @@ impl<'a> Reconciler<'a> {
                 warn!(error, "the Messenger client could not be made");
             })
             .ok()?;
-        let mut pace = interval(LOOKUP_INTERVAL);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Some(Self {
             app,
             page_id,
             messenger,
-            pace,
+            next_call: Instant::now(),
             broadcasts: HashMap::new(),
         })
     }
 
-    /// Looks up these deliveries, until `ends` at the latest or until Messenger fails for the whole Page. Returns the number
-    /// of deliveries that were settled.
+    /// Returns the time before which no call is to be made for the Page, by this reconciler or the next.
+    pub fn next_call_at(&self) -> Timestamp {
+        self.app.clock.now() + self.next_call.saturating_duration_since(Instant::now())
+    }
+
+    /// Looks up these deliveries, until Messenger fails for the whole Page. No lookup begins after `ends`, and none goes on
+    /// after `deadline`: one that is broken off is made again. Returns the number of deliveries that were settled.
     ///
     /// # Errors
     /// If a table does not answer.
-    pub async fn look_up_all(&mut self, doubts: Vec<(JobId, ContactId)>, ends: Instant) -> Result<u64, store::Error> {
+    pub async fn look_up_all(
+        &mut self,
+        doubts: Vec<(JobId, ContactId)>,
+        ends: Instant,
+        deadline: Instant,
+    ) -> Result<u64, store::Error> {
         let (mut settled, mut failures) = (0, 0);
         for (job, contact_id) in doubts {
             if Instant::now() >= ends {
                 break;
             }
             let lookup = self.look_up(&job, &contact_id).instrument(delivery_span(&contact_id));
-            match lookup.instrument(job_span(&job)).await? {
+            let Ok(outcome) = timeout_at(deadline, lookup.instrument(job_span(&job))).await else {
+                warn!(page.id = %self.page_id, "lookup not finished in time; retried at a later firing of the schedule");
+                break;
+            };
+            match outcome? {
                 LookupOutcome::Settled => (settled, failures) = (settled + 1, 0),
                 LookupOutcome::Done => failures = 0,
                 LookupOutcome::Failed => failures += 1,
@@ -144,7 +160,9 @@ impl<'a> Reconciler<'a> {
                     return Ok(LookupOutcome::PageFailed(error));
                 }
                 Verdict::Never => LookupResult::Unclear("Messenger does not show the conversation"),
-                Verdict::Later | Verdict::InDoubt => {
+                // A permission that is missing shows at the next lookups, too; a contact that alone is refused must not keep
+                // the others from being looked up.
+                Verdict::Later | Verdict::InDoubt | Verdict::StopIfConfirmed => {
                     let next = NextLookup::At(self.app.clock.now() + RETRY_AFTER);
                     doubts.schedule_lookup_if_in_doubt(job, &row, next).await?;
                     return Ok(LookupOutcome::Failed);
@@ -155,6 +173,12 @@ impl<'a> Reconciler<'a> {
             LookupResult::Found(matches) => match self.settle_by_one_of(job, &row, matches).await? {
                 Evidence::Settled => return Ok(LookupOutcome::Settled),
                 Evidence::NotNeeded => return Ok(LookupOutcome::Done),
+                Evidence::TooNew(next) => {
+                    doubts
+                        .schedule_lookup_if_in_doubt(job, &row, NextLookup::At(next))
+                        .await?;
+                    return Ok(LookupOutcome::Done);
+                }
                 Evidence::None(result) => result,
             },
             other => other,
@@ -180,16 +204,20 @@ impl<'a> Reconciler<'a> {
             (None, _) if broadcast.message.template.is_some() => Content::Template,
             (None, _) => Content::Attachment,
         };
-        self.pace.tick().await;
-        let Some(id) = self.messenger.conversation_id(&row.contact_id).await? else {
+        sleep_until(self.next_call).await;
+        let id = self.messenger.conversation_id(&row.contact_id).await;
+        self.next_call = Instant::now() + CALL_INTERVAL;
+        let Some(id) = id? else {
             return Ok(LookupResult::Absent);
         };
-        let conversation = self.messenger.conversation(&id).await?;
-        Ok(conversation.find(&LookupQuery {
+        sleep_until(self.next_call).await;
+        let conversation = self.messenger.conversation(&id).await;
+        self.next_call = Instant::now() + CALL_INTERVAL;
+        Ok(conversation?.find(&LookupQuery {
             page_id: self.page_id,
             contact_id: &row.contact_id,
             content,
-            reserved_at: row.earlier_doubt.unwrap_or(row.reserved_at),
+            reserved_at: first_reserved_at(row),
         }))
     }
 
@@ -201,7 +229,8 @@ impl<'a> Reconciler<'a> {
         matches: Vec<(String, Timestamp)>,
     ) -> Result<Evidence, store::Error> {
         let store = &self.app.store;
-        let mut jobs = store.jobs().of_page(self.page_id).await?;
+        let since = first_reserved_at(row) - CLOCK_TOLERANCE - self.longest_send();
+        let mut jobs = store.jobs().that_may_have_sent(self.page_id, since).await?;
         jobs.retain(|other| other != job);
         let others = store.deliveries().of_contact(&row.contact_id, &jobs).await?;
         let unclear = |reason| Ok(Evidence::None(LookupResult::Unclear(reason)));
@@ -212,9 +241,9 @@ impl<'a> Reconciler<'a> {
             }
             let now = self.app.clock.now();
             if at > now - INDEX_LAG {
-                return unclear("a message like it is too new to tell whose it is");
+                return Ok(Evidence::TooNew(at + INDEX_LAG));
             }
-            if others.iter().any(|other| is_rival(other, row)) {
+            if others.iter().any(|other| is_rival(other, row, at)) {
                 return unclear("a message like it may be another broadcast's");
             }
             let sent = State::Sent {
@@ -231,6 +260,13 @@ impl<'a> Reconciler<'a> {
             }
         }
         Ok(Evidence::None(LookupResult::Absent))
+    }
+
+    /// The time for which a send may go on after its job is completed: a worker that was overtaken may hold a reservation. As
+    /// `resend` does, it assumes that none is frozen for longer than the age of the last lookup.
+    fn longest_send(&self) -> Duration {
+        let config = &self.app.config;
+        2 * config.messenger_timeout + config.doubt_checks.last().copied().unwrap_or_default()
     }
 
     /// Schedules the lookup at the delivery's next age. After the last age, the policy decides: the message is sent again, or
@@ -271,9 +307,15 @@ impl<'a> Reconciler<'a> {
     }
 }
 
-/// Returns `true` if a message that matches our delivery may as well be the other delivery's: the outcome of the other
-/// delivery is not known, or that of an earlier attempt of it.
-fn is_rival(other: &Delivery, ours: &Delivery) -> bool {
+/// Returns the time of the first reservation under which the message may have been sent.
+fn first_reserved_at(row: &Delivery) -> Timestamp {
+    row.earlier_doubt.unwrap_or(row.reserved_at)
+}
+
+/// Returns `true` if a message of this time, which matches our delivery, may as well be the other delivery's: the outcome of
+/// the other delivery, or that of an earlier attempt of it, is not known, and it was reserved by then.
+fn is_rival(other: &Delivery, ours: &Delivery, at: Timestamp) -> bool {
     let is_open = matches!(other.state, State::Reserved | State::InDoubt { .. });
-    (is_open || other.earlier_doubt.is_some()) && other.text_digest == ours.text_digest
+    let was_reserved = first_reserved_at(other) - CLOCK_TOLERANCE <= at;
+    (is_open || other.earlier_doubt.is_some()) && was_reserved && other.text_digest == ours.text_digest
 }

@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, warn};
 
 use crate::app::App;
 use crate::domain::delivery::{Metadata, State};
 use crate::domain::ids::{ContactId, JobId, PageId};
-use crate::reconcile::lookup::Reconciler;
+use crate::reconcile::lookup::{CALL_INTERVAL, Reconciler};
 use crate::runtime::telemetry::{delivery_span, job_span};
 use crate::store;
 use crate::store::deliveries::RowChange;
 use crate::store::keys::doubt_shards;
+use crate::store::page_leases::{Acquired, PageLease};
 use crate::store::transactions::Settled;
 
 /// The number of Pages whose deliveries are looked up at once.
@@ -130,14 +131,38 @@ async fn reconcile_page(
     doubts: Vec<(JobId, ContactId)>,
     ends: Instant,
 ) -> Result<u64, store::Error> {
-    let (leases, lease) = (app.store.page_leases(), ends.saturating_duration_since(Instant::now()));
-    let Some(lease) = leases.acquire_lookups(&page_id, lease, app.clock.now()).await? else {
+    // A lookup that begins at the end is two calls.
+    let deadline = ends + 2 * app.config.messenger_timeout;
+    let Some(mut lease) = acquire_lookups(app, &page_id, deadline).await? else {
         return Ok(0);
     };
     let settled = match Reconciler::new(app, &page_id).await {
-        Some(mut reconciler) => reconciler.look_up_all(doubts, ends).await,
+        Some(mut reconciler) => {
+            let settled = reconciler.look_up_all(doubts, ends, deadline).await;
+            lease.not_before = Some(reconciler.next_call_at());
+            settled
+        }
         None => Ok(0),
     };
-    leases.release_if_held(&lease).await?;
+    app.store.page_leases().release_if_held(&lease).await?;
     settled
+}
+
+/// Acquires the right to look up a Page's messages until `deadline`, unless another invocation has it. Waits until the pace
+/// of the holder before allows the next call.
+async fn acquire_lookups(app: &App, page_id: &PageId, deadline: Instant) -> Result<Option<PageLease>, store::Error> {
+    loop {
+        let (now, lease) = (app.clock.now(), deadline.saturating_duration_since(Instant::now()));
+        match app.store.page_leases().acquire_lookups(page_id, lease, now).await? {
+            Acquired::Lease(lease) => return Ok(Some(lease)),
+            Acquired::SameJob | Acquired::Held(_) => return Ok(None),
+            Acquired::Paused(until) => {
+                let wait = until.duration_since(now).unsigned_abs();
+                if wait > CALL_INTERVAL {
+                    return Ok(None);
+                }
+                sleep(wait).await;
+            }
+        }
+    }
 }

@@ -87,7 +87,8 @@ pub enum InDoubtPolicy {
     /// The send stays in doubt, listed for the operator: no contact gets a message twice.
     Hold,
     /// The message is sent again. This assumes that no process is frozen between reserving and sending, and that no message
-    /// stays invisible to lookups, for longer than the age of the last lookup: otherwise a contact gets it twice.
+    /// stays invisible to lookups, for longer than the age of the last lookup; and that Messenger shows a text as it was sent,
+    /// except for its line ends and the white space around it. Otherwise a contact gets it twice.
     Resend,
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Seen<'a> {
     pub(super) token: &'a str,
     /// The attempts that the row is to show from now on, if it goes back to the backlog.
     pub(super) attempts: u32,
+    /// The first refusal that may have concerned every contact, which the row keeps if it goes back to the backlog.
+    pub(super) refused_at: Option<Timestamp>,
 }
 
 impl<'a> From<&'a Delivery> for Seen<'a> {
@@ -42,6 +44,7 @@ impl<'a> From<&'a Delivery> for Seen<'a> {
             status: row.state.status(),
             token: &row.token,
             attempts: row.attempts,
+            refused_at: row.refused_at,
         }
     }
 }
@@ -53,6 +56,7 @@ impl<'a> From<&'a Reservation> for Seen<'a> {
             status: Status::Reserved,
             token: reservation.token(),
             attempts: reservation.attempt,
+            refused_at: reservation.refused_at(),
         }
     }
 }
@@ -107,7 +111,7 @@ impl Deliveries<'_> {
         if let Some(digest) = text_digest {
             reserve = reserve.bind(":digest", digest);
         }
-        let row = match store.update(OPERATION, reserve).await? {
+        let row: Delivery = match store.update(OPERATION, reserve).await? {
             Conditional::Written(item) => from_item(OPERATION, item)?,
             Conditional::Refused(item) => refusing_row(OPERATION, item)?,
         };
@@ -115,10 +119,7 @@ impl Deliveries<'_> {
         if !is_reserved_under(&row, &token) {
             return Ok(Reserve::Refused(row));
         }
-        let earlier_doubt = row.earlier_doubt.is_some();
-        let contact_id = contact_id.clone();
-        let reservation = Reservation::granted(job_id, contact_id, token, row.attempts, earlier_doubt, now, since);
-        Ok(Reserve::Granted(reservation))
+        Ok(Reserve::Granted(Reservation::granted(job, row, since)))
     }
 
     /// Marks a waiting row as passed by this epoch, so that a worker that has been overtaken cannot reserve it through its
@@ -317,9 +318,12 @@ pub(super) fn outcome_update<'s>(
                         REMOVE reason, doubt_shard, look_at";
     const WAITING: &str = "SET #status = :status, updated_at = :now, reason = :reason, not_before = :not_before, \
                            attempts = :attempts";
+    const WAITING_REFUSED: &str = "SET #status = :status, updated_at = :now, reason = :reason, \
+                                   not_before = :not_before, attempts = :attempts, refused_at = :refused_at";
     const OTHER: &str = "SET #status = :status, updated_at = :now, reason = :reason REMOVE doubt_shard, look_at";
     let expression = match outcome {
         State::Sent { .. } => SENT,
+        State::Waiting { .. } if seen.refused_at.is_some() => WAITING_REFUSED,
         State::Waiting { .. } => WAITING,
         State::Reserved | State::Failed { .. } | State::Skipped { .. } | State::InDoubt { .. } => OTHER,
     };
@@ -328,10 +332,16 @@ pub(super) fn outcome_update<'s>(
         .bind(":now", millis(now));
     match outcome {
         State::Sent { message_id } => update.bind(":message_id", message_id),
-        State::Waiting { not_before, reason } => update
-            .bind(":attempts", seen.attempts)
-            .bind(":not_before", millis(*not_before))
-            .bind(":reason", reason),
+        State::Waiting { not_before, reason } => {
+            let waiting = update
+                .bind(":attempts", seen.attempts)
+                .bind(":not_before", millis(*not_before))
+                .bind(":reason", reason);
+            match seen.refused_at {
+                Some(at) => waiting.bind(":refused_at", millis(at)),
+                None => waiting,
+            }
+        }
         other => update.bind(":reason", other.reason()),
     }
 }
@@ -351,6 +361,7 @@ pub(super) fn put_in_doubt<'s>(
         status: Status::Reserved,
         token: &doubt.token,
         attempts: 0,
+        refused_at: None,
     };
     if_unchanged(store, job, seen, DOUBT)
         .bind(":in_doubt", Status::InDoubt)

@@ -17,6 +17,8 @@ use crate::runtime::metrics::Event;
 
 /// The time from the end of a lease to the job's wake-up: a worker that is only slow has handed over by then.
 const WAKE_AFTER_LEASE: SignedDuration = SignedDuration::from_secs(60);
+/// The time until which a job may send that has been claimed and is not completed: nothing bounds it.
+const NOT_COMPLETED: Timestamp = Timestamp::MAX;
 /// The time after which a queued job is woken again, if no worker has claimed it: its wake-up was lost.
 pub const WAKE_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(180);
 
@@ -129,7 +131,8 @@ impl Jobs<'_> {
     pub async fn claim(&self, job: &JobId, lease: Duration, now: Timestamp) -> Result<Claimed, Error> {
         const CLAIM: &str = "SET #status = :processing, claim_id = :claim_id, checkpoint_id = :claim_id, \
                              lease_until = :lease_until, wake_at = :wake_at, wake_shard = :wake_shard, \
-                             epoch = epoch + :one, stalls = stalls + :one REMOVE due_at, reason";
+                             epoch = epoch + :one, stalls = stalls + :one, may_send_until = :not_completed \
+                             REMOVE due_at, reason";
         const OPERATION: &str = "claim a job";
         let claim_id = token();
         let (lease_until, wake_at) = (now + lease, now + lease + WAKE_AFTER_LEASE);
@@ -139,6 +142,7 @@ impl Jobs<'_> {
             .bind(":lease_until", millis(lease_until))
             .bind(":wake_at", millis(wake_at))
             .bind(":wake_shard", keys::wake_shard(job))
+            .bind(":not_completed", millis(NOT_COMPLETED))
             .bind(":one", 1)
             .returning_new();
         let item = match self.0.update(OPERATION, claim).await? {
@@ -173,8 +177,8 @@ impl Jobs<'_> {
         const HALTED: &str = "SET #status = :status, stalls = :none, reason = :reason, \
                               checkpoint_id = :new_checkpoint_id \
                               REMOVE claim_id, lease_until, wake_at, wake_shard";
-        const COMPLETED: &str = "SET #status = :status, stalls = :none, checkpoint_id = :new_checkpoint_id \
-                                 REMOVE claim_id, lease_until, wake_at, wake_shard";
+        const COMPLETED: &str = "SET #status = :status, stalls = :none, checkpoint_id = :new_checkpoint_id, \
+                                 may_send_until = :now REMOVE claim_id, lease_until, wake_at, wake_shard";
         let Self(store) = self;
         let checkpoint_id = token();
         let (status, expression, wake_at) = match to {
@@ -189,8 +193,10 @@ impl Jobs<'_> {
         if let Some(wake_at) = wake_at {
             update = update.bind(":wake_at", millis(wake_at));
         }
-        if let HandOver::Halted(reason) = to {
-            update = update.bind(":reason", reason);
+        match to {
+            HandOver::Halted(reason) => update = update.bind(":reason", reason),
+            HandOver::Completed => update = update.bind(":now", millis(now)),
+            HandOver::Queued | HandOver::Waiting(_) => {}
         }
         if !self.is_written("hand a job over", update, &checkpoint_id).await? {
             return Ok(None);
@@ -250,7 +256,7 @@ impl Jobs<'_> {
             .bind(":queued", JobStatus::Queued)
             .bind(":halted", JobStatus::Halted)
             .bind(":none", 0)
-            .bind(":breakers", Breakers::default())
+            .bind(":breakers", Breakers::resumed(now))
             .bind(":wake_at", millis(now + WAKE_AGAIN_AFTER))
             .bind(":wake_shard", keys::wake_shard(job))
             .returning_new();
@@ -297,16 +303,23 @@ impl Jobs<'_> {
         Ok(unfinished)
     }
 
-    /// Lists the jobs of a Page, the newest first. The index lags.
+    /// Lists the jobs of a Page that may have sent at or after a time: those that have been claimed, and were not completed
+    /// before it. The index lags.
+    ///
+    /// A job that is completed sends no more: each of its rows is settled or in doubt, so that not even a worker that was
+    /// overtaken can reserve one. Every other job may, however long ago its last lease has ended.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn of_page(&self, page_id: &PageId) -> Result<Vec<JobId>, Error> {
+    pub async fn that_may_have_sent(&self, page_id: &PageId, since: Timestamp) -> Result<Vec<JobId>, Error> {
+        const MAY_HAVE_SENT: &str = "page_id = :page_id AND may_send_until >= :since";
         let Self(store) = self;
-        let query = Query::index(&store.broadcasts, "page_jobs", "page_id = :page_id")
+        let query = Query::index(&store.broadcasts, "page_sending", MAY_HAVE_SENT)
             .bind(":page_id", page_id)
-            .newest_first();
-        let found: Vec<JobKey> = store.query_all("list the jobs of a Page", query, usize::MAX).await?;
+            .bind(":since", millis(since));
+        let found: Vec<JobKey> = store
+            .query_all("list the jobs that may have sent", query, usize::MAX)
+            .await?;
         Ok(found.into_iter().filter_map(JobKey::into_job).collect())
     }
 

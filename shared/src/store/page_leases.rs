@@ -31,7 +31,7 @@ pub struct PageLease {
     pub until: Timestamp,
     /// Pauses since the Page's last success.
     pub backoffs: u32,
-    /// The end of the Page's pause; written at release.
+    /// The end of the Page's pause, or the time of its next lookup; written at release.
     pub not_before: Option<Timestamp>,
 }
 
@@ -72,21 +72,13 @@ impl PageLeases<'_> {
             .await
     }
 
-    /// Acquires the right to look up a Page's messages, unless it is held.
+    /// Acquires the right to look up a Page's messages, unless it is held, or the next call would be too soon after the last
+    /// one of the holder before.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn acquire_lookups(
-        &self,
-        page_id: &PageId,
-        lease: Duration,
-        now: Timestamp,
-    ) -> Result<Option<PageLease>, Error> {
-        let acquired = self.acquire_for(LOOKUPS, page_id, "", lease, now).await?;
-        Ok(match acquired {
-            Acquired::Lease(lease) => Some(lease),
-            Acquired::SameJob | Acquired::Held(_) | Acquired::Paused(_) => None,
-        })
+    pub async fn acquire_lookups(&self, page_id: &PageId, lease: Duration, now: Timestamp) -> Result<Acquired, Error> {
+        self.acquire_for(LOOKUPS, page_id, "", lease, now).await
     }
 
     async fn acquire_for(

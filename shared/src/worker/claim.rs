@@ -19,7 +19,8 @@ use crate::store::jobs::{Claim, Claimed, HandOver, WakeUp};
 use crate::store::page_leases::{Acquired, PageLease};
 use crate::store::transactions::{ROWS_AT_ONCE, Resent};
 use crate::worker::deliver::Sender;
-use crate::worker::run::{self, Run, RunEnd};
+use crate::worker::hand_over::hand_over_without_secret;
+use crate::worker::run::{Run, RunEnd};
 
 /// The longest time that a worker waits for a Page that another job holds.
 const PAGE_WAIT: Duration = Duration::from_secs(25);
@@ -192,7 +193,7 @@ async fn work_claimed(app: &App, mut claim: Claim, page: &mut PageLease, ends: I
     let access = match app.secrets.access(&job.page_id).await {
         Ok(access) => access,
         Err(error) => {
-            let to = run::hand_over_without_secret(app, &error);
+            let to = hand_over_without_secret(app, &error);
             return Ok(RunEnd::HandOver(Box::new(claim), to));
         }
     };

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::domain::backlog::{Entry, Finish};
 use crate::domain::breakers::Signal;
 use crate::domain::delivery::{Delivery, Doubt, Reservation, State};
-use crate::domain::digest::digest;
+use crate::domain::digest::{digest, with_line_feeds};
 use crate::domain::job::{Broadcast, Job};
 use crate::domain::retry;
 use crate::domain::template::Template;
@@ -109,10 +109,12 @@ impl Composed {
 }
 
 impl Sender<'_> {
-    /// Delivers the message to the contact of an entry, if that is due and not done yet.
-    pub async fn deliver(&self, entry: Entry) -> Delivered {
+    /// Delivers the message to the contact of an entry, if that is due and not done yet. `alone` is `true` if Messenger
+    /// refused the contact in this run with an error that concerns no other contact: then the contact fails if it is refused
+    /// again.
+    pub async fn deliver(&self, entry: Entry, alone: bool) -> Delivered {
         let deliver = async {
-            let attempt = self.attempt(&entry).await;
+            let attempt = self.attempt(&entry, alone).await;
             let attempt = attempt.unwrap_or_else(|error| AttemptEnd::Unsettled(error).into());
             debug!(end = ?attempt.end, "contact worked on");
             attempt
@@ -121,7 +123,7 @@ impl Sender<'_> {
         Delivered { entry, attempt }
     }
 
-    async fn attempt(&self, entry: &Entry) -> Result<Attempt, store::Error> {
+    async fn attempt(&self, entry: &Entry, alone: bool) -> Result<Attempt, store::Error> {
         let clock = &self.app.clock;
         // The contact is read before the reservation, so that a failed read leaves no doubt.
         let composed = self.compose(entry).await?;
@@ -147,7 +149,7 @@ impl Sender<'_> {
                 signal: Some(Signal::Accepted),
                 consequence: None,
             }),
-            Err(error) => self.not_sent(reservation, &error).await,
+            Err(error) => self.not_sent(reservation, &error, alone).await,
         }
     }
 
@@ -166,7 +168,9 @@ impl Sender<'_> {
         }
         let text = self.template.as_ref().map(|template| template.render(&contact));
         Ok(match text.transpose() {
-            Ok(text) => Composed::Message { text },
+            Ok(text) => Composed::Message {
+                text: text.map(|text| with_line_feeds(&text).into_owned()),
+            },
             Err(error) => Composed::NoMessage(State::Failed {
                 reason: error.to_string(),
             }),
@@ -174,9 +178,15 @@ impl Sender<'_> {
     }
 
     /// Records a send that Messenger did not accept, by the verdict on its error.
-    async fn not_sent(&self, reservation: Reservation, error: &SendError) -> Result<Attempt, store::Error> {
+    async fn not_sent(
+        &self,
+        reservation: Reservation,
+        error: &SendError,
+        alone: bool,
+    ) -> Result<Attempt, store::Error> {
         let (config, now) = (&self.app.config, self.app.clock.now());
         let reason = error.to_string();
+        let mut signal = error.signal();
         let (end, consequence) = match error.verdict() {
             Verdict::Later if reservation.attempt >= config.retry_attempts => {
                 let reason = format!("{reason}, {} times", reservation.attempt);
@@ -192,6 +202,17 @@ impl Sender<'_> {
                 Some(Consequence::RateLimited(regain_after)),
             ),
             Verdict::Never => (self.record(reservation, State::Failed { reason }).await?, None),
+            Verdict::StopIfConfirmed if alone || reservation.refused_before_resume => {
+                // Ten such contacts in a row are no accident.
+                if let Signal::Suspected(error) = signal {
+                    signal = Signal::RefusedSuspiciously(error.code);
+                }
+                (self.record(reservation, State::Failed { reason }).await?, None)
+            }
+            Verdict::StopIfConfirmed => {
+                let refused = reservation.uncharged().refused(now);
+                (self.record(refused, waiting(now, &reason)).await?, None)
+            }
             Verdict::Stop => {
                 let end = self.record(reservation.uncharged(), waiting(now, &reason));
                 let consequence = match error.refuses_token() {
@@ -204,7 +225,7 @@ impl Sender<'_> {
         };
         Ok(Attempt {
             end,
-            signal: Some(error.signal()),
+            signal: Some(signal),
             consequence,
         })
     }

@@ -4,7 +4,9 @@
 
 pub mod claim;
 pub mod deliver;
+mod hand_over;
 mod in_flight;
 pub mod pace;
 pub mod run;
 mod stop;
+mod suspects;

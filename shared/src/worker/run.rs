@@ -6,24 +6,24 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, warn};
+use tracing::warn;
 
-use crate::app::App;
 use crate::domain::backlog::{Backlog, Entry, Finish, Next};
 use crate::domain::breakers::{BreakerTrip, Breakers, Signal};
 use crate::domain::delivery::{Delivery, Doubt};
 use crate::domain::ids::{ContactId, first_ten};
 use crate::domain::retry;
 use crate::runtime::metrics::{Event, Layer};
-use crate::runtime::secrets;
 use crate::store;
 use crate::store::jobs::{Claim, HandOver};
 use crate::store::page_leases::PageLease;
 use crate::store::transactions::{Checkpoint, Checkpointed, ROWS_AT_ONCE};
 use crate::worker::deliver::{AttemptEnd, Consequence, Delivered, Sender};
+use crate::worker::hand_over::end_for;
 use crate::worker::in_flight::InFlight;
 use crate::worker::pace::Pace;
 use crate::worker::stop::Stop;
+use crate::worker::suspects::Suspects;
 
 /// The longest time between two checkpoints.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
@@ -58,6 +58,8 @@ pub struct Run<'a> {
     /// The reason why the backlog offers no contact.
     rest: Option<Next>,
     in_flight: InFlight<'a>,
+    /// The contacts that were refused with an error that may concern every contact.
+    suspects: Suspects,
     /// The number of contacts finished since the last checkpoint.
     finished: usize,
     /// The rows that the next checkpoints put in doubt.
@@ -86,6 +88,7 @@ impl<'a> Run<'a> {
             claim_lost: false,
             rest: None,
             in_flight: InFlight::default(),
+            suspects: Suspects::default(),
             finished: 0,
             doubts: Vec::new(),
             prevented: Vec::new(),
@@ -121,6 +124,9 @@ impl<'a> Run<'a> {
                 continue;
             }
             let rest = self.rest.take();
+            if self.end_suspicion(rest.as_ref()) {
+                continue;
+            }
             if let Some(stop) = self.stop.take() {
                 return end_for(self.sender, stop, self.backlog.is_finished()).await;
             }
@@ -160,9 +166,12 @@ impl<'a> Run<'a> {
     /// Starts the send to the next contact, if the backlog offers one.
     async fn start_next(&mut self) {
         let (sender, app) = (self.sender, self.sender.app);
+        if let Some(entry) = self.suspects.next_alone() {
+            return self.in_flight.push(sender.deliver(entry, true));
+        }
         loop {
             match self.backlog.next(app.clock.now()) {
-                Next::Contact(entry) => return self.in_flight.push(sender.deliver(entry)),
+                Next::Contact(entry) => return self.in_flight.push(sender.deliver(entry, false)),
                 Next::Load(number) => {
                     let segments = app.store.segments();
                     let load = segments.get(&self.claim.job.snapshot, number);
@@ -186,7 +195,10 @@ impl<'a> Run<'a> {
     fn record_delivered(&mut self, delivered: Delivered) {
         let Delivered { entry, attempt } = delivered;
         self.finished += 1;
-        self.record_end(entry, attempt.end);
+        match (attempt.signal, &attempt.end) {
+            (Some(Signal::Suspected(_)), AttemptEnd::Finished(Finish::Requeued(_))) => self.suspects.add(entry),
+            _ => self.record_end(entry, attempt.end),
+        }
         if let Some(signal) = attempt.signal {
             self.on_signal(signal);
         }
@@ -226,15 +238,42 @@ impl<'a> Run<'a> {
             other => other,
         };
         match signal {
-            Signal::Accepted => (self.probing, self.page.backoffs) = (false, 0),
-            Signal::Answered | Signal::RefusedSuspiciously(_) => self.probing = false,
-            Signal::Lost | Signal::LostProbe => {}
+            Signal::Accepted => {
+                (self.probing, self.page.backoffs) = (false, 0);
+                self.suspects.find_alone();
+            }
+            Signal::Answered | Signal::RefusedSuspiciously(_) | Signal::Suspected(_) => self.probing = false,
+            Signal::Unknown(_) | Signal::Lost | Signal::LostProbe => {}
         }
         match self.breakers.observe(signal) {
             Some(BreakerTrip::Outage) => self.pause(None),
             Some(BreakerTrip::Halt(reason)) => self.stop_for(Stop::Halt(reason)),
             None => {}
         }
+    }
+
+    /// Decides on the contacts that were refused with an error that may concern every contact, if no send is left that could
+    /// decide. They are requeued if the run stops, or if none but them is left and none was accepted, which halts the job.
+    /// Returns `true` if there is something to send or to write now.
+    fn end_suspicion(&mut self, rest: Option<&Next>) -> bool {
+        let none_is_left = matches!(rest, Some(Next::AfterInFlight));
+        if self.suspects.is_empty() || !self.may_checkpoint() || (self.stop.is_none() && !none_is_left) {
+            return false;
+        }
+        if self.stop.is_none() {
+            match self.breakers.end_suspicion() {
+                Some(reason) => self.stop_for(Stop::Halt(reason)),
+                None => {
+                    self.suspects.find_alone();
+                    return true;
+                }
+            }
+        }
+        let now = self.sender.app.clock.now();
+        for entry in self.suspects.take() {
+            self.backlog.finish(entry.position, Finish::Requeued(now));
+        }
+        true
     }
 
     /// Pauses the Page: until Messenger's own time if it gave one, else with a back-off.
@@ -347,19 +386,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Returns the hand-over of a job that cannot be sent for lack of a secret: `Waiting` if the secret may become readable by
-/// itself, else `Halted`.
-pub fn hand_over_without_secret(app: &App, error: &secrets::Error) -> HandOver {
-    if !error.may_pass() {
-        return HandOver::Halted(error.to_string());
-    }
-    error!(
-        error = error as &dyn std::error::Error,
-        "secret not read; the job waits and tries again"
-    );
-    HandOver::Waiting(app.clock.now() + app.config.retry_base)
-}
-
 /// Returns the rate of the first run after a pause: a limit that was reached is approached more slowly.
 fn half(rate: NonZeroU32) -> NonZeroU32 {
     NonZeroU32::new(rate.get() / 2).unwrap_or(NonZeroU32::MIN)
@@ -368,29 +394,4 @@ fn half(rate: NonZeroU32) -> NonZeroU32 {
 /// Returns whether a run begins after a pause: then it has one send in flight until Messenger answers clearly.
 fn begins_with_probe(page: &PageLease) -> bool {
     page.backoffs > 0
-}
-
-/// Returns the hand-over of a run that was stopped, or `None` if another worker has claimed the job.
-async fn end_for(sender: &Sender<'_>, stop: Stop, is_finished: bool) -> Result<Option<HandOver>, store::Error> {
-    Ok(Some(match stop {
-        Stop::Unsettled(error) => return Err(error),
-        Stop::Overtaken => return Ok(None),
-        Stop::Yield | Stop::Pause(_) | Stop::TokenRefused(_) | Stop::Halt(_) if is_finished => HandOver::Completed,
-        Stop::Yield => HandOver::Queued,
-        Stop::Pause(until) => HandOver::Waiting(until),
-        Stop::TokenRefused(reason) => end_for_refused_token(sender, reason).await,
-        Stop::Halt(reason) => HandOver::Halted(reason),
-    }))
-}
-
-/// Returns the hand-over on a refused token: `Queued` if another token is available by now, else `Halted`. The contacts
-/// that were refused have been requeued, so the next run loses none of them.
-async fn end_for_refused_token(sender: &Sender<'_>, reason: String) -> HandOver {
-    let Sender { app, messenger, .. } = sender;
-    let renewed = app.secrets.is_renewed(&messenger.page_id, &messenger.access.token);
-    match renewed.await {
-        Ok(true) => HandOver::Queued,
-        Ok(false) => HandOver::Halted(reason),
-        Err(error) => hand_over_without_secret(app, &error),
-    }
 }

@@ -54,6 +54,7 @@ fn tables(names: &Names) -> [Table<'_>; 3] {
             indexes: &[
                 ("wake", &[("wake_shard", S), ("wake_at", N)]),
                 ("page_jobs", &[("page_id", S), ("created_at", N)]),
+                ("page_sending", &[("page_id", S), ("may_send_until", N)]),
                 ("recent", &[("listed", S), ("created_at", N)]),
             ],
             expires_by: Some("expires_at"),
@@ -201,7 +202,7 @@ mod tests {
             .filter_map(|index| index.index_name())
             .collect();
         indexes.sort_unstable();
-        assert_eq!(indexes, ["page_jobs", "recent", "wake"]);
+        assert_eq!(indexes, ["page_jobs", "page_sending", "recent", "wake"]);
         let ttl = dynamodb
             .describe_time_to_live()
             .table_name(&names.deliveries)

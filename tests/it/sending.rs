@@ -195,7 +195,7 @@ async fn contact_fails_after_its_last_attempt() {
 async fn rate_limit_pauses_the_page_and_costs_no_attempt() {
     let stack = TestStack::start_with(&[("RETRY_ATTEMPTS", "1"), ("PAGE_RATE_PER_SECOND", "40")]).await;
     let ids = stack.import_contacts(60).await;
-    let usage = json!({"1": [{"type": "messenger", "call_count": 100, "estimated_time_to_regain_access": 19}]});
+    let usage = json!({PAGES[0]: [{"type": "messenger", "call_count": 100, "estimated_time_to_regain_access": 19}]});
     let limit = Answer::Error {
         error: refusal(80_006, None),
         headers: BTreeMap::from([("X-Business-Use-Case-Usage".to_owned(), usage.to_string())]),

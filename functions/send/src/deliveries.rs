@@ -40,6 +40,9 @@ const MAX_QUERIES: usize = 128;
 /// The time after which no further query is made; API Gateway waits 29 s.
 const MAX_TIME: Duration = Duration::from_secs(15);
 
+/// The addition to the reason of a delivery that is recorded as not sent, and whose echo came later.
+const ARRIVED: &str = "its echo came later: the contact has got the message";
+
 /// The columns of CSV.
 const COLUMNS: [&str; 7] = [
     "contact_id",
@@ -145,8 +148,11 @@ impl DeliveryReport {
         Self {
             page_id: page_id.clone(),
             status: row.state.status(),
-            message_id: row.state.message_id().map(str::to_owned),
-            reason: row.state.reason().map(str::to_owned),
+            message_id: row.message_id().map(str::to_owned),
+            reason: row.state.reason().map(|reason| match row.arrived_as {
+                Some(_) => format!("{reason}; {ARRIVED}"),
+                None => reason.to_owned(),
+            }),
             attempts: row.attempts,
             updated_at: row.updated_at,
             contact_id: row.contact_id,

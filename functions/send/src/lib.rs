@@ -17,6 +17,7 @@ pub mod problem;
 pub mod report;
 pub mod request;
 pub mod webhook;
+mod webhook_events;
 
 use std::sync::Arc;
 

@@ -9,15 +9,11 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::Value;
 use shared::app::App;
-use shared::domain::delivery::Metadata;
-use shared::domain::ids::{ContactId, PageId};
 use shared::reconcile::settle::{EchoResult, settle_by_echo};
+use shared::runtime::metrics;
 use shared::runtime::secrets::signature;
 use shared::store;
 use subtle::ConstantTimeEq;
@@ -26,11 +22,17 @@ use tracing::{error, info, warn};
 
 use crate::problem::Problem;
 use crate::request::whole_body;
+use crate::webhook_events::{self, Echo, Event, Unreadable};
 
 /// The time for the events of one call. Meta waits 5 s for the answer, and repeats the call after an error.
 const MAX_TIME: Duration = Duration::from_secs(4);
 /// The number of events that are processed concurrently.
 const EVENTS_AT_ONCE: usize = 32;
+/// The age up to which an unreadable event that may be our echo is refused. Meta then repeats it, a few times at once: another
+/// version of this function may read it. Later it is confirmed, so that the repetitions end: Meta warns after 15 minutes of
+/// refused calls, and after an hour it sends the Page's events no more
+/// (<https://developers.facebook.com/documentation/business-messaging/messenger-platform/webhooks>).
+const MAX_REFUSED_AGE: SignedDuration = SignedDuration::from_mins(5);
 
 /// `GET /v1/webhooks/messenger`: confirms the subscription that Meta verifies, by repeating its challenge
 /// (<https://developers.facebook.com/docs/graph-api/webhooks/getting-started>).
@@ -63,8 +65,8 @@ pub async fn verify(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> R
 /// `POST /v1/webhooks/messenger`: processes events. Status 200 confirms all of them; after any other, Meta sends them again.
 ///
 /// # Errors
-/// If the body is too large (413), the signature is not the app's (403), the app secret cannot be read (503), or not all
-/// events could be processed in time (503).
+/// If the body is too large (413), the signature is not the app's (403), the app secret cannot be read (503), not all events
+/// could be processed in time (503), or a new event that may be our echo cannot be read (503).
 pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<StatusCode, Problem> {
     let headers = request.headers().clone();
     let body = whole_body(request).await?;
@@ -72,17 +74,14 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<St
     if !is_signed(secret.as_ref(), &headers, &body) {
         return Err(forbidden("The signature is not the app's."));
     }
-    let Ok(notification) = serde_json::from_slice::<Notification>(&body) else {
-        warn!("webhook call ignored: its body is not a notification of Messenger");
-        return Ok(StatusCode::OK);
-    };
-    let events = notification.entry.into_iter().flat_map(PageEvents::events);
-    let events: Vec<_> = events.map(|event| process(&app, event)).collect();
+    let events = webhook_events::read(&body);
+    let is_confirmed = confirm_unreadable(&app, &events);
+    let events: Vec<_> = events.into_iter().map(|event| process(&app, event)).collect();
     let all = stream::iter(events)
         .buffer_unordered(EVENTS_AT_ONCE)
         .fold(Processed::default(), |processed, one| async move { processed.and(one) });
     match timeout(MAX_TIME, all).await {
-        Ok(Processed { failed: 0, settled }) => {
+        Ok(Processed { failed: 0, settled }) if is_confirmed => {
             if settled > 0 {
                 info!(deliveries.settled = settled, "deliveries settled by echoes");
             }
@@ -94,6 +93,34 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<St
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }
+}
+
+/// Counts and logs the events that cannot be read. Returns `false` if one of them may be our echo and is new, so that Meta
+/// should send it again; without a time, nothing would end the repetitions.
+fn confirm_unreadable(app: &App, events: &[Event]) -> bool {
+    let unreadable = events.iter().filter_map(|event| match event {
+        Event::Unreadable(unreadable) => Some(unreadable),
+        Event::Echo(_) | Event::Interaction { .. } => None,
+    });
+    let unreadable: Vec<&Unreadable> = unreadable.collect();
+    if unreadable.is_empty() {
+        return true;
+    }
+    let count = unreadable.len() as u64;
+    app.metrics.count(metrics::Event::WebhookEventsUnreadable, count);
+    let now = app.clock.now();
+    let echoes = || unreadable.iter().filter(|event| event.may_be_our_echo);
+    let may_be_echoes = echoes().count();
+    warn!(
+        events.unreadable = count,
+        events.may_be_echoes = may_be_echoes,
+        "webhook events not readable: a delivery whose echo is among them is settled by a lookup only; report their form"
+    );
+    let is_new = |event: &&Unreadable| {
+        let age = event.sent_at.map(|at| now.duration_since(at).abs());
+        age.is_some_and(|age| age <= MAX_REFUSED_AGE)
+    };
+    !echoes().any(is_new)
 }
 
 fn forbidden(detail: &str) -> Problem {
@@ -117,79 +144,6 @@ fn is_signed(secret: Option<&SecretString>, headers: &HeaderMap, body: &Bytes) -
         .is_some_and(|(given, expected)| expected.as_bytes().ct_eq(given.as_bytes()).into())
 }
 
-/// The body of a call.
-#[derive(Deserialize)]
-struct Notification {
-    #[serde(default)]
-    entry: Vec<PageEvents>,
-}
-
-/// The events of one Page.
-#[derive(Deserialize)]
-struct PageEvents {
-    id: String,
-    #[serde(default)]
-    messaging: Vec<Value>,
-    /// The same kind of events, for a Page whose conversations another app controls.
-    #[serde(default)]
-    standby: Vec<Value>,
-}
-
-/// An event of a conversation. Events of other kinds fail to parse, and are ignored.
-#[derive(Deserialize)]
-struct ConversationEvent {
-    #[serde(skip)]
-    page_id: String,
-    sender: Party,
-    recipient: Party,
-    /// Milliseconds of the epoch.
-    timestamp: i64,
-    message: Option<EventMessage>,
-    postback: Option<IgnoredAny>,
-    reaction: Option<IgnoredAny>,
-}
-
-impl ConversationEvent {
-    /// Returns true if the event is reported for this Page, and the Page is the sender.
-    fn is_from(&self, page_id: &PageId) -> bool {
-        [&self.page_id, &self.sender.id]
-            .iter()
-            .all(|id| *id == page_id.as_str())
-    }
-
-    /// Returns true if this contact is the recipient.
-    fn is_to(&self, contact_id: &ContactId) -> bool {
-        self.recipient.id == contact_id.as_str()
-    }
-}
-
-#[derive(Deserialize)]
-struct Party {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct EventMessage {
-    mid: String,
-    #[serde(default)]
-    is_echo: bool,
-    metadata: Option<String>,
-}
-
-impl PageEvents {
-    fn events(self) -> impl Iterator<Item = ConversationEvent> {
-        let Self { id, messaging, standby } = self;
-        let events = messaging.into_iter().chain(standby);
-        events.filter_map(move |event| {
-            let event: ConversationEvent = serde_json::from_value(event).ok()?;
-            Some(ConversationEvent {
-                page_id: id.clone(),
-                ..event
-            })
-        })
-    }
-}
-
 /// The number of events by result.
 #[derive(Default)]
 struct Processed {
@@ -204,7 +158,7 @@ impl Processed {
                 settled: self.settled + 1,
                 ..self
             },
-            Ok(EchoResult::Known | EchoResult::Nothing) => self,
+            Ok(EchoResult::Known | EchoResult::Contradicted | EchoResult::Nothing) => self,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 warn!(error, "webhook event not processed");
@@ -217,35 +171,23 @@ impl Processed {
     }
 }
 
-async fn process(app: &App, event: ConversationEvent) -> Result<EchoResult, store::Error> {
-    match &event.message {
-        Some(message) if message.is_echo => settle(app, &event, message).await,
-        None if event.postback.is_none() && event.reaction.is_none() => Ok(EchoResult::Nothing),
-        Some(_) | None => {
-            record_interaction(app, &event).await?;
+async fn process(app: &App, event: Event) -> Result<EchoResult, store::Error> {
+    match event {
+        Event::Echo(echo) => settle(app, &echo).await,
+        Event::Interaction { contact_id, at } => {
+            let contacts = app.store.contacts();
+            contacts.record_interaction_if_later(&contact_id, at).await?;
             Ok(EchoResult::Nothing)
         }
+        Event::Unreadable(_) => Ok(EchoResult::Nothing),
     }
 }
 
 /// Settles the delivery that an echo names in its metadata, if the event agrees with it on the Page and the contact.
-async fn settle(app: &App, event: &ConversationEvent, message: &EventMessage) -> Result<EchoResult, store::Error> {
-    let Some(metadata) = message.metadata.as_deref().and_then(Metadata::parse) else {
-        return Ok(EchoResult::Nothing);
-    };
-    let is_ours = event.is_from(&metadata.job.page_id) && event.is_to(&metadata.contact_id) && !message.mid.is_empty();
-    if !is_ours {
+async fn settle(app: &App, echo: &Echo) -> Result<EchoResult, store::Error> {
+    let metadata = &echo.metadata;
+    if !echo.is_from(&metadata.job.page_id) || !echo.is_to(&metadata.contact_id) {
         return Ok(EchoResult::Nothing);
     }
-    settle_by_echo(app, &metadata, &message.mid).await
-}
-
-async fn record_interaction(app: &App, event: &ConversationEvent) -> Result<(), store::Error> {
-    let contact_id = ContactId::parse(&event.sender.id);
-    let at = Timestamp::from_millisecond(event.timestamp);
-    if let (Ok(contact_id), Ok(at)) = (contact_id, at) {
-        let contacts = app.store.contacts();
-        contacts.record_interaction_if_later(&contact_id, at).await?;
-    }
-    Ok(())
+    settle_by_echo(app, metadata, &echo.message_id).await
 }

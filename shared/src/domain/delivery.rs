@@ -47,12 +47,26 @@ pub struct Delivery {
         skip_serializing_if = "Option::is_none"
     )]
     pub lookup_at: Option<Timestamp>,
+    /// Messenger's id of a message that arrived although the delivery was recorded as `failed` or `skipped`: its echo came
+    /// later. The state stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived_as: Option<String>,
     /// The time of the last change.
     #[serde(with = "millisecond::required")]
     pub updated_at: Timestamp,
     /// The state of the delivery.
     #[serde(flatten)]
     pub state: State,
+}
+
+impl Delivery {
+    /// Returns Messenger's id of the message that the contact is known to have got.
+    pub fn message_id(&self) -> Option<&str> {
+        match &self.state {
+            State::Sent { message_id } => Some(message_id),
+            _ => self.arrived_as.as_deref(),
+        }
+    }
 }
 
 /// The state of a delivery.
@@ -128,14 +142,6 @@ impl State {
             Self::Skipped { .. } => Status::Skipped,
             Self::Waiting { .. } => Status::Waiting,
             Self::InDoubt { .. } => Status::InDoubt,
-        }
-    }
-
-    /// Returns Messenger's id of the message, once the message is accepted.
-    pub fn message_id(&self) -> Option<&str> {
-        match self {
-            Self::Sent { message_id } => Some(message_id),
-            _ => None,
         }
     }
 
@@ -280,6 +286,11 @@ pub struct Metadata {
 
 impl Metadata {
     const PREFIX: &str = "oncecast/1";
+
+    /// Returns `true` if a text begins as the metadata that this version writes.
+    pub fn is_like(text: &str) -> bool {
+        text.split(' ').next() == Some(Self::PREFIX)
+    }
 
     /// Parses the metadata of an echo; `None` if Oncecast did not write it.
     pub fn parse(text: &str) -> Option<Self> {

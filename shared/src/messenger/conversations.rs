@@ -5,66 +5,105 @@
 //! <https://developers.facebook.com/documentation/business-messaging/messenger-platform/conversations>,
 //! <https://developers.facebook.com/docs/graph-api/reference/message>
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Deserializer};
+use tokio::time::{Instant, sleep_until};
 
 use crate::domain::digest::is_digest_of;
 use crate::domain::ids::{ContactId, PageId};
 use crate::messenger::MessengerClient;
 use crate::messenger::errors::SendError;
+use crate::messenger::json::Object;
 
 /// The difference that is allowed between Messenger's clock and ours; besides, Messenger shows whole seconds.
 pub(crate) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 
-/// A message as the conversation shows it; a field that is `None` is not shown.
-#[derive(Debug, Deserialize)]
+/// A message as the conversation shows it. A field that is `None` is not shown, or cannot be read.
+#[derive(Debug, Default)]
 struct ShownMessage {
-    id: String,
-    #[serde(default, deserialize_with = "graph_time")]
-    created_time: Option<Timestamp>,
-    #[serde(default)]
-    from: Option<Party>,
-    #[serde(default)]
-    to: List<Party>,
+    id: Option<String>,
+    created_at: Option<Timestamp>,
+    /// The id of the sender.
+    from: Option<String>,
+    /// The ids of the recipients.
+    to: Vec<Option<String>>,
     /// The text; empty if the message is not a text.
-    #[serde(default)]
-    message: Option<String>,
+    text: Option<String>,
+    /// `true` if nothing is shown but the id, as of every message beyond the newest twenty.
+    is_hidden: bool,
 }
 
-#[derive(Debug, Deserialize)]
-struct Party {
-    id: String,
-}
-
-/// A list of the Graph API.
-#[derive(Debug, Deserialize)]
-#[serde(bound = "T: Deserialize<'de>")]
-struct List<T> {
-    #[serde(default = "Vec::new")]
-    data: Vec<T>,
-    #[serde(default)]
-    paging: Paging,
-}
-
-impl<T> Default for List<T> {
-    fn default() -> Self {
+impl ShownMessage {
+    /// Reads a message. One that is no object is a message of which nothing can be read.
+    fn parse(json: &str) -> Self {
+        let Some(message) = Object::parse(json) else {
+            return Self::default();
+        };
+        let id = |party: Object<'_>| party.text("id");
+        let recipients = message.object("to").and_then(|to| to.list("data")).unwrap_or_default();
         Self {
-            data: Vec::new(),
-            paging: Paging::default(),
+            id: message.text("id"),
+            created_at: message.text("created_time").and_then(|text| graph_time(&text)),
+            from: message.object("from").and_then(id),
+            to: recipients
+                .iter()
+                .map(|to| Object::parse(to.get()).and_then(id))
+                .collect(),
+            text: message.text("message"),
+            is_hidden: message.has_only(&["id"]),
         }
+    }
+
+    /// Returns whether this is the message that the lookup looks for, as far as can be told: one field that differs suffices
+    /// to tell that it is not, and every field is needed to tell that it is.
+    fn is(&self, query: &LookupQuery<'_>) -> Match {
+        let fields = [
+            self.created_at.map(|at| at >= query.since()),
+            self.from.as_deref().map(|from| from == query.page_id.as_str()),
+            self.is_to(query.contact_id),
+            self.text.as_deref().and_then(|text| match query.content {
+                Content::Text(wanted) if is_digest_of(wanted, text) => Some(true),
+                // A character may be lost that was ours.
+                Content::Text(_) => (!text.contains(char::REPLACEMENT_CHARACTER)).then_some(false),
+                Content::Attachment => Some(text.is_empty()),
+                Content::Template => Some(true),
+            }),
+        ];
+        let is_text = self.text.as_deref().is_some_and(|text| !text.is_empty());
+        match (self.id.clone(), self.created_at) {
+            _ if fields.contains(&Some(false)) => Match::No,
+            (Some(id), Some(at)) if !fields.contains(&None) => match query.content {
+                Content::Template if is_text => Match::Unclear("a text is there that may be made from the template"),
+                Content::Text(_) | Content::Attachment | Content::Template => Match::Yes(id, at),
+            },
+            _ => Match::Unclear("a message is there that cannot be read"),
+        }
+    }
+
+    /// Returns whether a contact is a recipient; `None` if the recipients are not shown, or one of them cannot be read.
+    fn is_to(&self, contact_id: &ContactId) -> Option<bool> {
+        if self.to.iter().flatten().any(|to| to == contact_id.as_str()) {
+            return Some(true);
+        }
+        (!self.to.is_empty() && self.to.iter().all(Option::is_some)).then_some(false)
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Paging {
-    #[serde(default)]
-    next: Option<String>,
+/// The relation of a shown message to the one that is looked for.
+enum Match {
+    /// It is that message, with this id and time.
+    Yes(String, Timestamp),
+    /// It is another message.
+    No,
+    /// It may be that message; the reason in words.
+    Unclear(&'static str),
 }
 
-/// Parses the Graph API's form of a time: `2026-11-23T10:00:00+0000`.
-fn graph_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    Ok(text.and_then(|text| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text).ok()))
+/// Parses the Graph API's form of a time, `2026-11-23T10:00:00+0000`, or that of RFC 3339.
+fn graph_time(text: &str) -> Option<Timestamp> {
+    let time = Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text);
+    time.or_else(|_| text.parse()).ok()
 }
 
 /// The message that a lookup looks for.
@@ -78,6 +117,13 @@ pub struct LookupQuery<'a> {
     pub content: Content<'a>,
     /// The time of its reservation.
     pub reserved_at: Timestamp,
+}
+
+impl LookupQuery<'_> {
+    /// Returns the time before which the message cannot have been sent.
+    fn since(&self) -> Timestamp {
+        self.reserved_at - CLOCK_TOLERANCE
+    }
 }
 
 /// The content by which a message is recognized.
@@ -94,8 +140,13 @@ pub enum Content<'a> {
 /// The result of a lookup in a conversation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LookupResult {
-    /// The ids and times of the messages that match, the oldest first.
-    Found(Vec<(String, Timestamp)>),
+    /// Messages match.
+    Found {
+        /// Their ids and times, the oldest first.
+        matches: Vec<(String, Timestamp)>,
+        /// The reason in words why further messages may match, if there may be such.
+        unclear: Option<&'static str>,
+    },
     /// No message matches.
     Absent,
     /// The view is cut off, or a message may or may not match; the reason in words.
@@ -103,79 +154,157 @@ pub enum LookupResult {
 }
 
 /// The messages of a Page and a contact, as far as they are shown.
-#[derive(Debug)]
-pub struct Conversation(List<ShownMessage>);
+#[derive(Debug, Default)]
+pub struct Conversation {
+    /// The newest messages, as Messenger orders them.
+    messages: Vec<ShownMessage>,
+    /// `true` if there are older messages.
+    is_cut_off: bool,
+    /// The reason in words why messages of any time may be missing.
+    unclear: Option<&'static str>,
+}
 
-impl MessengerClient {
-    /// Returns the id of the Page's conversation with a contact, if there is one.
-    ///
-    /// # Errors
-    /// If Messenger refuses the call or does not answer it.
-    pub async fn conversation_id(&self, contact_id: &ContactId) -> Result<Option<String>, SendError> {
-        let query = [("platform", "messenger"), ("user_id", contact_id.as_str())];
-        let path = [self.page_id.as_str(), "conversations"];
-        let found: List<Party> = self.get(&path, &query).await?;
-        Ok(found.data.into_iter().next().map(|conversation| conversation.id))
+/// The time from the end of one call of a Page to the beginning of the next. Messenger takes two calls per second and Page:
+/// <https://developers.facebook.com/documentation/business-messaging/messenger-platform/overview/rate-limiting>. Counted from
+/// the end, it keeps that limit however long a call takes to arrive.
+pub const CALL_INTERVAL: Duration = Duration::from_millis(550);
+
+/// The pace of the calls for one Page.
+#[derive(Debug)]
+pub struct CallPace {
+    /// The time before which the next call is not made.
+    next: Instant,
+}
+
+impl Default for CallPace {
+    /// Allows the first call at once.
+    fn default() -> Self {
+        Self { next: Instant::now() }
+    }
+}
+
+impl CallPace {
+    /// Makes a call when it is time.
+    async fn call<T>(&mut self, call: impl Future<Output = T>) -> T {
+        sleep_until(self.next).await;
+        // Also for a call that is given up before its answer.
+        self.next = Instant::now() + CALL_INTERVAL;
+        let answer = call.await;
+        self.next = Instant::now() + CALL_INTERVAL;
+        answer
     }
 
-    /// Reads the newest messages of a conversation.
+    /// Returns the time until the next call may be made.
+    pub fn wait(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+}
+
+impl MessengerClient {
+    /// Reads the newest messages of the Page's conversation with a contact, in two calls at this pace.
     ///
     /// # Errors
-    /// If Messenger refuses the call or does not answer it.
-    pub async fn conversation(&self, id: &str) -> Result<Conversation, SendError> {
+    /// If Messenger refuses a call, or does not answer it with a JSON object.
+    pub async fn conversation(
+        &self,
+        contact_id: &ContactId,
+        pace: &mut CallPace,
+    ) -> Result<Conversation, SendError> {
         const FIELDS: &str = "messages{id,created_time,from,to,message,attachments}";
-        #[derive(Deserialize)]
-        struct Shown {
-            #[serde(default)]
-            messages: List<ShownMessage>,
+        let query = [("platform", "messenger"), ("user_id", contact_id.as_str())];
+        let path = [self.page_id.as_str(), "conversations"];
+        let listed = pace.call(self.get(&path, &query)).await?;
+        match Conversations::parse(&listed) {
+            Conversations::None => Ok(Conversation::default()),
+            Conversations::One(id) => {
+                let shown = pace.call(self.get(&[&id], &[("fields", FIELDS)])).await?;
+                Ok(Conversation::parse(&shown))
+            }
+            Conversations::Unclear(reason) => Ok(Conversation::unclear(reason)),
         }
-        let shown: Shown = self.get(&[id], &[("fields", FIELDS)]).await?;
-        Ok(Conversation(shown.messages))
+    }
+}
+
+/// The list of a Page's conversations with a contact.
+#[derive(Debug, PartialEq, Eq)]
+enum Conversations {
+    None,
+    /// The one with this id.
+    One(String),
+    Unclear(&'static str),
+}
+
+impl Conversations {
+    fn parse(json: &str) -> Self {
+        let found = Object::parse(json).and_then(|listed| Some((listed.list("data")?, has_more(&listed))));
+        match found.as_ref().map(|(data, has_more)| (&data[..], has_more)) {
+            Some(([], false)) => Self::None,
+            Some(([one], false)) => match Object::parse(one.get()).and_then(|one| one.text("id")) {
+                Some(id) => Self::One(id),
+                None => Self::Unclear("the conversation's id cannot be read"),
+            },
+            Some(_) => Self::Unclear("there are several conversations"),
+            None => Self::Unclear("the list of conversations cannot be read"),
+        }
+    }
+}
+
+/// Returns whether a list of the Graph API goes on. It does, too, if that cannot be read.
+fn has_more(list: &Object<'_>) -> bool {
+    match list.get("paging") {
+        None => false,
+        Some(paging) => Object::parse(paging.get()).is_none_or(|paging| paging.get("next").is_some()),
     }
 }
 
 impl Conversation {
-    /// Looks for a message. `Absent` means that the conversation is shown back to the reservation and holds no match; a view
-    /// that is cut off earlier is `Unclear`.
+    fn unclear(reason: &'static str) -> Self {
+        Self {
+            unclear: Some(reason),
+            ..Self::default()
+        }
+    }
+
+    fn parse(json: &str) -> Self {
+        let messages = Object::parse(json).and_then(|shown| shown.object("messages"));
+        let shown = messages.and_then(|messages| Some((messages.list("data")?, has_more(&messages))));
+        match shown {
+            Some((messages, is_cut_off)) => Self {
+                messages: messages
+                    .iter()
+                    .map(|message| ShownMessage::parse(message.get()))
+                    .collect(),
+                is_cut_off,
+                unclear: None,
+            },
+            None => Self::unclear("the conversation's messages cannot be read"),
+        }
+    }
+
+    /// Looks for a message. `Absent` means that the conversation is shown back to the reservation, and that every message in
+    /// it is known to be another; what cannot be read is `Unclear`, and so is a view that is cut off earlier.
     pub fn find(&self, query: &LookupQuery<'_>) -> LookupResult {
-        let Self(shown) = self;
-        let since = query.reserved_at - CLOCK_TOLERANCE;
-        let mut matches = Vec::new();
-        let mut unclear = None;
-        for message in &shown.data {
-            let Some(at) = message.created_time.filter(|at| *at >= since) else {
-                continue;
-            };
-            let from_page = message.from.as_ref().map(|from| from.id.as_str());
-            let to_contact = message.to.data.iter();
-            if from_page != Some(query.page_id.as_str())
-                || !to_contact.into_iter().any(|to| to.id == query.contact_id.as_str())
-            {
-                continue;
+        // The oldest messages may be hidden; one that is hidden before others is odd, and may be any.
+        let last_shown = self.messages.iter().rposition(|message| !message.is_hidden);
+        let (shown, hidden) = self.messages.split_at(last_shown.map_or(0, |last| last + 1));
+        let (mut matches, mut unclear) = (Vec::new(), self.unclear);
+        for message in shown {
+            match message.is(query) {
+                Match::Yes(id, at) => matches.push((id, at)),
+                Match::No => {}
+                Match::Unclear(reason) => unclear = Some(reason),
             }
-            let text = message.message.as_deref().unwrap_or_default();
-            match query.content {
-                Content::Text(wanted) if is_digest_of(wanted, text) => {}
-                Content::Attachment | Content::Template if text.is_empty() => {}
-                Content::Template => {
-                    unclear = Some("a text is there that may be made from the template");
-                    continue;
-                }
-                Content::Text(_) | Content::Attachment => continue,
-            }
-            matches.push((message.id.clone(), at));
         }
-        if !matches.is_empty() {
-            matches.sort_by_key(|(_, at)| *at);
-            return LookupResult::Found(matches);
+        let oldest = shown.iter().filter_map(|message| message.created_at).min();
+        let is_whole = !self.is_cut_off && hidden.is_empty();
+        if !is_whole && oldest.is_none_or(|oldest| oldest >= query.since()) {
+            unclear = unclear.or(Some("too many messages have been written since"));
         }
-        let times = shown.data.iter().filter_map(|message| message.created_time);
-        let goes_back_far_enough = times.min().is_some_and(|oldest| oldest < since);
-        let is_whole = shown.paging.next.is_none() && shown.data.iter().all(|message| message.created_time.is_some());
+        matches.sort_by_key(|(_, at)| *at);
         match unclear {
+            _ if !matches.is_empty() => LookupResult::Found { matches, unclear },
             Some(reason) => LookupResult::Unclear(reason),
-            None if is_whole || goes_back_far_enough => LookupResult::Absent,
-            None => LookupResult::Unclear("too many messages have been written since"),
+            None => LookupResult::Absent,
         }
     }
 }
@@ -198,9 +327,12 @@ mod tests {
     }
 
     /// Looks for content that was reserved ten seconds past ten.
-    fn find(content: Content<'_>, shown: Value) -> LookupResult {
-        let conversation = Conversation(serde_json::from_value(shown).unwrap());
-        conversation.find(&LookupQuery {
+    fn find(content: Content<'_>, messages: Value) -> LookupResult {
+        find_in(content, &json!({"id": "t_1", "messages": messages}).to_string())
+    }
+
+    fn find_in(content: Content<'_>, shown: &str) -> LookupResult {
+        Conversation::parse(shown).find(&LookupQuery {
             page_id: &PageId::parse("page").unwrap(),
             contact_id: &ContactId::parse("ana").unwrap(),
             content,
@@ -214,7 +346,7 @@ mod tests {
 
     fn ids(result: LookupResult) -> Vec<String> {
         match result {
-            LookupResult::Found(matches) => matches.into_iter().map(|(id, _)| id).collect(),
+            LookupResult::Found { matches, .. } => matches.into_iter().map(|(id, _)| id).collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -260,5 +392,80 @@ mod tests {
         let text = json!({"data": [message("m1", 11, "hi")]});
         assert_eq!(find(Content::Attachment, text.clone()), LookupResult::Absent);
         assert!(matches!(find(Content::Template, text), LookupResult::Unclear(_)));
+    }
+
+    #[test]
+    fn odd_message_spoils_no_other_and_is_never_taken_for_absent() {
+        let ours = || message("m2", 12, "hi");
+        let odd = |change: fn(&mut Value)| {
+            let mut odd = message("m3", 14, "hi");
+            change(&mut odd);
+            odd
+        };
+        for odd in [
+            json!(5),
+            json!({"id": "m3"}),
+            odd(|message| message["created_time"] = json!("yesterday")),
+            odd(|message| message["from"] = json!([])),
+            odd(|message| message["to"] = json!({"data": []})),
+            odd(|message| message["to"]["data"][0] = json!(null)),
+            odd(|message| message["message"] = json!({"text": "hi"})),
+            odd(|message| message["message"] = json!("h\u{FFFD}")),
+            odd(|message| message["id"] = json!(null)),
+        ] {
+            let older = message("m1", 3, "bye");
+            let unclear = find_text(&[odd.clone(), older.clone()]);
+            assert!(matches!(unclear, LookupResult::Unclear(_)), "{odd}: {unclear:?}");
+            let found = find_text(&[odd.clone(), ours(), older]);
+            assert!(
+                matches!(&found, LookupResult::Found { matches, unclear: Some(_) } if matches[0].0 == "m2"),
+                "{odd}: {found:?}"
+            );
+        }
+        // A field that differs tells that it is another message, whatever the others are.
+        let another = odd(|message| (message["created_time"], message["message"]) = (json!(null), json!("bye")));
+        assert_eq!(find_text(&[another]), LookupResult::Absent);
+        let unlike =
+            r#"{"id": "m3", "created_time": "2026-11-23T10:00:12+00:00", "from": {"id": "ana"}, "message": "\ud83d"}"#;
+        let of_contact = format!(r#"{{"messages": {{"data": [{unlike}]}}}}"#);
+        assert_eq!(find_in(Content::Text(&digest("hi")), &of_contact), LookupResult::Absent);
+        let of_page = of_contact.replace(r#""ana""#, r#""page""#);
+        let unclear = find_in(Content::Text(&digest("hi")), &of_page);
+        assert!(matches!(unclear, LookupResult::Unclear(_)), "{unclear:?}");
+    }
+
+    #[test]
+    fn match_does_not_hide_that_the_view_is_cut_off() {
+        let more = json!({"data": [message("m", 30, "hi")], "paging": {"next": "https://…"}});
+        let found = find(Content::Text(&digest("hi")), more);
+        assert!(
+            matches!(found, LookupResult::Found { unclear: Some(_), .. }),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn view_that_cannot_be_read_proves_no_absence() {
+        for shown in ["{}", r#"{"messages": null}"#, r#"{"messages": {"data": {}}}"#] {
+            let unclear = find_in(Content::Attachment, shown);
+            assert!(matches!(unclear, LookupResult::Unclear(_)), "{shown}: {unclear:?}");
+        }
+        for listed in [
+            "{}",
+            r#"{"data": null}"#,
+            r#"{"data": [5]}"#,
+            r#"{"data": [{"id": "t_1"}, {"id": "t_2"}]}"#,
+            r#"{"data": [], "paging": {"next": "https://…"}}"#,
+            r#"{"data": [], "paging": 5}"#,
+        ] {
+            let conversations = Conversations::parse(listed);
+            assert!(
+                matches!(conversations, Conversations::Unclear(_)),
+                "{listed}: {conversations:?}"
+            );
+        }
+        assert_eq!(Conversations::parse(r#"{"data": []}"#), Conversations::None);
+        let one = r#"{"data": [{"id": 17, "name": "\ud83d"}], "paging": {"cursors": {}}}"#;
+        assert_eq!(Conversations::parse(one), Conversations::One("17".to_owned()));
     }
 }

@@ -2,24 +2,22 @@
 //!
 //! Imports [`domain`](crate::domain) and [`runtime`](crate::runtime) only.
 
+mod answer;
 mod codes;
 pub mod conversations;
 pub mod errors;
+pub mod json;
 
-use std::time::Duration;
-
-use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::{Client, Method, RequestBuilder, Url};
 use secrecy::ExposeSecret;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::domain::delivery::Reservation;
 use crate::domain::ids::{ContactId, PageId};
 use crate::domain::job::Broadcast;
 use crate::domain::message::Envelope;
-use crate::messenger::errors::{Refusal, SendError};
+use crate::messenger::errors::SendError;
 use crate::runtime::config::Config;
 use crate::runtime::secrets::Access;
 
@@ -43,6 +41,7 @@ impl MessengerClient {
             .timeout(config.messenger_timeout)
             // A connection that is not made in time must fail as such, since that proves that nothing was sent.
             .connect_timeout(config.messenger_timeout / 2)
+            // Beneath this, hyper repeats a request only if it has written nothing of it.
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
@@ -86,15 +85,16 @@ impl MessengerClient {
             .send()
             .await
             .map_err(|error| without_answer(&error))?;
-        let accepted: SendAnswer = read(answer).await?;
-        Ok(accepted.message_id)
+        let body = answer::read(answer, &self.page_id).await?;
+        let message_id = answer::message_id(&body, &reservation.contact_id);
+        message_id.ok_or(SendError::NoAnswer("answer not readable"))
     }
 
-    /// Reads an object of the Graph API, by the segments of its path.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<T, SendError> {
+    /// Reads an object of the Graph API, by the segments of its path, and returns it as JSON.
+    pub(crate) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<String, SendError> {
         let call = self.call(Method::GET, path)?.query(query);
-        let answer = call.send().await;
-        read(answer.map_err(|error| without_answer(&error))?).await
+        let answer = call.send().await.map_err(|error| without_answer(&error))?;
+        answer::read(answer, &self.page_id).await
     }
 
     fn call(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, SendError> {
@@ -137,107 +137,11 @@ struct MessageBody<'a> {
     metadata: String,
 }
 
-#[derive(Deserialize)]
-struct SendAnswer {
-    #[serde(deserialize_with = "not_empty")]
-    message_id: String,
-}
-
-fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Err(D::Error::custom("is empty"));
-    }
-    Ok(text)
-}
-
-#[derive(Deserialize)]
-struct ErrorAnswer {
-    error: GraphError,
-}
-
-#[derive(Deserialize)]
-struct GraphError {
-    code: i64,
-    error_subcode: Option<i64>,
-    #[serde(default)]
-    message: String,
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
-}
-
+/// Returns the error of a call that got no answer. A request that could not be built, or found no connection, never left.
 fn without_answer(error: &reqwest::Error) -> SendError {
-    if error.is_connect() {
+    if error.is_connect() || error.is_builder() {
         SendError::NotConnected
-    } else if error.is_timeout() {
-        SendError::NoAnswer("no answer in time")
     } else {
-        SendError::NoAnswer("connection lost")
-    }
-}
-
-async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, SendError> {
-    let status = answer.status();
-    let regain_after = regain_after(answer.headers());
-    let body = answer.bytes().await.map_err(|error| without_answer(&error))?;
-    if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|_| SendError::NoAnswer("answer not readable"));
-    }
-    if !status.is_client_error() {
-        return Err(SendError::NoAnswer("answered with a server error"));
-    }
-    let Ok(ErrorAnswer { error }) = serde_json::from_slice(&body) else {
-        return Err(SendError::NoAnswer("answer not readable"));
-    };
-    let message = error.message.to_ascii_lowercase();
-    Err(SendError::Refused(Refusal {
-        code: error.code,
-        subcode: error.error_subcode,
-        no_matching_user: message.contains("no matching user"),
-        refuses_call: error.kind.as_deref() == Some("GraphMethodException") || message.contains("appsecret_proof"),
-        regain_after,
-    }))
-}
-
-/// Returns the longest time to regain access from the usage header, a day at most; `None` if no limit is reached.
-///
-/// `X-Business-Use-Case-Usage: {"<id>": [{"type": "messenger", "estimated_time_to_regain_access": <minutes>, …}]}`, see
-/// <https://developers.facebook.com/docs/graph-api/overview/rate-limiting>.
-fn regain_after(headers: &HeaderMap) -> Option<Duration> {
-    let usage = headers.get("x-business-use-case-usage")?.to_str().ok()?;
-    let usage: Value = serde_json::from_str(usage).ok()?;
-    let minutes = usage
-        .as_object()?
-        .values()
-        .filter_map(Value::as_array)
-        .flatten()
-        .filter_map(|one| one.get("estimated_time_to_regain_access")?.as_u64())
-        .max()?;
-    (minutes > 0).then(|| Duration::from_secs(minutes.saturating_mul(60).min(86_400)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_to_regain_access_is_in_minutes() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(regain_after(&headers), None);
-        for (usage, expected) in [
-            (
-                r#"{"1":[{"type":"messenger","call_count":97,"estimated_time_to_regain_access":19}]}"#,
-                Some(1_140),
-            ),
-            (
-                r#"{"1":[{"type":"messenger","call_count":97,"estimated_time_to_regain_access":0}]}"#,
-                None,
-            ),
-            ("{}", None),
-            ("nonsense", None),
-        ] {
-            headers.insert("X-Business-Use-Case-Usage", usage.parse().unwrap());
-            assert_eq!(regain_after(&headers).map(|wait| wait.as_secs()), expected, "{usage}");
-        }
+        answer::lost(error)
     }
 }

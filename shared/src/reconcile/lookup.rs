@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info, warn};
 
 use crate::app::App;
@@ -13,7 +13,7 @@ use crate::domain::delivery::{Delivery, State};
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Broadcast;
 use crate::messenger::MessengerClient;
-use crate::messenger::conversations::{CLOCK_TOLERANCE, Content, LookupQuery, LookupResult};
+use crate::messenger::conversations::{CallPace, CLOCK_TOLERANCE, Content, LookupQuery, LookupResult};
 use crate::messenger::errors::{SendError, Verdict};
 use crate::runtime::config::InDoubtPolicy;
 use crate::runtime::telemetry::{delivery_span, job_span};
@@ -21,10 +21,6 @@ use crate::store;
 use crate::store::doubts::NextLookup;
 use crate::store::transactions::{CommandOutcome, Settled};
 
-/// The time from the end of one call of a Page to the beginning of the next. Messenger takes two calls per second and Page:
-/// <https://developers.facebook.com/documentation/business-messaging/messenger-platform/overview/rate-limiting>. Counted from
-/// the end, it keeps that limit however long a call takes to arrive.
-pub const CALL_INTERVAL: Duration = Duration::from_millis(550);
 /// The time after which a failed lookup, or a command that the job could not take, is retried.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// The number of failed lookups in a row from which on the Page, rather than the contacts, counts as the cause.
@@ -37,8 +33,7 @@ pub struct Reconciler<'a> {
     app: &'a App,
     page_id: &'a PageId,
     messenger: MessengerClient,
-    /// The time before which the next call is not made.
-    next_call: Instant,
+    pace: CallPace,
     broadcasts: HashMap<BroadcastId, Option<Arc<Broadcast>>>,
 }
 
@@ -85,14 +80,14 @@ impl<'a> Reconciler<'a> {
             app,
             page_id,
             messenger,
-            next_call: Instant::now(),
+            pace: CallPace::default(),
             broadcasts: HashMap::new(),
         })
     }
 
     /// Returns the time before which no call is to be made for the Page, by this reconciler or the next.
     pub fn next_call_at(&self) -> Timestamp {
-        self.app.clock.now() + self.next_call.saturating_duration_since(Instant::now())
+        self.app.clock.now() + self.pace.wait()
     }
 
     /// Looks up these deliveries, until Messenger fails for the whole Page. No lookup begins after `ends`, and none goes on
@@ -170,7 +165,8 @@ impl<'a> Reconciler<'a> {
             },
         };
         let result = match result {
-            LookupResult::Found(matches) => match self.settle_by_one_of(job, &row, matches).await? {
+            LookupResult::Found { matches, unclear } => match self.settle_by_one_of(job, &row, matches, unclear).await?
+            {
                 Evidence::Settled => return Ok(LookupOutcome::Settled),
                 Evidence::NotNeeded => return Ok(LookupOutcome::Done),
                 Evidence::TooNew(next) => {
@@ -204,16 +200,8 @@ impl<'a> Reconciler<'a> {
             (None, _) if broadcast.message.template.is_some() => Content::Template,
             (None, _) => Content::Attachment,
         };
-        sleep_until(self.next_call).await;
-        let id = self.messenger.conversation_id(&row.contact_id).await;
-        self.next_call = Instant::now() + CALL_INTERVAL;
-        let Some(id) = id? else {
-            return Ok(LookupResult::Absent);
-        };
-        sleep_until(self.next_call).await;
-        let conversation = self.messenger.conversation(&id).await;
-        self.next_call = Instant::now() + CALL_INTERVAL;
-        Ok(conversation?.find(&LookupQuery {
+        let conversation = self.messenger.conversation(&row.contact_id, &mut self.pace).await?;
+        Ok(conversation.find(&LookupQuery {
             page_id: self.page_id,
             contact_id: &row.contact_id,
             content,
@@ -221,12 +209,14 @@ impl<'a> Reconciler<'a> {
         }))
     }
 
-    /// Settles the delivery by the first of these messages that can be no other delivery's.
+    /// Settles the delivery by the first of these messages that can be no other delivery's. If none is evidence, the result
+    /// is `Absent` only if no further message may match, for the reason `others_may_match`.
     async fn settle_by_one_of(
         &self,
         job: &JobId,
         row: &Delivery,
         matches: Vec<(String, Timestamp)>,
+        others_may_match: Option<&'static str>,
     ) -> Result<Evidence, store::Error> {
         let store = &self.app.store;
         let since = first_reserved_at(row) - CLOCK_TOLERANCE - self.longest_send();
@@ -235,7 +225,7 @@ impl<'a> Reconciler<'a> {
         let others = store.deliveries().of_contact(&row.contact_id, &jobs).await?;
         let unclear = |reason| Ok(Evidence::None(LookupResult::Unclear(reason)));
         for (message_id, at) in matches {
-            let is_known = |other: &Delivery| other.state.message_id() == Some(&message_id);
+            let is_known = |other: &Delivery| other.message_id() == Some(&message_id);
             if others.iter().any(is_known) {
                 continue;
             }
@@ -259,7 +249,8 @@ impl<'a> Reconciler<'a> {
                 Settled::MessageTaken => {}
             }
         }
-        Ok(Evidence::None(LookupResult::Absent))
+        let result = others_may_match.map_or(LookupResult::Absent, LookupResult::Unclear);
+        Ok(Evidence::None(result))
     }
 
     /// The time for which a send may go on after its job is completed: a worker that was overtaken may hold a reservation. As
@@ -297,7 +288,7 @@ impl<'a> Reconciler<'a> {
         }
         let finding = match result {
             LookupResult::Unclear(finding) => finding,
-            LookupResult::Absent | LookupResult::Found(_) => "not found in Messenger",
+            LookupResult::Absent | LookupResult::Found { .. } => "not found in Messenger",
         };
         let reason = row.state.reason().unwrap_or_default();
         let reason = format!("{reason}; {finding}");

@@ -12,7 +12,8 @@ use tracing::{Instrument, debug, warn};
 use crate::app::App;
 use crate::domain::delivery::{Metadata, State};
 use crate::domain::ids::{ContactId, JobId, PageId};
-use crate::reconcile::lookup::{CALL_INTERVAL, Reconciler};
+use crate::messenger::conversations::CALL_INTERVAL;
+use crate::reconcile::lookup::Reconciler;
 use crate::runtime::telemetry::{delivery_span, job_span};
 use crate::store;
 use crate::store::deliveries::RowChange;
@@ -33,14 +34,17 @@ const MAX_ATTEMPTS: usize = 5;
 pub enum EchoResult {
     /// The echo settled the delivery.
     Settled,
-    /// The delivery was known to be sent.
+    /// The message was known to have arrived.
     Known,
-    /// There is no such delivery, or it has another final outcome.
+    /// The delivery is recorded as `failed` or `skipped` and stays so; the row now shows the message that arrived.
+    Contradicted,
+    /// There is no such delivery.
     Nothing,
 }
 
-/// Marks the delivery of an echo `sent`, as the echo proves that this attempt arrived under this message id, whatever was
-/// recorded of it. Idempotent; the order of echoes does not matter.
+/// Marks the delivery of an echo `sent`, as the echo proves that this attempt arrived under this message id. A delivery that
+/// is recorded as `failed` or `skipped` stays so, since its job may count it at any moment, and keeps the message id as
+/// evidence. Idempotent; the order of echoes does not matter.
 ///
 /// # Errors
 /// If a table does not answer.
@@ -67,12 +71,19 @@ async fn mark_sent(
         let now = app.clock.now();
         let settled = match &row.state {
             State::Sent { .. } => return Ok(EchoResult::Known),
+            State::Failed { .. } | State::Skipped { .. } if row.arrived_as.is_some() => return Ok(EchoResult::Known),
             State::Failed { reason } | State::Skipped { reason } => {
-                warn!(
-                    reason,
-                    "echo of a message that was recorded as not sent: the contact has got it"
-                );
-                return Ok(EchoResult::Nothing);
+                match deliveries.keep_late_echo(job, &row, message_id, now).await? {
+                    RowChange::Written => {
+                        warn!(
+                            reason,
+                            message.id = message_id,
+                            "echo of a message that was recorded as not sent: the contact has got it; do not send it again"
+                        );
+                        return Ok(EchoResult::Contradicted);
+                    }
+                    RowChange::Refused(found) => Settled::Otherwise(found),
+                }
             }
             State::InDoubt { .. } => transactions.settle(job, &row, &sent, None, now).await?,
             State::Reserved | State::Waiting { .. } => {

@@ -40,10 +40,14 @@ pub enum Event {
     DoubtsLeft,
     /// SQS did not confirm a wake-up.
     WakeUpsLost,
+    /// The echo of a message came after its delivery was recorded as `failed` or `skipped`.
+    ArrivedAfterRefusal,
+    /// An event of a webhook call could not be read.
+    WebhookEventsUnreadable,
 }
 
 impl Event {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Sent,
         Self::Failed,
         Self::Skipped,
@@ -55,6 +59,8 @@ impl Event {
         Self::DoubtsSettled,
         Self::DoubtsLeft,
         Self::WakeUpsLost,
+        Self::ArrivedAfterRefusal,
+        Self::WebhookEventsUnreadable,
     ];
 
     /// Returns the name of the event's metric. Dashboards and alarms refer to it, so it never changes.
@@ -72,6 +78,8 @@ impl Event {
             Self::DoubtsLeft => "DoubtsLeft",
             // The word from before wake-ups had their name.
             Self::WakeUpsLost => "HintsLost",
+            Self::ArrivedAfterRefusal => "ArrivedAfterRefusal",
+            Self::WebhookEventsUnreadable => "WebhookEventsUnreadable",
         }
     }
 

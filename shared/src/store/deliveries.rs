@@ -159,6 +159,37 @@ impl Deliveries<'_> {
             .await
     }
 
+    /// Keeps the message id of an echo on a row that was recorded as `failed` or `skipped`, and whose state stays, while the row
+    /// is as it was seen and has no such id. Repeating the call is harmless.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn keep_late_echo(
+        &self,
+        job: &JobId,
+        row: &Delivery,
+        message_id: &str,
+        now: Timestamp,
+    ) -> Result<RowChange, Error> {
+        const KEEP: &str = "SET arrived_as = :message_id, updated_at = :now";
+        const IF_FIRST: &str = "#status = :expected AND #token = :token AND attribute_not_exists(arrived_as)";
+        const OPERATION: &str = "keep a late echo";
+        let Self(store) = self;
+        let keep = if_unchanged(store, job, row.into(), KEEP)
+            .only_if(IF_FIRST)
+            .bind(":message_id", message_id)
+            .bind(":now", millis(now));
+        if let Conditional::Refused(item) = store.update(OPERATION, keep).await? {
+            let found = refusing_row(OPERATION, item)?;
+            // Otherwise this very call wrote it, and its answer was lost.
+            if found.arrived_as.as_deref() != Some(message_id) || found.updated_at != now {
+                return Ok(RowChange::Refused(Box::new(found)));
+            }
+        }
+        store.metrics.count(Event::ArrivedAfterRefusal, 1);
+        Ok(RowChange::Written)
+    }
+
     /// Writes an outcome while the row is as it was seen. An outcome that is found there already was written by this very
     /// call, of which the answer was lost, or at another time by an echo, which has counted it.
     pub(super) async fn set_outcome(

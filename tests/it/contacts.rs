@@ -165,9 +165,9 @@ async fn csv_errors_name_line_and_column_and_store_nothing() {
         (b"contact_id,page_id\n\n", &["line 2"]),
         (b"contact_id\nana\n", &["line 1, column page_id"]),
         (
-            b"contact_id;page_id\nana;p\n",
+            b"contact_id|page_id\nana|p\n",
             &[
-                "line 1, column contact_id;page_id",
+                "line 1, column contact_id|page_id",
                 "line 1, column contact_id",
                 "line 1, column page_id",
             ],
@@ -230,7 +230,7 @@ async fn csv_errors_name_line_and_column_and_store_nothing() {
             b"contact_id,page_id,first_name\nana,p,\xc1na\nben,p q,Ben\n",
             &["line 2, column first_name", "line 3, column page_id"],
         ),
-        (b"\xff\xfec\0o\0n\0", &["line 1, column 1", "line 1, column contact_id", "line 1, column page_id"]),
+        (b"\xff\xfec\0o\0n\0", &["line 1, column con", "line 1, column contact_id", "line 1, column page_id"]),
         (
             b"contact_id,page_id\nana,p\nana,p\n ,p\n",
             &["line 3, column contact_id", "line 4, column contact_id"],

@@ -29,6 +29,7 @@ mod permissions;
 mod processes;
 mod random_faults;
 mod raw_http;
+mod real_inputs;
 mod recovery;
 mod refusals;
 mod reporting;

@@ -1,8 +1,11 @@
 //! Rules for the values of a contact's fields, by kind of field. An import holds JSON and CSV to the same rules.
 
 use serde_json::{Number, Value, json};
+use shared::domain::template::shown_number;
+use shared::domain::visible::{is_blank, trimmed};
 
 use crate::fields;
+use crate::numbers::ChangedNumbers;
 
 /// The maximum number of tags, or of attributes, of one contact.
 pub const MAX_ENTRIES: usize = 100;
@@ -12,30 +15,32 @@ pub const ATTRIBUTE_NAME: &str = "must have a name of 1 to 64 letters, digits an
 /// The maximum number of characters in a name, a tag or the value of an attribute.
 const MAX_TEXT: usize = 1_000;
 
-/// A value as the table stores it, or the message of the fault.
-pub type Checked = Result<Value, &'static str>;
+/// A value as the table stores it, `None` if the field is cleared, or the message of the fault.
+pub type Checked = Result<Option<Value>, String>;
 
-/// Checks a short text.
+/// Checks a name. Blanks at its ends are removed; a name of which a reader sees nothing is no name.
 ///
 /// # Errors
-/// If the value is not a string, or is too long.
-pub fn text(value: &Value) -> Checked {
-    match value.as_str() {
-        Some(text) if text.chars().count() <= MAX_TEXT => Ok(value.clone()),
-        _ => Err("must be a string of at most 1000 characters"),
-    }
+/// If the value is not a string, is too long, or has U+0000.
+pub fn name(value: &Value) -> Checked {
+    let name = trimmed(text(value)?);
+    Ok(Some(name).filter(|name| !is_blank(name)).map(Value::from))
 }
 
-/// Checks a list of tags.
+/// Checks a list of tags. Blanks at the ends of a tag are removed, and blank tags are left out.
 ///
 /// # Errors
 /// If the value is not a list of short texts, or has too many entries.
 pub fn tags(value: &Value) -> Checked {
     let tags = value.as_array().filter(|tags| tags.len() <= MAX_ENTRIES);
-    match tags {
-        Some(tags) if tags.iter().all(|tag| text(tag).is_ok()) => Ok(value.clone()),
-        _ => Err("must be a list of at most 100 strings of at most 1000 characters"),
-    }
+    let tags = tags.and_then(|tags| tags.iter().map(|tag| text(tag).ok()).collect::<Option<Vec<_>>>());
+    let Some(tags) = tags else {
+        return Err(format!(
+            "must be a list of at most {MAX_ENTRIES} strings of at most {MAX_TEXT} characters, without U+0000"
+        ));
+    };
+    let tags: Vec<_> = tags.into_iter().map(trimmed).filter(|tag| !is_blank(tag)).collect();
+    Ok(Some(json!(tags)))
 }
 
 /// Checks a flag.
@@ -43,7 +48,10 @@ pub fn tags(value: &Value) -> Checked {
 /// # Errors
 /// If the value is neither `true` nor `false`.
 pub fn flag(value: &Value) -> Checked {
-    value.is_boolean().then(|| value.clone()).ok_or("must be true or false")
+    match value {
+        Value::Bool(_) => Ok(Some(value.clone())),
+        _ => Err("must be true or false".to_owned()),
+    }
 }
 
 /// Checks a time, which the table stores in milliseconds of the epoch.
@@ -52,22 +60,38 @@ pub fn flag(value: &Value) -> Checked {
 /// If the value is not an RFC 3339 time with an offset.
 pub fn time(value: &Value) -> Checked {
     let time = value.as_str().and_then(|text| fields::time(text).ok());
-    time.map(|time| json!(time.as_millisecond()))
-        .ok_or("must be an RFC 3339 time with an offset")
+    time.map(|time| Some(json!(time.as_millisecond())))
+        .ok_or_else(|| "must be an RFC 3339 time with an offset".to_owned())
 }
 
-/// Checks the value of an attribute; `null` clears it.
+/// Checks the value of an attribute; `null` clears it. A text shows a number as it is written in the request, or the number is
+/// refused: `changed` are those that it would show otherwise.
 ///
 /// # Errors
-/// If the value is not a string, a number, a boolean or `null`, or is out of the bounds of its type.
-pub fn attribute(value: &Value) -> Result<Option<Value>, &'static str> {
+/// If the value is not a string, a number, a boolean or `null`, is out of the bounds of its type, or would be changed.
+pub fn attribute(value: &Value, changed: &ChangedNumbers) -> Checked {
     match value {
         Value::Null => Ok(None),
         Value::Bool(_) => Ok(Some(value.clone())),
-        Value::Number(number) if is_in_bounds(number) => Ok(Some(value.clone())),
-        Value::Number(_) => Err("must have a magnitude from 1e-130 to 9e125"),
-        Value::String(_) => text(value).map(Some),
-        Value::Array(_) | Value::Object(_) => Err("must be a string, a number, true, false or null"),
+        Value::Number(number) if !is_in_bounds(number) => Err("must have a magnitude from 1e-130 to 9e125".to_owned()),
+        Value::Number(number) => match changed.get(number) {
+            None => Ok(Some(value.clone())),
+            Some(written) => Err(format!(
+                "is written {written}, and a text would show {}: write it so, or send it as a string",
+                shown_number(number)
+            )),
+        },
+        Value::String(_) => text(value).map(|text| Some(json!(text))),
+        Value::Array(_) | Value::Object(_) => Err("must be a string, a number, true, false or null".to_owned()),
+    }
+}
+
+/// Returns a short text.
+fn text(value: &Value) -> Result<&str, String> {
+    match value.as_str() {
+        Some(text) if text.contains('\0') => Err("must not have the character U+0000".to_owned()),
+        Some(text) if text.chars().count() <= MAX_TEXT => Ok(text),
+        _ => Err(format!("must be a string of at most {MAX_TEXT} characters")),
     }
 }
 

@@ -15,24 +15,34 @@ use crate::import;
 use crate::problem::Problem;
 use crate::request::{JsonOrCsv, PathId};
 
+/// The header of an answer that tells the form in which a CSV file was read.
+const CSV_READ_AS: &str = "x-csv-read-as";
+
 /// `PUT /v1/contacts`: creates or changes contacts.
 ///
 /// A contact of a Page that the caller may not use is neither changed nor moved to another Page.
 ///
 /// # Errors
 /// If the body has faults (400), names such a contact (403), or DynamoDB does not answer (503).
-pub async fn upsert(State(app): State<Arc<App>>, caller: Caller, body: JsonOrCsv) -> Result<Json<Value>, Problem> {
+pub async fn upsert(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    body: JsonOrCsv,
+) -> Result<(Option<[(&'static str, String); 1]>, Json<Value>), Problem> {
     let pages = &caller.pages;
-    let patches = match body {
-        JsonOrCsv::Json(body) => import::from_json(&body, pages)?,
-        JsonOrCsv::Csv(body) => import::from_csv(&body, pages)?,
+    let (patches, read_as) = match body {
+        JsonOrCsv::Json { parsed, text } => (import::from_json(&parsed, &text, pages)?, None),
+        JsonOrCsv::Csv(body) => {
+            let (patches, read_as) = import::from_csv(&body, pages)?;
+            (patches, Some([(CSV_READ_AS, read_as)]))
+        }
     };
     let foreign = app.store.contacts().upsert_all(&patches, pages).await?;
     if !foreign.is_empty() {
         let detail = format!("Of a Page that you may not use: {}.", first_ten(&foreign));
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
-    Ok(Json(json!({"upserted": patches.len()})))
+    Ok((read_as, Json(json!({"upserted": patches.len()}))))
 }
 
 /// `GET /v1/contacts/{contact_id}`: shows a contact as it is stored.
@@ -44,7 +54,7 @@ pub async fn show(
     caller: Caller,
     PathId(contact_id): PathId,
 ) -> Result<Json<Value>, Problem> {
-    let contact_id = ContactId::parse(&contact_id).map_err(|_| unknown())?;
+    let contact_id = ContactId::parse_stored(&contact_id).ok_or_else(unknown)?;
     let contact = app.store.contacts().get(&contact_id).await?;
     let contact = contact.filter(|contact| caller.pages.allow(&contact.page_id));
     Ok(Json(shown(&contact.ok_or_else(unknown)?)))
@@ -61,7 +71,7 @@ pub async fn delete(
     caller: Caller,
     PathId(contact_id): PathId,
 ) -> Result<StatusCode, Problem> {
-    let contact_id = ContactId::parse(&contact_id).map_err(|_| unknown())?;
+    let contact_id = ContactId::parse_stored(&contact_id).ok_or_else(unknown)?;
     if app
         .store
         .contacts()

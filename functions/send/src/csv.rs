@@ -2,22 +2,30 @@
 //!
 //! An empty cell says nothing about its field, which is kept as it is.
 
-use std::str;
-
-use csv::{ByteRecord, Reader, ReaderBuilder};
 use serde_json::{Map, Value, json};
 use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, Field, FieldKind};
+use shared::domain::visible::{is_blank, trimmed};
 
 use crate::contact_values::{ATTRIBUTE_NAME, MAX_ENTRIES, is_attribute_name};
+use crate::csv_form::CsvFile;
+use crate::csv_lines::{Line, Lines, QuotationFault};
 use crate::fields::{Faults, Location};
 
 /// The maximum number of columns: one for each field, but for each attribute in place of one for all.
 const MAX_COLUMNS: usize = FIELDS.len() - 1 + MAX_ENTRIES;
-/// The mark of UTF-8 that some programs write before the first line.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// The fault of a cell that cannot be read as text.
+const NOT_UTF8: &str = "must be UTF-8, or UTF-16 with a byte order mark: export the file as \"CSV UTF-8\"";
+/// The values that spreadsheets show in place of a result that they could not calculate.
+const SPREADSHEET_ERRORS: [&str; 8] = [
+    "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!", "#SPILL!",
+];
 
-/// An iterator over the rows of a file, each with its location. A row that is broken is a fault, and has no contact.
+/// An iterator over the rows of a file that are not blank, each with its location. A row that is broken is a fault, and has no
+/// contact.
 pub struct Rows<'a> {
+    /// The number of rows so far whose cells are all blank, which spreadsheets write below the last contact.
+    pub blank: usize,
+    file: &'a CsvFile<'a>,
     lines: Lines<'a>,
     columns: Vec<Column>,
     faults: &'a Faults,
@@ -25,50 +33,84 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// Reads the header. If it has faults, the rows mean nothing and are not read.
-    pub fn new(body: &'a [u8], faults: &'a Faults) -> Option<Self> {
-        let mut lines = Lines::new(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body));
+    pub fn new(file: &'a CsvFile<'a>, faults: &'a Faults) -> Option<Self> {
+        let mut lines = Lines::new(&file.text, file.separator, file.skipped_lines);
         let Some(header) = lines.next() else {
             let required: Vec<_> = required_columns().collect();
             let message = format!(
                 "must be the names of the columns, {} among them",
                 required.join(" and ")
             );
-            faults.add("line 1", message);
+            faults.add(Location::line(file.skipped_lines + 1).to_string(), message);
             return None;
         };
         Some(Self {
-            columns: columns(&header, faults)?,
+            blank: 0,
+            columns: columns(&header, file, faults)?,
+            file,
             lines,
             faults,
         })
     }
 
+    fn row(&self, line: &Line<'_>) -> (Location, Option<Value>) {
+        let cell_lines = match line.lines_of_cells() {
+            Ok(cell_lines) => cell_lines,
+            Err(QuotationFault {
+                cell,
+                line: at,
+                message,
+            }) => {
+                let location = Location::line(at);
+                let column = self.columns.get(cell);
+                let field = column.map_or_else(|| location.to_string(), |column| location.field(&column.name()));
+                self.faults.add(field, message);
+                return (Location::line(line.number), None);
+            }
+        };
+        let columns = self.columns.iter().map(Column::name);
+        let later = columns
+            .zip(cell_lines)
+            .filter(|(_, cell_line)| *cell_line > line.number);
+        let location = Location::Row {
+            line: line.number,
+            later: later.collect(),
+        };
+        let contact = self.contact(line, &location);
+        (location, contact)
+    }
+
     fn contact(&self, line: &Line<'_>, location: &Location) -> Option<Value> {
         let cells = line.cells.len();
-        if let Some(QuotationFault { cell, message }) = line.quotation_fault() {
-            let column = self.columns.get(cell);
-            let field = column.map_or_else(|| location.to_string(), |column| location.field(&column.name()));
-            self.faults.add(field, message);
-            return None;
-        }
-        if cells != self.columns.len() {
+        let has_more = line
+            .cells
+            .iter()
+            .skip(self.columns.len())
+            .any(|cell| !is_blank_cell(cell));
+        if cells < self.columns.len() || has_more {
             let message = format!(
-                "must have {} cells, as the header has, and has {cells}",
-                self.columns.len()
+                "must have {} cells, as the header has, and has {cells}; the file was read as {}",
+                self.columns.len(),
+                self.file
             );
             self.faults.add(location.to_string(), message);
             return None;
         }
         let (mut contact, mut is_good) = (Map::new(), true);
         for (column, cell) in self.columns.iter().zip(&line.cells) {
-            match str::from_utf8(cell) {
-                Ok("") => {}
-                Ok(cell) => column.set(&mut contact, cell),
-                Err(_) => {
-                    self.faults.add(location.field(&column.name()), "must be UTF-8");
-                    is_good = false;
+            let fault = match str::from_utf8(cell) {
+                Ok(_) if is_blank_cell(cell) => continue,
+                Ok(cell) if SPREADSHEET_ERRORS.contains(&cell) || is_cut_off(cell) => {
+                    "is what a spreadsheet shows in place of a value: correct the cell, and export the file again"
                 }
-            }
+                Ok(cell) => {
+                    column.set(&mut contact, cell);
+                    continue;
+                }
+                Err(_) => NOT_UTF8,
+            };
+            self.faults.add(location.field(&column.name()), fault);
+            is_good = false;
         }
         is_good.then_some(Value::Object(contact))
     }
@@ -78,11 +120,29 @@ impl Iterator for Rows<'_> {
     type Item = (Location, Option<Value>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let line = self.lines.next()?;
-        let location = Location::Line(line.number);
-        let contact = self.contact(&line, &location);
-        Some((location, contact))
+        loop {
+            let line = self.lines.next()?;
+            if !line.cells.iter().all(is_blank_cell) {
+                return Some(self.row(&line));
+            }
+            self.blank += 1;
+        }
     }
+}
+
+/// Returns true if a column may have this name.
+pub fn is_column(name: &str) -> bool {
+    Column::parse(trimmed(name)).is_ok()
+}
+
+/// Returns true for a cell that says nothing. U+0000 is not seen either, but is refused.
+fn is_blank_cell(cell: &[u8]) -> bool {
+    !cell.contains(&0) && str::from_utf8(cell).is_ok_and(is_blank)
+}
+
+/// Returns true for the signs that a spreadsheet shows if a number is wider than its column.
+fn is_cut_off(cell: &str) -> bool {
+    cell.len() > 2 && cell.bytes().all(|byte| byte == b'#')
 }
 
 /// A column, by the part of a contact that its cells hold.
@@ -94,16 +154,22 @@ enum Column {
 }
 
 impl Column {
-    /// Returns the column of this name, or the message of the fault.
+    /// Returns the column of this name, or the message of the fault. The names of fields may be in any case, and words in them
+    /// apart or together: `First Name` is `first_name`.
     fn parse(name: &str) -> Result<Self, &'static str> {
-        match name.strip_prefix(ATTRIBUTE_PREFIX) {
-            Some(attribute) if is_attribute_name(attribute) => Ok(Self::Attribute(attribute.to_owned())),
-            Some(_) => Err(ATTRIBUTE_NAME),
-            None => FIELDS
+        let folded = |name: &str| name.replace(['_', ' ', '-'], "").to_ascii_lowercase();
+        match name.split_at_checked(ATTRIBUTE_PREFIX.len()) {
+            Some((prefix, attribute)) if prefix.eq_ignore_ascii_case(ATTRIBUTE_PREFIX) => {
+                match is_attribute_name(attribute) {
+                    true => Ok(Self::Attribute(attribute.to_owned())),
+                    false => Err(ATTRIBUTE_NAME),
+                }
+            }
+            _ => FIELDS
                 .iter()
-                .find(|field| field.name == name && field.kind != FieldKind::Attributes)
+                .find(|field| folded(field.name) == folded(name) && field.kind != FieldKind::Attributes)
                 .map(Self::Field)
-                .ok_or("is not a known column; columns are separated by commas"),
+                .ok_or("is not a known column"),
         }
     }
 
@@ -129,7 +195,7 @@ impl Column {
         };
         let value = match field.kind {
             FieldKind::Tags => {
-                let tags = cell.split(';').map(str::trim);
+                let tags = cell.split(';').map(trimmed);
                 let tags: Vec<_> = tags.filter(|tag| !tag.is_empty()).collect();
                 if tags.is_empty() {
                     return;
@@ -156,14 +222,17 @@ fn required_columns() -> impl Iterator<Item = &'static str> {
     required.map(|field| field.name)
 }
 
-/// Returns the columns, if each has a known name and no name is there twice.
-fn columns(header: &Line<'_>, faults: &Faults) -> Option<Vec<Column>> {
-    let location = Location::Line(header.number);
-    if let Some(QuotationFault { cell, message }) = header.quotation_fault() {
-        faults.add(location.field(&(cell + 1).to_string()), message);
+/// Returns the columns, if each has a known name and no name is there twice. Columns without a name at the end of the header
+/// are left out: spreadsheets write them.
+fn columns(header: &Line<'_>, file: &CsvFile<'_>, faults: &Faults) -> Option<Vec<Column>> {
+    let location = Location::line(header.number);
+    if let Err(QuotationFault { cell, line, message }) = header.lines_of_cells() {
+        faults.add(Location::line(line).field(&(cell + 1).to_string()), message);
         return None;
     }
-    if header.cells.len() > MAX_COLUMNS {
+    let last_named = header.cells.iter().rposition(|cell| !is_blank_cell(cell));
+    let count = last_named.map_or(0, |last| last + 1);
+    if count > MAX_COLUMNS {
         let message = format!("must have at most {MAX_COLUMNS} columns");
         faults.add(location.to_string(), message);
         return None;
@@ -173,115 +242,27 @@ fn columns(header: &Line<'_>, faults: &Faults) -> Option<Vec<Column>> {
         faults.add(location.field(column), message);
         is_good = false;
     };
-    for (n, cell) in header.cells.iter().enumerate() {
+    for (n, cell) in header.cells.iter().take(count).enumerate() {
         let number = (n + 1).to_string();
-        let Ok(name) = str::from_utf8(cell) else {
-            fault(&number, "must be UTF-8");
+        let Some(name) = str::from_utf8(cell).ok().filter(|name| !name.contains('\0')) else {
+            fault(&number, NOT_UTF8);
             continue;
         };
-        let name = name.trim();
+        let name = trimmed(name);
         match Column::parse(name) {
-            _ if name.is_empty() => fault(&number, "must have a name"),
-            _ if names.contains(&name) => fault(name, "is there twice"),
-            Ok(column) => columns.push(column),
-            Err(message) => fault(name, message),
+            _ if is_blank(name) => fault(&number, "must have a name"),
+            Ok(column) if names.contains(&column.name()) => fault(name, "is there twice"),
+            Ok(column) => {
+                names.push(column.name());
+                columns.push(column);
+            }
+            Err(message) => fault(name, &format!("{message}; the file was read as {file}")),
         }
-        names.push(name);
     }
     for name in required_columns() {
-        if !names.contains(&name) {
+        if !names.iter().any(|known| known == name) {
             fault(name, "is required");
         }
     }
     is_good.then_some(columns)
-}
-
-/// An iterator over the lines of a file that are not blank.
-struct Lines<'a> {
-    text: &'a [u8],
-    reader: Reader<&'a [u8]>,
-    /// Line ends before the position of the reader.
-    ends: usize,
-}
-
-/// A header or a row. It begins on the line of this number, and extends over others if line ends are quoted.
-struct Line<'a> {
-    number: usize,
-    text: &'a [u8],
-    cells: ByteRecord,
-}
-
-impl<'a> Lines<'a> {
-    fn new(text: &'a [u8]) -> Self {
-        let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
-        Self { text, reader, ends: 0 }
-    }
-
-    /// Returns the position of the reader in the text, in bytes.
-    fn offset(&self) -> usize {
-        usize::try_from(self.reader.position().byte()).unwrap_or(usize::MAX)
-    }
-}
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = Line<'a>;
-
-    /// Reads a line and counts its number. The reader's own count is not used: it is that of the end of the last line, or
-    /// of a blank line before this one.
-    fn next(&mut self) -> Option<Line<'a>> {
-        let mut cells = ByteRecord::new();
-        let begin = self.offset();
-        if !self.reader.read_byte_record(&mut cells).ok()? {
-            return None;
-        }
-        let read = self.text.get(begin..self.offset())?;
-        let blank = read.iter().take_while(|byte| b"\r\n".contains(byte));
-        let (blank, text) = read.split_at(blank.count());
-        let number = self.ends + line_ends(blank) + 1;
-        self.ends += line_ends(read);
-        Some(Line { number, text, cells })
-    }
-}
-
-fn line_ends(text: &[u8]) -> usize {
-    text.iter().filter(|byte| **byte == b'\n').count()
-}
-
-/// A cell, by index, whose quotation marks are wrong.
-struct QuotationFault {
-    cell: usize,
-    message: &'static str,
-}
-
-impl Line<'_> {
-    /// Returns the first cell whose quotation marks are wrong. The reader accepts them in any place, and a mark that is
-    /// never closed would hide all contacts below it in one cell.
-    fn quotation_fault(&self) -> Option<QuotationFault> {
-        enum At {
-            Begin,
-            Plain,
-            Quoted,
-            /// After a mark that ends the quotation, unless another follows.
-            Mark,
-        }
-        let (mut at, mut cell) = (At::Begin, 0);
-        for &byte in self.text {
-            at = match (at, byte) {
-                (At::Quoted, b'"') => At::Mark,
-                (At::Begin | At::Mark, b'"') | (At::Quoted, _) => At::Quoted,
-                (_, b',') => {
-                    cell += 1;
-                    At::Begin
-                }
-                (at, b'\r' | b'\n') => at,
-                (At::Begin | At::Plain, byte) if byte != b'"' => At::Plain,
-                (At::Begin | At::Plain | At::Mark, _) => {
-                    let message = "must be in quotation marks from end to end, with those inside doubled, or have none";
-                    return Some(QuotationFault { cell, message });
-                }
-            };
-        }
-        let message = "has a quotation that is never closed";
-        matches!(at, At::Quoted).then_some(QuotationFault { cell, message })
-    }
 }

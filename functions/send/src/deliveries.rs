@@ -253,7 +253,7 @@ impl ListPosition {
         let (page_id, after) = text.split_once(' ')?;
         let after = match after {
             "" => None,
-            after => Some(ContactId::parse(after).ok()?),
+            after => Some(ContactId::parse_stored(after)?),
         };
         let page_id = PageId::parse(page_id).ok()?;
         Some(Self { page_id, after })

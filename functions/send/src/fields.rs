@@ -37,25 +37,41 @@ impl Faults {
 pub enum Location {
     /// A JSON pointer.
     Pointer(String),
-    /// The number of a line of CSV, counted from 1; the fields of the object are columns.
-    Line(usize),
+    /// A row of CSV; the fields of the object are columns.
+    Row {
+        /// The line on which the row begins, counted from 1.
+        line: usize,
+        /// The columns whose cells begin on a later line, each with that line: cells before them have line ends.
+        later: Vec<(String, usize)>,
+    },
 }
 
 impl Location {
+    /// Returns the location of a row of CSV whose cells have no line ends.
+    pub fn line(line: usize) -> Self {
+        let later = Vec::new();
+        Self::Row { line, later }
+    }
+
     /// Returns the location of a field of the object.
     pub fn field(&self, name: &str) -> String {
         match self {
             Self::Pointer(pointer) => format!("{pointer}/{}", escaped(name)),
-            Self::Line(line) => format!("line {line}, column {name}"),
+            Self::Row { line, later } => {
+                let line = later
+                    .iter()
+                    .find(|(column, _)| column == name)
+                    .map_or(line, |(_, line)| line);
+                format!("line {line}, column {name}")
+            }
         }
     }
 
     /// Returns the location of an entry of a field that is an object itself.
     fn entry(&self, name: &str, entry: &str) -> String {
-        let field = self.field(name);
         match self {
-            Self::Pointer(_) => format!("{field}/{}", escaped(entry)),
-            Self::Line(_) => format!("{field}.{entry}"),
+            Self::Pointer(_) => format!("{}/{}", self.field(name), escaped(entry)),
+            Self::Row { .. } => self.field(&format!("{name}.{entry}")),
         }
     }
 }
@@ -70,7 +86,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pointer(pointer) => f.write_str(pointer),
-            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row { line, .. } => write!(f, "line {line}"),
         }
     }
 }
@@ -156,7 +172,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Escapes a name for a JSON pointer (RFC 6901).
-fn escaped(name: &str) -> String {
+pub fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, FieldKind};
-use shared::domain::ids::{ContactId, PageId, Pages};
+use shared::domain::ids::{ContactId, PageId, Pages, refuse_mangled};
 use shared::store::contacts::ContactPatch;
 
 use crate::contact_values::{self as values, ATTRIBUTE_NAME, Checked, MAX_ENTRIES, is_attribute_name};
-use crate::csv::Rows;
+use crate::csv::{Rows, is_column};
+use crate::csv_form::CsvFile;
 use crate::fields::{Faults, Fields, Location};
+use crate::numbers::ChangedNumbers;
 use crate::problem::Problem;
 
 /// The maximum number of contacts in one request.
@@ -18,17 +20,17 @@ const MAX_CONTACTS: usize = 1_000;
 /// adds up.
 const MAX_BYTES: usize = 32_000;
 
-/// Reads the contacts of a JSON body, which must all be of the given Pages.
+/// Reads the contacts of a JSON body, parsed and as it is written, which must all be of the given Pages.
 ///
 /// # Errors
 /// If anything is wrong with the body: a problem (400) that lists all faults.
-pub fn from_json(body: &Value, pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
+pub fn from_json(body: &Value, text: &[u8], pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
     let faults = Faults::default();
-    let patches = patches(body, pages, &faults);
+    let patches = patches(body, text, pages, &faults);
     faults.or(patches)
 }
 
-fn patches(body: &Value, pages: &Pages, faults: &Faults) -> Option<Vec<ContactPatch>> {
+fn patches(body: &Value, text: &[u8], pages: &Pages, faults: &Faults) -> Option<Vec<ContactPatch>> {
     let fields = Fields::of(body, "", &["contacts"], faults)?;
     let contacts = fields.list("contacts", fields.required("contacts"))?;
     if !(1..=MAX_CONTACTS).contains(&contacts.len()) {
@@ -39,19 +41,21 @@ fn patches(body: &Value, pages: &Pages, faults: &Faults) -> Option<Vec<ContactPa
         return None;
     }
     let mut import = Import::new(pages, faults);
+    import.changed_numbers = ChangedNumbers::in_json(str::from_utf8(text).unwrap_or_default());
     for (n, contact) in contacts.iter().enumerate() {
         import.add(contact, Location::Pointer(format!("/contacts/{n}")));
     }
     Some(import.patches)
 }
 
-/// Reads the contacts of a CSV body, which must all be of the given Pages.
+/// Reads the contacts of a CSV body, which must all be of the given Pages. Returns them with the form of the file, in words.
 ///
 /// # Errors
 /// If anything is wrong with the body: a problem (400) that lists all faults.
-pub fn from_csv(body: &[u8], pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
+pub fn from_csv(body: &[u8], pages: &Pages) -> Result<(Vec<ContactPatch>, String), Problem> {
     let faults = Faults::default();
-    let Some(mut rows) = Rows::new(body, &faults) else {
+    let file = CsvFile::read(body, is_column)?;
+    let Some(mut rows) = Rows::new(&file, &faults) else {
         return faults.or(None);
     };
     let mut import = Import::new(pages, &faults);
@@ -64,14 +68,19 @@ pub fn from_csv(body: &[u8], pages: &Pages) -> Result<Vec<ContactPatch>, Problem
     }
     if count == 0 {
         let message = format!("must be a contact: a request has 1 to {MAX_CONTACTS}");
-        faults.add("line 2", message);
+        faults.add(Location::line(file.skipped_lines + 2).to_string(), message);
     }
     if let Some((location, _)) = rows.next() {
         let message = format!("is one contact too many: a request has 1 to {MAX_CONTACTS}");
         return Err(Problem::fault(&location.to_string(), message));
     }
+    let blank_rows = rows.blank;
     let patches = import.patches;
-    faults.or(Some(patches))
+    let patches = faults.or(Some(patches))?;
+    Ok((
+        patches,
+        format!("{file}; {count} contacts, {blank_rows} blank rows skipped"),
+    ))
 }
 
 /// The contacts of one request, each of them once.
@@ -79,6 +88,7 @@ struct Import<'a> {
     pages: &'a Pages,
     faults: &'a Faults,
     known: Vec<&'static str>,
+    changed_numbers: ChangedNumbers,
     locations: HashMap<ContactId, Location>,
     patches: Vec<ContactPatch>,
 }
@@ -89,6 +99,7 @@ impl<'a> Import<'a> {
             pages,
             faults,
             known: FIELDS.iter().map(|field| field.name).collect(),
+            changed_numbers: ChangedNumbers::default(),
             locations: HashMap::new(),
             patches: Vec::new(),
         }
@@ -122,17 +133,17 @@ impl<'a> Import<'a> {
             let name = field.name;
             match field.kind {
                 FieldKind::ContactId => {
-                    contact_id = fields.parsed(name, fields.required(name), |id| Ok(ContactId::parse(id)?));
+                    contact_id = fields.parsed(name, fields.required(name), contact_id_of_request);
                 }
                 FieldKind::PageId => {
                     page_id = fields.parsed(name, fields.required(name), |id| page(id, self.pages));
                     changes.written.insert(name.to_owned(), Some(json!(page_id)));
                 }
-                FieldKind::Text => changes.add(name, values::text),
+                FieldKind::Text => changes.add(name, values::name),
                 FieldKind::Tags => changes.add(name, values::tags),
                 FieldKind::Flag => changes.add(name, values::flag),
                 FieldKind::Time => changes.add(name, values::time),
-                FieldKind::Attributes => changes.add_attributes(name),
+                FieldKind::Attributes => changes.add_attributes(name, &self.changed_numbers),
             }
         }
         let written = changes.written;
@@ -145,8 +156,13 @@ impl<'a> Import<'a> {
     }
 }
 
+fn contact_id_of_request(id: &str) -> Result<ContactId, String> {
+    ContactId::parse(id).map_err(|fault| fault.to_string())
+}
+
 /// Parses the id of a Page that the caller may use.
 fn page(id: &str, pages: &Pages) -> Result<PageId, String> {
+    refuse_mangled(id).map_err(|fault| fault.to_string())?;
     let page_id = PageId::parse(id)?;
     match pages.allow(&page_id) {
         true => Ok(page_id),
@@ -165,13 +181,13 @@ impl Changes<'_> {
         let value = match self.fields.optional(name).map(check) {
             None if !self.fields.has(name) => return,
             None => None,
-            Some(Ok(value)) => Some(value),
+            Some(Ok(value)) => value,
             Some(Err(message)) => return self.fields.fault(name, message),
         };
         self.written.insert(name.to_owned(), value);
     }
 
-    fn add_attributes(&mut self, field: &str) {
+    fn add_attributes(&mut self, field: &str, changed_numbers: &ChangedNumbers) {
         let Some(value) = self.fields.optional(field) else {
             return;
         };
@@ -181,8 +197,8 @@ impl Changes<'_> {
         };
         for (name, value) in attributes {
             let checked = match is_attribute_name(name) {
-                true => values::attribute(value),
-                false => Err(ATTRIBUTE_NAME),
+                true => values::attribute(value, changed_numbers),
+                false => Err(ATTRIBUTE_NAME.to_owned()),
             };
             match checked {
                 Ok(value) => {

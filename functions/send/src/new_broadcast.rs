@@ -11,7 +11,7 @@ use shared::domain::message::{Envelope, Message, MessagingType, NotificationType
 use shared::store::requests::RequestKey;
 
 use crate::fields::{Faults, Fields, time, word};
-use crate::new_message;
+use crate::new_message::{self, LiteralBraces};
 use crate::problem::Problem;
 
 /// The maximum number of ids in one request.
@@ -34,6 +34,8 @@ pub struct NewBroadcast {
     pub envelope: Envelope,
     /// The time at which sending begins; `None` if it begins at once.
     pub scheduled_at: Option<Timestamp>,
+    /// The consent to placeholders that are sent as they are.
+    braces: LiteralBraces,
 }
 
 impl NewBroadcast {
@@ -48,10 +50,11 @@ impl NewBroadcast {
     }
 
     fn read(body: &Value, faults: &Faults) -> Option<Self> {
-        const KNOWN: [&str; 7] = [
+        const KNOWN: [&str; 8] = [
             "contact_ids",
             "audience",
             "message",
+            "allow_literal_braces",
             "messaging_type",
             "tag",
             "notification_type",
@@ -59,9 +62,10 @@ impl NewBroadcast {
         ];
         let fields = Fields::of(body, "", &KNOWN, faults)?;
         let contact_ids = contact_ids(&fields, faults);
+        let braces = literal_braces(&fields);
         let message = fields
             .required("message")
-            .and_then(|message| new_message::read(message, faults));
+            .and_then(|message| new_message::read(message, braces, faults));
         let envelope = envelope(&fields, fields.optional("message"));
         let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), time);
         Some(Self {
@@ -69,6 +73,7 @@ impl NewBroadcast {
             message: message?,
             envelope: envelope?,
             scheduled_at,
+            braces,
         })
     }
 
@@ -79,7 +84,17 @@ impl NewBroadcast {
     /// also tells whether two requests with one `Idempotency-Key` are the same.
     pub fn key(&self, caller: Option<&str>, idempotency_key: Option<&str>) -> RequestKey {
         let ids: BTreeSet<_> = self.contact_ids.iter().collect();
-        let body = json!([ids, self.message, self.envelope, self.scheduled_at]);
+        let mut body = vec![
+            json!(ids),
+            json!(self.message),
+            json!(self.envelope),
+            json!(self.scheduled_at),
+        ];
+        // Absent otherwise, so that requests which earlier versions have accepted keep their fingerprints.
+        if self.braces == LiteralBraces::Allowed {
+            body.push(json!("allow_literal_braces"));
+        }
+        let body = Value::from(body);
         let fingerprint = digest("body", caller, &body.to_string());
         match idempotency_key {
             Some(key) => RequestKey {
@@ -108,6 +123,17 @@ impl NewBroadcast {
     }
 }
 
+fn literal_braces(fields: &Fields<'_>) -> LiteralBraces {
+    match fields.optional("allow_literal_braces") {
+        None | Some(Value::Bool(false)) => LiteralBraces::Refused,
+        Some(Value::Bool(true)) => LiteralBraces::Allowed,
+        Some(_) => {
+            fields.fault("allow_literal_braces", "must be true or false");
+            LiteralBraces::Refused
+        }
+    }
+}
+
 fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
     let ids = fields.optional("contact_ids");
     match (ids, fields.optional("audience")) {
@@ -125,7 +151,10 @@ fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
         return None;
     }
     let parsed = ids.iter().enumerate().filter_map(|(n, id)| {
-        let id = id.as_str().ok_or("must be a string").and_then(ContactId::parse);
+        let id = match id.as_str() {
+            Some(id) => ContactId::parse(id).map_err(|fault| fault.to_string()),
+            None => Err("must be a string".to_owned()),
+        };
         id.map_err(|message| faults.add(format!("/contact_ids/{n}"), message))
             .ok()
     });
@@ -221,6 +250,17 @@ mod tests {
     fn name_and_key_do_not_run_together() {
         let digest = |caller, of| digest("key", Some(caller), of);
         assert_ne!(digest("a", "key\0b"), digest("akey\0", "b"));
+    }
+
+    #[test]
+    fn consent_to_literal_braces_is_part_of_the_fingerprint() {
+        let fingerprint = |allow: Value| {
+            let body = json!({"contact_ids": ["6001"], "message": {"text": "Hi"}, "allow_literal_braces": allow});
+            NewBroadcast::parse(&body).unwrap().key(None, None).fingerprint
+        };
+        assert_eq!(fingerprint(json!(false)), key(None, None).fingerprint);
+        assert_eq!(fingerprint(json!(null)), key(None, None).fingerprint);
+        assert_ne!(fingerprint(json!(true)), key(None, None).fingerprint);
     }
 
     /// The data directory of an earlier version holds such keys. If they changed, its requests could be made twice.

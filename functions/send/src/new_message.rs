@@ -1,10 +1,12 @@
 //! The message object of a request, checked against the known limits of Messenger.
 
 use serde_json::Value;
+use shared::domain::markup::{refuse_all_placeholders, refuse_foreign_placeholders};
 use shared::domain::message::Message;
 use shared::domain::template::Template;
+use shared::domain::visible::{is_blank, is_visible};
 
-use crate::fields::{Faults, Fields};
+use crate::fields::{Faults, Fields, escaped};
 
 /// The maximum number of quick replies to one message.
 const MAX_QUICK_REPLIES: usize = 13;
@@ -16,8 +18,17 @@ const MAX_STRING: usize = 1_000;
 /// Messenger accept.
 const MAX_PART: usize = 20_000;
 
+/// The request's consent to texts in braces and the like that look like placeholders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiteralBraces {
+    /// They are refused, because every contact would get them as they are.
+    Refused,
+    /// They are sent as they are.
+    Allowed,
+}
+
 /// Reads `/message`: one of text, attachment and template. The first two may have quick replies.
-pub fn read(message: &Value, faults: &Faults) -> Option<Message> {
+pub fn read(message: &Value, braces: LiteralBraces, faults: &Faults) -> Option<Message> {
     const KNOWN: [&str; 4] = ["text", "attachment", "template", "quick_replies"];
     let fields = Fields::of(message, "/message", &KNOWN, faults)?;
     let contents = ["text", "attachment", "template"];
@@ -30,6 +41,10 @@ pub fn read(message: &Value, faults: &Faults) -> Option<Message> {
         return None;
     }
     let text = fields.parsed("text", fields.optional("text"), |text| {
+        if braces == LiteralBraces::Refused {
+            refuse_foreign_placeholders(text).map_err(|fault| fault.to_string())?;
+        }
+        refuse_nul(text)?;
         let template = Template::parse(text).map_err(|error| error.to_string());
         template.map(|_| text.to_owned())
     });
@@ -52,6 +67,13 @@ pub fn read(message: &Value, faults: &Faults) -> Option<Message> {
     }
     for (n, reply) in quick_replies.iter().enumerate() {
         quick_reply(reply, &format!("/message/quick_replies/{n}"), faults);
+    }
+    if braces == LiteralBraces::Refused {
+        for name in ["attachment", "template", "quick_replies"] {
+            if let Some(value) = fields.optional(name) {
+                shown_texts(value, &format!("/message/{name}"), faults);
+            }
+        }
     }
     Some(Message {
         text,
@@ -126,6 +148,40 @@ fn quick_reply(value: &Value, pointer: &str, faults: &Faults) {
     }
 }
 
+/// Checks the texts in a part of the message that contacts see and that is not rendered: a variable in them would reach every
+/// contact as it is.
+fn shown_texts(value: &Value, pointer: &str, faults: &Faults) {
+    const SHOWN: [&str; 3] = ["text", "title", "subtitle"];
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let pointer = format!("{pointer}/{}", escaped(name));
+                match value.as_str().filter(|_| SHOWN.contains(&name.as_str())) {
+                    Some(text) => {
+                        if let Err(fault) = refuse_all_placeholders(text) {
+                            faults.add(pointer, fault.to_string());
+                        }
+                    }
+                    None => shown_texts(value, &pointer, faults),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                shown_texts(item, &format!("{pointer}/{n}"), faults);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn refuse_nul(text: &str) -> Result<(), String> {
+    match text.contains('\0') {
+        true => Err("must not have the character U+0000".to_owned()),
+        false => Ok(()),
+    }
+}
+
 fn bounded(value: &Value, pointer: &str, faults: &Faults) {
     if value.to_string().len() > MAX_PART {
         faults.add(pointer, format!("must have at most {MAX_PART} bytes"));
@@ -143,15 +199,16 @@ fn one_of<'a>(fields: &Fields<'a>, name: &str, words: &[&'a str]) -> Option<&'a 
 
 fn short(fields: &Fields<'_>, name: &str, max: usize) {
     fields.parsed(name, fields.required(name), |text| match text.chars().count() {
-        length if (1..=max).contains(&length) => Ok(()),
-        _ => Err(format!("must have 1 to {max} characters")),
+        length if !(1..=max).contains(&length) => Err(format!("must have 1 to {max} characters")),
+        _ if is_blank(text) => Err("must have a visible character".to_owned()),
+        _ => refuse_nul(text),
     });
 }
 
 fn url(fields: &Fields<'_>, name: &str) {
     fields.parsed(name, fields.required(name), |text| {
         let is_web = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));
-        let is_visible = text.chars().all(|c| !c.is_whitespace() && !c.is_control());
+        let is_visible = text.chars().all(is_visible);
         match is_web && is_visible && text.chars().count() <= MAX_STRING {
             true => Ok(()),
             false => Err(format!(

@@ -17,6 +17,9 @@ use crate::problem::Problem;
 /// The maximum size of a body, in bytes.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
+/// The byte order mark in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 
@@ -36,8 +39,13 @@ impl FromRequest<Arc<App>> for JsonBody {
 
 /// A body of JSON or of CSV, not checked yet.
 pub enum JsonOrCsv {
-    /// Parsed JSON.
-    Json(Value),
+    /// JSON.
+    Json {
+        /// The parsed body.
+        parsed: Value,
+        /// The body as it is written.
+        text: Bytes,
+    },
     /// The bytes of a CSV file.
     Csv(Bytes),
 }
@@ -47,7 +55,9 @@ impl FromRequest<Arc<App>> for JsonOrCsv {
 
     async fn from_request(request: Request, _app: &Arc<App>) -> Result<Self, Problem> {
         if has_type(JSON, request.headers()) {
-            Ok(Self::Json(json(&whole_body(request).await?)?))
+            let text = whole_body(request).await?;
+            let parsed = json(&text)?;
+            Ok(Self::Json { parsed, text })
         } else if has_type(CSV, request.headers()) {
             Ok(Self::Csv(whole_body(request).await?))
         } else {
@@ -77,8 +87,9 @@ pub async fn whole_body(request: Request) -> Result<Bytes, Problem> {
     })
 }
 
+/// Parses a body, which may begin with a byte order mark: some programs write one before UTF-8.
 fn json(body: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)).map_err(|error| {
         let message = format!(
             "must be JSON; the first error is at line {}, column {}",
             error.line(),

@@ -301,7 +301,7 @@ impl Metadata {
         let broadcast_id = BroadcastId::parse(words.next()?)?;
         let page_id = PageId::parse(words.next()?).ok()?;
         let attempt = words.next()?.parse().ok()?;
-        let contact_id = ContactId::parse(words.next()?).ok()?;
+        let contact_id = ContactId::parse_stored(words.next()?)?;
         words.next().is_none().then_some(Self {
             job: JobId { broadcast_id, page_id },
             contact_id,

@@ -7,26 +7,73 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use crate::domain::visible::is_visible;
+
+/// The fault of an id in a request: a phrase for the caller of the API, whose subject is the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdFault {
+    /// The id has no character.
+    #[error("must not be empty")]
+    Empty,
+    /// The id is too long.
+    #[error("must have at most {MAX_CONTACT_ID} characters")]
+    TooLong,
+    /// The id looks like another one, and Messenger does not know it.
+    #[error(
+        "must have visible characters only; character {position} is U+{code_point:04X}, which is not visible: remove it, and \
+         check where the id comes from"
+    )]
+    Invisible {
+        /// The position of the character, counted from 1.
+        position: usize,
+        /// The character.
+        code_point: u32,
+    },
+    /// A spreadsheet took the id for a number, and may have lost digits.
+    #[error(
+        "is a number as a spreadsheet writes it, which may have lost digits of the id: import the ids into the spreadsheet \
+         again, in a column of type Text, and then export the file"
+    )]
+    Number,
+    /// The id begins with a mark that a spreadsheet writes before a text.
+    #[error(
+        "begins with {0}, which a spreadsheet writes before a text and which is no part of the id: set the type of the column \
+         to Text, enter the ids without the mark, and export the file again"
+    )]
+    TextMark(&'static str),
+}
+
+/// The marks that a spreadsheet writes before a text.
+const TEXT_MARKS: [&str; 2] = ["'", "=\""];
+/// The maximum number of characters in the id of a contact.
+const MAX_CONTACT_ID: usize = 128;
+
 /// The id of a contact: its Page-scoped id, which Messenger takes as `recipient.id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct ContactId(String);
 
 impl ContactId {
-    /// Accepts 1 to 128 visible characters.
+    /// Parses the id of a request: 1 to 128 visible characters, and not what a spreadsheet makes of an id.
     ///
     /// # Errors
-    /// A phrase for the caller of the API that states the rule that the id breaks.
-    pub fn parse(id: &str) -> Result<Self, &'static str> {
+    /// If the id breaks the rule.
+    pub fn parse(id: &str) -> Result<Self, IdFault> {
         match id.chars().count() {
-            0 => return Err("must not be empty"),
-            1..=128 => {}
-            _ => return Err("must have at most 128 characters"),
+            0 => return Err(IdFault::Empty),
+            1..=MAX_CONTACT_ID => {}
+            _ => return Err(IdFault::TooLong),
         }
-        if id.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err("must have visible characters only");
-        }
+        refuse_mangled(id)?;
         Ok(Self(id.to_owned()))
+    }
+
+    /// Parses an id that may be stored already. Earlier versions stored any without spaces and control characters, and a
+    /// contact or a job that has one must stay readable.
+    pub fn parse_stored(id: &str) -> Option<Self> {
+        let is_allowed = |c: char| !c.is_control() && !c.is_whitespace();
+        let is_bounded = (1..=MAX_CONTACT_ID).contains(&id.chars().count());
+        (is_bounded && id.chars().all(is_allowed)).then(|| Self(id.to_owned()))
     }
 
     /// Returns the id as Messenger knows it.
@@ -125,7 +172,7 @@ impl JobId {
 impl<'de> Deserialize<'de> for ContactId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let id = String::deserialize(deserializer)?;
-        Self::parse(&id).map_err(D::Error::custom)
+        Self::parse_stored(&id).ok_or_else(|| D::Error::custom("is no contact id"))
     }
 }
 
@@ -141,6 +188,39 @@ impl<'de> Deserialize<'de> for BroadcastId {
         let id = String::deserialize(deserializer)?;
         Self::parse(&id).ok_or_else(|| D::Error::custom("is no broadcast id"))
     }
+}
+
+/// Checks that an id is as Messenger gave it: without invisible characters, and not changed by a spreadsheet.
+///
+/// # Errors
+/// If it is not.
+pub fn refuse_mangled(id: &str) -> Result<(), IdFault> {
+    if let Some((n, character)) = id.chars().enumerate().find(|(_, c)| !is_visible(*c)) {
+        return Err(IdFault::Invisible {
+            position: n + 1,
+            code_point: character.into(),
+        });
+    }
+    match TEXT_MARKS.into_iter().find(|mark| id.starts_with(mark)) {
+        Some(mark) => Err(IdFault::TextMark(mark)),
+        None if is_spreadsheet_number(id) => Err(IdFault::Number),
+        None => Ok(()),
+    }
+}
+
+/// Returns true for digits with a decimal point, separators of thousands or an exponent, such as `2.43E+16`. Digits alone are
+/// an id.
+fn is_spreadsheet_number(id: &str) -> bool {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (coefficient, exponent) = match id.split_once(['e', 'E']) {
+        Some((coefficient, exponent)) => (coefficient, Some(exponent)),
+        None => (id, None),
+    };
+    let is_exponent = |text: &str| is_digits(text.strip_prefix(['+', '-']).unwrap_or(text));
+    let coefficient = coefficient.strip_prefix(['+', '-']).unwrap_or(coefficient);
+    let digits = coefficient.replace(['.', ',', '\''], "");
+    let is_number = coefficient.starts_with(|c: char| c.is_ascii_digit()) && is_digits(&digits);
+    is_number && exponent.map_or(digits.len() < coefficient.len(), is_exponent)
 }
 
 /// Writes `broadcast/page`: the partition key of the job's deliveries, and the job's name in logs.
@@ -191,6 +271,53 @@ mod tests {
         for id in ["", " ", "a b", "a\n", "a\u{0}", &"9".repeat(129)] {
             assert!(ContactId::parse(id).is_err(), "{id:?}");
         }
+    }
+
+    #[test]
+    fn id_changed_by_a_spreadsheet_is_refused() {
+        for id in [
+            "2.43E+16",
+            "2,43E+16",
+            "2.43e16",
+            "243E14",
+            "24000000000000005.0",
+            "24000000000000005,00",
+            "24.000.000.000.000.005",
+            "24,000,000,000,000,005.00",
+            "24'000'000",
+            "-2.4E+16",
+            "5.",
+        ] {
+            assert_eq!(ContactId::parse(id), Err(IdFault::Number), "{id}");
+        }
+        assert_eq!(ContactId::parse("'24000000000000005"), Err(IdFault::TextMark("'")));
+        assert_eq!(
+            ContactId::parse("=\"24000000000000005\""),
+            Err(IdFault::TextMark("=\""))
+        );
+        for id in [
+            "24000000000000005",
+            "e5",
+            "5e",
+            "c00001",
+            "1-2",
+            "a.b",
+            "e",
+            "-5",
+            "\"",
+            "x1E5",
+            "1E5x",
+        ] {
+            assert!(ContactId::parse(id).is_ok(), "{id}");
+        }
+    }
+
+    #[test]
+    fn invisible_character_is_named_with_its_position() {
+        let fault = ContactId::parse("24\u{200b}").unwrap_err();
+        assert!(fault.to_string().contains("character 3 is U+200B"), "{fault}");
+        let stored = serde_json::from_value::<ContactId>("24\u{200b}".into());
+        assert_eq!(stored.unwrap().as_str(), "24\u{200b}");
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub mod delivery;
 pub mod digest;
 pub mod ids;
 pub mod job;
+pub mod markup;
 pub mod message;
 pub mod retry;
 pub mod template;
+pub mod visible;

@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Enumerator, Object, Value};
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::value::{Enumerator, Object, Value, ValueKind};
+use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, escape_formatter};
 
 use crate::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, Contact, FIELDS, Field, FieldKind, template_variables};
+use crate::domain::markup::{MarkupFault, refuse_tags};
+use crate::domain::visible::is_blank;
 
 /// The most UTF-16 units of a rendered text. Messenger takes "less than 2000 characters"; the unit is not documented, and
 /// UTF-16 is the longest of the candidates that people count in. Source:
@@ -33,7 +35,7 @@ pub enum TextError {
     /// The contact has no value for a variable that has no default.
     #[error("missing {0}")]
     Missing(String),
-    /// The rendered text is empty.
+    /// A reader would see nothing of the rendered text.
     #[error("text is empty")]
     Empty,
     /// The rendered text is too long.
@@ -45,6 +47,9 @@ pub enum TextError {
     /// The text uses a variable that no contact has.
     #[error("unknown variable {0}; known are {known} and {ATTRIBUTES}.*", known = known_variables())]
     UnknownVariable(String),
+    /// The text has a comment or a block tag.
+    #[error(transparent)]
+    Markup(#[from] MarkupFault),
     /// The source is too long for a message of 1,999 characters.
     #[error("template has more than {MAX_TEMPLATE_BYTES} bytes")]
     TemplateTooLong,
@@ -54,25 +59,27 @@ impl<'t> Template<'t> {
     /// Compiles a text, and checks it by rendering it for a contact that has a value for every variable.
     ///
     /// # Errors
-    /// If no contact could get the text: it does not compile, uses an unknown variable, does too much work, or is empty or too
-    /// long whatever the contact.
+    /// If no contact could get the text: it does not compile, has comments or block tags, uses an unknown variable, does too
+    /// much work, or is empty or too long whatever the contact.
     pub fn parse(text: &'t str) -> Result<Self, TextError> {
         if text.len() > MAX_TEMPLATE_BYTES {
             return Err(TextError::TemplateTooLong);
         }
+        refuse_tags(text)?;
         let template = Self::compile(text)?;
-        if text.trim().is_empty() {
+        if is_blank(text) {
             return Err(TextError::Empty);
         }
         template.check_names()?;
         let rendered = template.render_with(Variables::of_a_complete_contact())?;
-        if !text.contains("{{") && !text.contains("{%") {
+        if !text.contains("{{") {
             check_length(&rendered)?;
         }
         Ok(template)
     }
 
-    /// Compiles a text that [`Template::parse`] accepted before, without checking it again.
+    /// Compiles a text that [`Template::parse`] accepted before, without checking it again. A text that an earlier version
+    /// accepted may have block tags.
     ///
     /// # Errors
     /// If the text does not compile.
@@ -80,6 +87,7 @@ impl<'t> Template<'t> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_formatter(write_value);
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
         environment.set_syntax(syntax.map_err(|e| template_error(&e))?);
         environment.set_fuel(Some(RENDER_FUEL));
@@ -135,12 +143,33 @@ fn check_length(text: &str) -> Result<(), TextError> {
     match text.encode_utf16().count() {
         0 => Err(TextError::Empty),
         units if units > MAX_TEXT_UNITS => Err(TextError::TooLong(units)),
-        _ if text.trim().is_empty() => Err(TextError::Empty),
+        _ if is_blank(text) => Err(TextError::Empty),
         _ => Ok(()),
     }
 }
 
-/// The variables of a contact that a template can use. An empty value counts as missing. The name of the last variable that
+/// Writes a value of a contact as it was imported: minijinja writes `True` for `true`, and lists as code.
+///
+/// # Errors
+/// If the value is an empty list, which counts as missing, or as minijinja says.
+fn write_value(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
+    match value.kind() {
+        ValueKind::Bool => out.write_str(if value.is_true() { "true" } else { "false" })?,
+        ValueKind::Seq if value.len() == Some(0) => return Err(ErrorKind::UndefinedError.into()),
+        ValueKind::Seq => {
+            for (n, item) in value.try_iter()?.enumerate() {
+                if n > 0 {
+                    out.write_str(", ")?;
+                }
+                write_value(out, state, &item)?;
+            }
+        }
+        _ => escape_formatter(out, state, value)?,
+    }
+    Ok(())
+}
+
+/// The variables of a contact that a template can use. A value of which a reader sees nothing counts as missing. The name of the last variable that
 /// was missing is kept, since minijinja's error does not tell it.
 #[derive(Debug)]
 struct Variables {
@@ -250,12 +279,26 @@ fn scalar(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::String(text) => Value::from(text.as_str()),
         serde_json::Value::Bool(flag) => Value::from(*flag),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => Value::from(whole),
-            (None, fraction) => Value::from(fraction),
-        },
+        serde_json::Value::Number(number) => self::number(number),
         serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => Value::from(()),
     }
+}
+
+/// Returns a number as the template calculates with it and shows it: a whole one without a decimal point, whatever its size.
+fn number(number: &serde_json::Number) -> Value {
+    let fraction = number.as_f64().filter(|_| number.is_f64());
+    match fraction.map(|fraction| (fraction, fraction.to_string().parse::<i128>())) {
+        None => number
+            .as_i64()
+            .map_or_else(|| Value::from(number.as_u64()), Value::from),
+        Some((_, Ok(whole))) => Value::from(whole),
+        Some((fraction, Err(_))) => Value::from(fraction),
+    }
+}
+
+/// Returns the text that a number of a contact has in a message.
+pub fn shown_number(number: &serde_json::Number) -> String {
+    self::number(number).to_string()
 }
 
 /// Returns the value of a variable, or keeps its full name as the last one missing.
@@ -263,8 +306,8 @@ fn value_of(known: &[(String, Value)], name: &str, full_name: &str, missing: &Mu
     let found = known
         .iter()
         .find_map(|(known, value)| (known == name).then(|| value.clone()))
-        .filter(|value| !value.is_none() && value.as_str() != Some(""));
-    if found.is_none()
+        .filter(|value| !value.is_none() && !value.as_str().is_some_and(is_blank));
+    if found.as_ref().is_none_or(|value| value.len() == Some(0))
         && let Ok(mut missing) = missing.lock()
     {
         *missing = Some(full_name.to_owned());
@@ -296,12 +339,76 @@ mod tests {
             ("{{ tags | join(', ') }}", "vip, new"),
             ("{{ last_name | default('there') }}", "there"),
             ("{{ attributes.street | default('-') }}", "-"),
-            ("{% if last_name %}a{% else %}b{% endif %}", "b"),
+            ("{{ 'a' if last_name else 'b' }}", "b"),
             ("<{{ first_name }}>", "<Ana>"),
             ("two\nlines\n", "two\nlines\n"),
+            ("{{ first_name }}\r\n\ttwo\r", "Ana\r\n\ttwo\r"),
+            ("{{ tags }}", "vip, new"),
+            ("{{ '{#' }} {{ '{%' }}", "{# {%"),
         ] {
             assert_eq!(render(text).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn value_is_shown_as_it_was_imported() {
+        let json = r#"{"contact_id": "1", "page_id": "p", "attributes.x": VALUE}"#;
+        for (value, shown) in [
+            ("true", "true"),
+            ("false", "false"),
+            ("0", "0"),
+            ("-7", "-7"),
+            ("9007199254740993", "9007199254740993"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("1000000000000000000000", "1000000000000000000000"),
+            ("100000000000000000000000", "100000000000000000000000"),
+            ("0.1", "0.1"),
+            ("-19.95", "-19.95"),
+            ("0.0000001", "0.0000001"),
+            ("\"  two  spaces \"", "  two  spaces "),
+            ("\"{{ last_name }} {# <b>&amp;\"", "{{ last_name }} {# <b>&amp;"),
+            (
+                "\"e\\u0301 👩\\u200d👧 ❤\\ufe0f שלום 🏴\"",
+                "e\u{301} 👩\u{200d}👧 ❤\u{fe0f} שלום 🏴",
+            ),
+        ] {
+            let contact: Contact = serde_json::from_str(&json.replace("VALUE", value)).unwrap();
+            let template = Template::parse("{{ attributes.x }}").unwrap();
+            assert_eq!(template.render(&contact).as_deref(), Ok(shown), "{value}");
+        }
+    }
+
+    #[test]
+    fn name_of_which_nothing_is_seen_is_missing() {
+        for name in ["  ", "\u{a0}", "\u{200b}", "\u{3164}", "\u{2800}\u{feff}"] {
+            let item = serde_json::json!({"contact_id": "1", "page_id": "p", "first_name": name, "attributes.x": name});
+            let contact: Contact = serde_json::from_value(item).unwrap();
+            let text = "{{ first_name | default('there') }} {{ attributes.x | default('-') }}";
+            assert_eq!(
+                Template::parse(text).unwrap().render(&contact).as_deref(),
+                Ok("there -")
+            );
+            let text = "{{ first_name }}";
+            let missing = TextError::Missing("first_name".to_owned());
+            assert_eq!(Template::parse(text).unwrap().render(&contact), Err(missing));
+        }
+    }
+
+    #[test]
+    fn empty_list_is_missing_only_where_it_is_shown() {
+        let item = serde_json::json!({"contact_id": "1", "page_id": "p"});
+        let contact: Contact = serde_json::from_value(item).unwrap();
+        let render = |text| Template::parse(text).unwrap().render(&contact);
+        assert_eq!(render("{{ tags }}"), Err(TextError::Missing("tags".to_owned())));
+        assert_eq!(render("{{ 'a' if 'vip' in tags else 'b' }}").as_deref(), Ok("b"));
+    }
+
+    /// The broadcast may have been accepted by an earlier version, for a time to come.
+    #[test]
+    fn text_with_block_tags_that_was_accepted_before_is_rendered() {
+        let template = Template::compile("{% if last_name %}a{% else %}b{% endif %}{# c #}").unwrap();
+        assert_eq!(template.render(&ana()).as_deref(), Ok("b"));
     }
 
     #[test]
@@ -310,6 +417,7 @@ mod tests {
             ("{{ last_name }}", "last_name"),
             ("{{ attributes.street }}", "attributes.street"),
             ("{{ attributes.zip | upper }}", "attributes.zip"),
+            ("{{ attributes.none }}", "attributes.none"),
             ("{{ attributes.zip | default('x') }} {{ last_name }}", "last_name"),
         ] {
             assert_eq!(render(text), Err(TextError::Missing(name.to_owned())), "{text}");
@@ -319,12 +427,15 @@ mod tests {
     #[test]
     fn text_that_no_contact_could_get_is_refused() {
         let long = "x".repeat(2_000);
-        let long_template = format!("{{# {} #}}x", "x".repeat(20_000));
+        let long_template = format!("{{{{ first_name }}}}{}", " ".repeat(20_000));
         for text in [
             "{{ nickname }}",
             "{{ contact_id.x }}",
             "{{ attributes }}",
             "{{ first_name",
+            "{{ 'x' * 99999999 }}",
+            "\u{3164}\u{feff}",
+            "Dear {#first_name#}, your order is ready.",
             "{% for i in range(9999999) %}x{% endfor %}",
             "{% for a in 'x' * 9999 %}{% for b in 'x' * 9999 %}{% endfor %}{% endfor %}",
             "{% set a = 'x' * 99999999 %}{{ first_name }}",

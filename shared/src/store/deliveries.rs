@@ -285,7 +285,7 @@ impl Deliveries<'_> {
         query: Query<'_>,
     ) -> Result<(Vec<Delivery>, Option<ContactId>), Error> {
         let (rows, last) = self.0.query_page(operation, query).await?;
-        let last = last.and_then(|key| ContactId::parse(key.get("contact_id")?.as_s().ok()?).ok());
+        let last = last.and_then(|key| ContactId::parse_stored(key.get("contact_id")?.as_s().ok()?));
         Ok((rows, last))
     }
 

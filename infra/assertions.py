@@ -1,6 +1,7 @@
 """Asserts properties of the template, as SAM translates it, that no linter knows. Prints one line for each fault."""
 
 import json
+import logging
 import re
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
-# Resources that cannot be known at deployment; all other statements name their resources in full.
-WILDCARDS = {"PageTokens": "/page-tokens/*"}
+# Resources that cannot be known at deployment, or not be named; all other statements name their resources in full.
+WILDCARDS = {"PageTokens": "/page-tokens/*", "Alarms": "*"}
+# Parameters under which CodeDeploy shifts callers to a new version.
+GRADUAL = {"GradualRollout": "Canary10Percent5Minutes"}
 # Messenger can neither sign with IAM nor present a JWT.
 PUBLIC = {"GET /v1/webhooks/messenger", "POST /v1/webhooks/messenger"}
 SCOPES = {
@@ -21,8 +24,19 @@ SCOPES = {
 EXPIRING = {"BroadcastsTable", "DeliveriesTable"}
 # Seconds from process-job's time-out until a wake-up comes back: the function may need a moment to be stopped.
 VISIBILITY_MARGIN = 30
+# Seconds that scheduled keeps after its last lookup. It begins lookups in at least half of its time.
+LOOKUP_WIND_UP = 5
+# Characters that Lambda takes as the description of a function or version.
+DESCRIPTION_LIMIT = 256
 # Seconds that API Gateway waits at most for the integration of an HTTP API.
 API_LIMIT = 30
+
+# Alarms about a state that lasts, whose end is worth a message. The others are about events.
+STATES = {"DeadLettersAlarm", "HintAgeAlarm", "OldestDoubtAlarm", "ScheduleSilentAlarm"}
+
+# Prefixes of actions, where they are not the service's name in a resource type; and the length of a managed policy.
+SERVICES = {"apigatewayv2": "apigateway"}
+POLICY_LIMIT = 6144
 
 faults = []
 
@@ -32,18 +46,22 @@ def expect(condition, fault):
         faults.append(fault)
 
 
+# SAM warns of metrics and features of its own.
+logging.disable(logging.WARNING)
+
+
 class NoManagedPolicies:
     def load(self):
         return {}
 
 
-def translated(template):
+def translated(template, parameters=None):
     """Returns the template as CloudFormation gets it, with placeholders for the code."""
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             name = Path(resource["Properties"]["CodeUri"]).parent.name
             resource["Properties"]["CodeUri"] = f"s3://bucket/{name}"
-    return transform(template, {}, NoManagedPolicies())
+    return transform(template, dict(parameters or {}), NoManagedPolicies())
 
 
 def text(value):
@@ -67,9 +85,14 @@ def listed(value):
 
 
 class Template:
-    def __init__(self, body):
+    def __init__(self, body, path=None):
         self.body = body
+        self.path = path
         self.resources = body["Resources"]
+
+    def source(self):
+        """Returns the template as it is written, for another translation."""
+        return yaml_parse(self.path.read_text())
 
     def of(self, kind):
         return {
@@ -80,6 +103,16 @@ class Template:
 
     def properties(self, name):
         return self.resources[name]["Properties"]
+
+    def longest(self, value):
+        """Returns the greatest length that a text with these parameters can have."""
+
+        def of_parameter(match):
+            parameter = self.body["Parameters"][match[1]]
+            values = parameter.get("AllowedValues") or [parameter.get("MaxValue", "")]
+            return "." * parameter.get("MaxLength", max(len(str(value)) for value in values))
+
+        return len(re.sub(r"\$\{([A-Za-z0-9]+)\}", of_parameter, value["Fn::Sub"]))
 
     def parameters_in(self, value):
         """Returns the names of the parameters that a value depends on, directly or through conditions."""
@@ -116,6 +149,8 @@ def check_roles(template):
         properties = role["Properties"]
         expect("ManagedPolicyArns" not in properties, f"{name}: managed policies")
         expect("RoleName" not in properties, f"{name}: a named role needs CAPABILITY_NAMED_IAM")
+        boundary = {"Fn::If": ["HasBoundary", {"Ref": "PermissionsBoundary"}, {"Ref": "AWS::NoValue"}]}
+        expect(properties.get("PermissionsBoundary") == boundary, f"{name}: not bounded by PermissionsBoundary")
         for statement in statements(role):
             where = f"{name}/{statement.get('Sid')}"
             expect(statement.get("Sid"), f"{where}: no Sid")
@@ -160,7 +195,8 @@ def check_routes(template):
         default = "broadcasts:read" if key.startswith("GET ") else "broadcasts:write"
         scope = SCOPES.get(key, default)
         scopes = properties.get("AuthorizationScopes")
-        wanted = scope and {"Fn::If": ["HasJwt", [scope], {"Ref": "AWS::NoValue"}]}
+        named = {"Fn::Sub": f"${{ScopePrefix}}{scope}"}
+        wanted = scope and {"Fn::If": ["HasJwt", [named], {"Ref": "AWS::NoValue"}]}
         expect(scopes == wanted, f"{name}: {key} must ask for the scope {scope}")
     logged = template.properties("ApiStage")["AccessLogSettings"]["Format"]
     variables = set(re.findall(r"\$context\.([A-Za-z.]+)", logged))
@@ -189,6 +225,8 @@ def check_time_outs(template):
     retry = template.properties("EveryMinute")["Target"].get("RetryPolicy", {})
     expect(retry.get("MaximumRetryAttempts") == 0, "EveryMinute: retries accumulate")
     expect(timeout("ScheduledFunction") <= 60, "ScheduledFunction: invocations overlap")
+    lookup = 2 * template.body["Parameters"]["MessengerTimeoutSeconds"]["MaxValue"] + LOOKUP_WIND_UP
+    expect(lookup <= timeout("ScheduledFunction") / 2, "MessengerTimeoutSeconds: a lookup may outlive scheduled")
 
 
 def check_queues(template):
@@ -204,6 +242,16 @@ def check_queues(template):
         expect(properties.get("FifoQueue") is True, f"{name}: not FIFO")
         expect(not properties.get("ContentBasedDeduplication"), f"{name}: deduplicates by content")
         expect(properties.get("SqsManagedSseEnabled") is True, f"{name}: not encrypted")
+    expect(
+        jobs.get("DeduplicationScope") == "messageGroup" and jobs.get("FifoThroughputLimit") == "perMessageGroupId",
+        "JobsQueue: all Pages share 300 calls a second",
+    )
+    allowed = template.properties("DeadLettersQueue").get("RedriveAllowPolicy", {})
+    source = text(allowed.get("sourceQueueArns")).replace(jobs["QueueName"]["Fn::Sub"], "JOBS")
+    expect(
+        allowed.get("redrivePermission") == "byQueue" and source.endswith(':JOBS"}]'),
+        "DeadLettersQueue: another queue may use it",
+    )
     denied = text(template.properties("QueuesPolicy"))
     for queue in template.of("AWS::SQS::Queue"):
         expect(f'["{queue}", "Arn"]' in denied, f"{queue}: not restricted to TLS")
@@ -214,16 +262,26 @@ def check_queues(template):
         "Hints: a failed wake-up would count as done",
     )
     expect("MaximumConcurrency" in mapping.get("ScalingConfig", {}), "Hints: no maximum concurrency")
+    # A run wakes the next through the queue that invoked it, which Lambda would stop after about 16 runs.
+    for name, function in template.of("AWS::Lambda::Function").items():
+        wanted = "Allow" if mapping["FunctionName"] == {"Ref": f"{name}Aliaslive"} else None
+        loop = function["Properties"].get("RecursiveLoop")
+        expect(loop == wanted, f"{name}: RecursiveLoop must be {wanted}")
 
 
 def check_tables(template):
+    expect(template.body["Parameters"]["ProtectTables"]["Default"] == "true", "ProtectTables: not the default")
     for name, table in template.of("AWS::DynamoDB::Table").items():
         properties = table["Properties"]
-        for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
-            expect(table.get(policy) == "Retain", f"{name}: {policy} is not Retain")
+        # With Retain, the tables of a stack that could not be created would be in the way of the next attempt.
+        expect(table.get("DeletionPolicy") == "RetainExceptOnCreate", f"{name}: its DeletionPolicy is not RetainExceptOnCreate")
+        expect(table.get("UpdateReplacePolicy") == "Retain", f"{name}: its UpdateReplacePolicy is not Retain")
         expect("TableName" in properties, f"{name}: without a name it can be replaced by an empty one")
         expect(properties.get("BillingMode") == "PAY_PER_REQUEST", f"{name}: not on demand")
-        expect(properties.get("DeletionProtectionEnabled") is True, f"{name}: can be deleted")
+        expect(
+            properties.get("DeletionProtectionEnabled") == {"Fn::If": ["Protects", True, False]},
+            f"{name}: is not protected against deletion by ProtectTables",
+        )
         expect(
             properties.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled")
             is True,
@@ -233,6 +291,13 @@ def check_tables(template):
         expires = properties.get("TimeToLiveSpecification")
         wanted = {"AttributeName": "expires_at", "Enabled": True} if name in EXPIRING else None
         expect(expires == wanted, f"{name}: its time to live must be {wanted}")
+
+
+def check_imported_tables(template, imported):
+    """Asserts that the template for importing tables declares them as the stack does: protected, and nothing else."""
+    tables = template.of("AWS::DynamoDB::Table")
+    protected = text(tables).replace(text({"Fn::If": ["Protects", True, False]}), "true")
+    expect(imported.resources == json.loads(protected), "infra/tables: prints other tables than the template's")
 
 
 def check_functions(template):
@@ -255,7 +320,12 @@ def check_functions(template):
             for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
                 expect(resource.get(policy) == "Retain", f"{name}: old versions are not kept ({policy})")
             description = template.parameters_in(resource["Properties"].get("Description"))
-            depends = template.parameters_in(properties)
+            for described in (resource["Properties"], properties):
+                length = template.longest(described["Description"])
+                expect(length <= DESCRIPTION_LIMIT, f"{name}: a description may have {length} characters")
+            # A version does not contain these.
+            of_function = ("ReservedConcurrentExecutions",)
+            depends = template.parameters_in({key: properties[key] for key in properties if key not in of_function})
             expect(
                 depends <= description,
                 f"{name}: no version is published for new values of {sorted(depends - description)}",
@@ -286,6 +356,19 @@ def check_functions(template):
     expect(target["Arn"] == alias("ScheduledFunction"), "EveryMinute: does not call the alias")
 
 
+def check_concurrency(template):
+    mapping = template.properties("ProcessJobFunctionHints")
+    at_once = mapping["ScalingConfig"]["MaximumConcurrency"]
+    # With fewer reserved, Lambda would throttle wake-ups, and each throttling uses up a receive.
+    wanted = {"SendFunction": {"Ref": "SendReserved"}, "ProcessJobFunction": at_once, "ScheduledFunction": 2}
+    for name, count in wanted.items():
+        reserved = template.properties(name).get("ReservedConcurrentExecutions")
+        expect(
+            reserved == {"Fn::If": ["Reserves", count, {"Ref": "AWS::NoValue"}]},
+            f"{name}: cannot have concurrency reserved, or not {count}",
+        )
+
+
 def check_schedule(template):
     schedule = template.properties("EveryMinute")
     # A rate of one takes the singular, and rates in seconds do not exist; linters accept `rate(60 seconds)` all the same.
@@ -309,9 +392,80 @@ def check_alarms(template):
         properties = alarm["Properties"]
         expect("TreatMissingData" in properties, f"{name}: missing data is not considered")
         expect(properties.get("AlarmActions") == [{"Ref": "AlarmsTopic"}], f"{name}: does not publish to AlarmsTopic")
+        expect("ActionsEnabled" not in properties, f"{name}: after a change while it may not act it would stay mute")
+        recovery = [{"Ref": "AlarmsTopic"}] if name in STATES else None
+        expect(properties.get("OKActions") == recovery, f"{name}: its OKActions must be {recovery}")
         expect(f"${{{name}.Arn}}" in dashboard, f"{name}: not on the dashboard")
         called = properties["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
         expect(f"`{called}`" in runbook, f"{name}: infra/README.md does not describe `{called}`")
+
+
+def check_throttle_alarms(template):
+    """Asserts that throttles of each table and of each of its indexes raise an alarm: DynamoDB counts them separately."""
+    watched = set()
+    for name, alarm in template.of("AWS::CloudWatch::Alarm").items():
+        for metric in alarm["Properties"].get("Metrics", []):
+            if "MetricStat" not in metric:
+                summed = metric.get("Expression") == "SUM(METRICS())" and metric.get("ReturnData", True)
+                expect(summed, f"{name}: is not about the sum of its metrics")
+                continue
+            expect(metric.get("ReturnData") is False, f"{name}: {metric['Id']} is compared by itself")
+            metric = metric["MetricStat"]["Metric"]
+            dimensions = {one["Name"]: text(one["Value"]) for one in metric["Dimensions"]}
+            index = dimensions.get("GlobalSecondaryIndexName")
+            watched.add((metric["MetricName"], dimensions["TableName"], index))
+    for name, table in template.of("AWS::DynamoDB::Table").items():
+        indexes = [text(index["IndexName"]) for index in table["Properties"]["GlobalSecondaryIndexes"]]
+        for metric in ("ReadThrottleEvents", "WriteThrottleEvents"):
+            for index in [None, *indexes]:
+                seen = (metric, text({"Ref": name}), index) in watched
+                expect(seen, f"{name}: no alarm sees {metric} of {index or 'the table'}")
+
+
+def check_rollout(template):
+    """Asserts that CodeDeploy shifts callers only if asked to, with a role of ours, and goes back if an alarm fires."""
+    gradual = Template(translated(template.source(), GRADUAL))
+    groups = "AWS::CodeDeploy::DeploymentGroup"
+    expect(not template.of(groups), "GradualRollout: CodeDeploy is not asked for by default")
+    expect(len(gradual.of(groups)) == len(gradual.of("AWS::Lambda::Function")), f"GradualRollout: not one {groups} a function")
+    for name, group in gradual.of(groups).items():
+        properties = group["Properties"]
+        expect(properties["ServiceRoleArn"] == {"Fn::GetAtt": ["RolloutRole", "Arn"]}, f"{name}: another role")
+        alarms = properties["AlarmConfiguration"]
+        names = {alarm["Name"]["Ref"] for alarm in alarms["Alarms"]}
+        expect(alarms["Enabled"] and names and names <= set(template.of("AWS::CloudWatch::Alarm")), f"{name}: no alarms")
+        events = properties["AutoRollbackConfiguration"]["Events"]
+        expect("DEPLOYMENT_STOP_ON_ALARM" in events, f"{name}: is not rolled back by an alarm")
+    for name, alias in gradual.of("AWS::Lambda::Alias").items():
+        expect("CodeDeployLambdaAliasUpdate" in alias.get("UpdatePolicy", {}), f"{name}: moved at once")
+    check_roles(gradual)
+
+
+def check_budget(template):
+    budget = template.resources["Budget"]
+    expect(budget.get("Condition") == "HasBudget", "Budget: not only if asked for")
+    for notified in budget["Properties"]["NotificationsWithSubscribers"]:
+        topics = [one["Address"] for one in notified["Subscribers"]]
+        expect(topics == [{"Ref": "AlarmsTopic"}], "Budget: does not publish to AlarmsTopic")
+    publishers = [one["Principal"]["Service"] for one in template.properties("AlarmsTopicPolicy")["PolicyDocument"]["Statement"]]
+    expect("budgets.amazonaws.com" in publishers, "Budget: may not publish to AlarmsTopic")
+
+
+def check_deployer(template):
+    """Asserts that the deployer's policy fits into a managed policy, and knows every service of the template."""
+    policy = json.loads(Path(__file__).with_name("deployer-policy.json").read_text())
+    expect(len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT, "deployer-policy.json: too long for a policy")
+    allowed = {action.split(":")[0] for statement in policy["Statement"] for action in statement["Action"]}
+    gradual = Template(translated(template.source(), GRADUAL))
+    for name, resource in gradual.resources.items():
+        service = resource["Type"].split("::")[1].lower()
+        expect(SERVICES.get(service, service) in allowed, f"{name}: deployer-policy.json cannot create it")
+    for statement in policy["Statement"]:
+        where = f"deployer-policy.json/{statement['Sid']}"
+        reads = all(re.search(":(Describe|Get|List)[A-Za-z]*\\*$", one) for one in statement["Action"] if "*" in one)
+        expect(reads, f"{where}: changes by wildcard")
+        bounded = statement["Resource"] != ["*"] or "Condition" in statement
+        expect(bounded or statement["Sid"] == "WithoutNames", f"{where}: reaches everything")
 
 
 def check_names(template):
@@ -355,8 +509,13 @@ CHECKS = [
     check_queues,
     check_tables,
     check_functions,
+    check_concurrency,
     check_schedule,
     check_alarms,
+    check_throttle_alarms,
+    check_rollout,
+    check_budget,
+    check_deployer,
     check_names,
 ]
 
@@ -365,14 +524,15 @@ def main(arguments):
     path = Path(arguments[1])
     source = yaml_parse(path.read_text())
     if arguments[0] == "translate":
-        json.dump(translated(source), sys.stdout, indent=1)
+        json.dump(translated(source, GRADUAL if "gradual" in arguments else None), sys.stdout, indent=1)
         return 0
     if arguments[0] == "skips":
         # checkov reports one framework as an object.
         check_skips(source, json.loads(Path(arguments[2]).read_text()))
         what = "checkov: no failure, and every skip has its reason"
     else:
-        template = Template(json.loads(Path(arguments[2]).read_text()))
+        template = Template(json.loads(Path(arguments[2]).read_text()), path)
+        check_imported_tables(template, Template(yaml_parse(Path(arguments[3]).read_text())))
         for check in CHECKS:
             # A missing property is reported as a fault, and does not hide the faults of other checks.
             try:

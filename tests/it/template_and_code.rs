@@ -117,6 +117,8 @@ fn timeouts_agree_with_each_other_and_with_the_local_stack() {
     assert!(config.job_lease < visibility);
     // With any Messenger time-out, most of a run is left for sending.
     assert!(Duration::from_secs(messenger) + WIND_UP < process_job / 2);
+    // A lookup is two requests. `scheduled` begins lookups in at least half of its time, and the last one must end in the rest.
+    assert!(Duration::from_secs(2 * messenger) + scheduled::WIND_UP <= timeout_of("scheduled") / 2);
 }
 
 #[tokio::test]
@@ -140,6 +142,23 @@ async fn queues_equal_those_of_the_local_stack() {
     let redrive: serde_json::Value = serde_json::from_str(text(&QueueAttributeName::RedrivePolicy)).unwrap();
     let receives = jobs["RedrivePolicy"]["maxReceiveCount"].as_u64().unwrap();
     assert_eq!((&redrive["maxReceiveCount"], receives), (&json!(receives), 5));
+    for name in [
+        QueueAttributeName::DeduplicationScope,
+        QueueAttributeName::FifoThroughputLimit,
+    ] {
+        assert_eq!(jobs[name.as_str()], text(&name), "{name}");
+    }
+    let theirs = &TEMPLATE.properties("DeadLettersQueue")["RedriveAllowPolicy"];
+    let allowed: serde_json::Value = serde_json::from_str(&dead[&QueueAttributeName::RedriveAllowPolicy]).unwrap();
+    assert_eq!(
+        theirs["redrivePermission"],
+        allowed["redrivePermission"].as_str().unwrap()
+    );
+    let (_, source) = tagged(&theirs["sourceQueueArns"][0]);
+    let allowed = allowed["sourceQueueArns"][0].as_str().unwrap();
+    let source = source.replace("${AWS::StackName}", "oncecast");
+    let name_in = |arn: &str| arn.rsplit_once(':').unwrap().1.to_owned();
+    assert_eq!(name_in(&source), name_in(allowed));
     for (theirs, ours) in [(jobs, &ours), (TEMPLATE.properties("DeadLettersQueue"), &dead)] {
         assert_eq!(theirs["FifoQueue"], true);
         assert_eq!(ours[&QueueAttributeName::FifoQueue], "true");

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, error_span, info, warn};
 
 /// The time that an invocation needs after its last lookup.
-const WIND_UP: Duration = Duration::from_secs(5);
+pub const WIND_UP: Duration = Duration::from_secs(5);
 
 /// Runs as a Lambda function until the process is told to end.
 ///

@@ -39,9 +39,36 @@ pub async fn create_queues(
     let attributes = [
         (QueueAttributeName::VisibilityTimeout, visibility.as_secs().to_string()),
         (QueueAttributeName::RedrivePolicy, redrive.to_string()),
+        (QueueAttributeName::DeduplicationScope, "messageGroup".to_owned()),
+        (QueueAttributeName::FifoThroughputLimit, "perMessageGroupId".to_owned()),
     ];
     let jobs = create_fifo_queue(sqs, &names.jobs_queue, attributes).await?;
+    let jobs_arn = queue_arn(sqs, &names.jobs_queue, &jobs).await?;
+    allow_only_source(sqs, &names.dead_letters, &dead_letters, &jobs_arn).await?;
     Ok(QueueUrls { jobs, dead_letters })
+}
+
+/// Lets no other queue than the source use a dead-letter queue.
+async fn allow_only_source(
+    sqs: &aws_sdk_sqs::Client,
+    name: &str,
+    url: &str,
+    source_arn: &str,
+) -> Result<(), ResourcesError> {
+    let allowed = serde_json::json!({
+        "redrivePermission": "byQueue",
+        "sourceQueueArns": [source_arn],
+    });
+    let set = sqs
+        .set_queue_attributes()
+        .queue_url(url)
+        .attributes(QueueAttributeName::RedriveAllowPolicy, allowed.to_string())
+        .send()
+        .await;
+    set.map(drop).map_err(|error| ResourcesError::Queue {
+        queue: name.to_owned(),
+        source: Box::new(error.into()),
+    })
 }
 
 async fn create_fifo_queue(

@@ -536,6 +536,32 @@ async fn value_comes_out_of_a_text_as_it_is_written_or_is_refused() {
     }
 }
 
+/// Each import is within its limits; what adds up is not.
+#[tokio::test]
+async fn contact_that_would_outgrow_its_item_is_refused_and_unchanged() {
+    let stack = start().await;
+    let import = |n: usize| {
+        let attributes: serde_json::Map<_, _> = (0..30)
+            .map(|a| (format!("a{n}_{a}"), json!("x".repeat(1_000))))
+            .collect();
+        let ana = json!({"contact_id": "1", "page_id": PAGES[0], "attributes": attributes});
+        import_json(&stack, json!({"contacts": [ana]}).to_string())
+    };
+    let mut last = import(0).await;
+    let mut n = 1;
+    while last.status == StatusCode::OK && n < 20 {
+        last = import(n).await;
+        n += 1;
+    }
+
+    assert_eq!(last.status, StatusCode::CONFLICT, "{last:?}");
+    let attributes = contact(&stack, "1").await["attributes"].as_object().unwrap().len();
+    assert_eq!(attributes, 30 * (n - 1));
+    let cleared = json!({"contacts": [{"contact_id": "1", "page_id": PAGES[0], "attributes": null}]});
+    assert_eq!(import_json(&stack, cleared.to_string()).await.status, StatusCode::OK);
+    assert_eq!(import(n).await.status, StatusCode::OK);
+}
+
 /// Returns a text that no other broadcast of the test has.
 fn unique() -> String {
     shared::domain::ids::token()

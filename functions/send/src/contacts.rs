@@ -23,7 +23,7 @@ const CSV_READ_AS: &str = "x-csv-read-as";
 /// A contact of a Page that the caller may not use is neither changed nor moved to another Page.
 ///
 /// # Errors
-/// If the body has faults (400), names such a contact (403), or DynamoDB does not answer (503).
+/// If the body has faults (400), names such a contact (403), makes a contact larger than 400 KB (409), or DynamoDB does not answer (503).
 pub async fn upsert(
     State(app): State<Arc<App>>,
     caller: Caller,

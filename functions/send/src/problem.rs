@@ -74,9 +74,14 @@ impl Problem {
 }
 
 /// Status 503: the request may or may not have taken effect. The reason goes to the log; the answer asks the caller to repeat
-/// the request.
+/// the request. Status 409 if repeating it is of no use: the attributes of many imports add up to more than an item holds.
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
+        if matches!(error, store::Error::TooLarge { .. }) {
+            let detail = "A contact with its stored attributes would be larger than 400 KB, and was not changed; others of the request \
+                          may have been. Clear attributes that are not needed with \"attributes\": null.";
+            return Self::new(StatusCode::CONFLICT, detail);
+        }
         error!(
             error = &error as &dyn std::error::Error,
             "call to DynamoDB failed; the caller is asked to repeat the request"

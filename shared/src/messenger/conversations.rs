@@ -205,11 +205,7 @@ impl MessengerClient {
     ///
     /// # Errors
     /// If Messenger refuses a call, or does not answer it with a JSON object.
-    pub async fn conversation(
-        &self,
-        contact_id: &ContactId,
-        pace: &mut CallPace,
-    ) -> Result<Conversation, SendError> {
+    pub async fn conversation(&self, contact_id: &ContactId, pace: &mut CallPace) -> Result<Conversation, SendError> {
         const FIELDS: &str = "messages{id,created_time,from,to,message,attachments}";
         let query = [("platform", "messenger"), ("user_id", contact_id.as_str())];
         let path = [self.page_id.as_str(), "conversations"];

@@ -13,7 +13,7 @@ use crate::domain::delivery::{Delivery, State};
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Broadcast;
 use crate::messenger::MessengerClient;
-use crate::messenger::conversations::{CallPace, CLOCK_TOLERANCE, Content, LookupQuery, LookupResult};
+use crate::messenger::conversations::{CLOCK_TOLERANCE, CallPace, Content, LookupQuery, LookupResult};
 use crate::messenger::errors::{SendError, Verdict};
 use crate::runtime::config::InDoubtPolicy;
 use crate::runtime::telemetry::{delivery_span, job_span};

@@ -167,6 +167,7 @@ impl Store {
                 Some(UpdateItemError::ConditionalCheckFailedException(refusal)) => {
                     Ok(Conditional::Refused(refusal.item.clone()))
                 }
+                _ if exceeds_item_size(&error) => Err(Error::TooLarge { operation }),
                 _ => Err(unsettled(operation)(error)),
             },
         }
@@ -237,6 +238,12 @@ where
     call.retry(backoff())
         .when(|error| error.code().is_some_and(is_contention))
         .await
+}
+
+/// Returns true if an item would be too large; DynamoDB tells it by the text of the message only.
+fn exceeds_item_size(error: &impl ProvideErrorMetadata) -> bool {
+    const TOO_LARGE: &str = "has exceeded the maximum allowed size";
+    error.message().is_some_and(|message| message.contains(TOO_LARGE))
 }
 
 fn is_contention(code: &str) -> bool {

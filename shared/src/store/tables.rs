@@ -58,6 +58,12 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The item would be larger than the 400 KB that DynamoDB stores. Nothing was written.
+    #[error("{operation}: the item would be larger than 400 KB")]
+    TooLarge {
+        /// The operation.
+        operation: &'static str,
+    },
     /// An item that must exist does not.
     #[error("{operation}: the item is gone")]
     Gone {

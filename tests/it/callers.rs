@@ -293,6 +293,26 @@ async fn token_reaches_every_page_without_pages_claim() {
     assert_eq!(answer.status, StatusCode::OK);
 }
 
+/// As the local gateway describes a token of `--api-token` without Pages.
+#[tokio::test]
+async fn token_without_an_optional_pages_claim_reaches_every_page() {
+    let stack = TestStack::start_with(&[("PAGES_CLAIM", "pages?")]).await;
+    let ids = stack.import_contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let path = format!("/v1/broadcasts/{id}");
+    let without = bearing(json!({"iss": "oncecast-local", "sub": "office"}));
+
+    for (caller, expected) in [
+        (without, StatusCode::OK),
+        (limited_to("[page-1]"), StatusCode::OK),
+        (limited_to("[page-2]"), StatusCode::NOT_FOUND),
+        (limited_to("[]"), StatusCode::FORBIDDEN),
+    ] {
+        let answer = stack.call_as(&caller, ("GET", &path), None, None).await;
+        assert_eq!(answer.status, expected, "{caller}");
+    }
+}
+
 /// The template declares the routes of this list: a route that is missing here does not reach the function.
 #[tokio::test]
 async fn route_list_is_complete() {

@@ -57,10 +57,7 @@ impl Caller {
                 "The token identifies no caller: it must have the claim sub or client_id.",
             ));
         };
-        let pages = match pages_claim {
-            None => Pages::All,
-            Some(claim) => Pages::Only(pages(claims.get(claim).map_or("", String::as_str))),
-        };
+        let pages = pages_claim.map_or(Pages::All, |claim| allowed_pages(claim, claims));
         if pages.are_none() {
             return Err(forbidden(
                 "The token allows no Page: it must name those that you may use.",
@@ -92,6 +89,18 @@ impl Caller {
     pub fn may_see(&self, report: &BroadcastReport) -> bool {
         let mut pages = report.jobs.iter().map(|job| &job.page_id);
         pages.all(|page_id| self.pages.allow(page_id))
+    }
+}
+
+/// Returns the Pages of the claim with this name. Without the claim they are none, or all if the name is given with a `?`.
+fn allowed_pages(claim: &str, claims: &HashMap<String, String>) -> Pages {
+    let (name, is_optional) = match claim.strip_suffix('?') {
+        Some(name) => (name, true),
+        None => (claim, false),
+    };
+    match claims.get(name) {
+        None if is_optional => Pages::All,
+        value => Pages::Only(pages(value.map_or("", String::as_str))),
     }
 }
 

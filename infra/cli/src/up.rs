@@ -24,6 +24,12 @@ pub struct Options {
     /// JSON file of Page access tokens: {"PAGE ID": "TOKEN"}
     #[arg(long, value_name = "FILE")]
     page_tokens: Option<PathBuf>,
+    /// JSON file of the tokens of the API's callers; without it every caller is allowed
+    #[arg(long, value_name = "FILE")]
+    api_token: Option<PathBuf>,
+    /// Name by which the API may be called beside localhost, such as that of a reverse proxy; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    allow_host: Vec<String>,
     /// Directory that keeps all data from one start to the next; created if it does not exist
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -51,6 +57,8 @@ pub async fn run(options: Options) -> Result<(), StackError> {
         port: options.port,
         graph_url: options.graph_url,
         page_tokens: options.page_tokens,
+        api_tokens: options.api_token,
+        allow_hosts: options.allow_host,
         data: options.data,
         schedule_every: options.schedule_every,
         process_timeout: options.process_timeout,
@@ -111,6 +119,15 @@ fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>) {
     println!("    -d '{{\"contacts\":[{{\"contact_id\":\"6001\",\"page_id\":\"{page}\",\"first_name\":\"Ana\"}}]}}'");
 }
 
+const NOT_A_NAME: &str = "write a host name such as oncecast.example.com, without scheme, port or path";
+
+/// Parses a host name of the command line.
+fn host_name(text: &str) -> Result<String, &'static str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let is_valid = !text.is_empty() && text.chars().all(is_name);
+    is_valid.then(|| text.to_owned()).ok_or(NOT_A_NAME)
+}
+
 const NOT_A_DURATION: &str = "write a whole number above 0 and a unit, such as 500ms, 60s or 2m";
 
 /// Parses a duration of the command line. Zero is refused, because no option has a use for it.
@@ -131,6 +148,21 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn host_name_has_neither_scheme_nor_port() {
+        assert_eq!(host_name("send.example.com"), Ok("send.example.com".to_owned()));
+        for text in [
+            "",
+            "*",
+            "https://send.example.com",
+            "send.example.com:443",
+            "send.example.com/",
+            "a b",
+        ] {
+            assert_eq!(host_name(text), Err(NOT_A_NAME), "{text}");
+        }
+    }
 
     #[test]
     fn duration_is_a_positive_whole_number_with_a_unit() {

@@ -17,7 +17,7 @@ pub mod clients;
 pub mod data_dir;
 pub mod database;
 mod event_source;
-mod gateway;
+pub mod gateway;
 pub mod lambda;
 mod messenger;
 pub mod queue;

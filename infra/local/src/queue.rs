@@ -4,13 +4,26 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::{future, io};
 
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::post;
 use rustack_sqs_core::config::SqsConfig;
 use rustack_sqs_core::handler::RustackSqsHandler;
 use rustack_sqs_core::provider::RustackSqs;
-use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
+use rustack_sqs_http::dispatch::dispatch_operation;
+use rustack_sqs_http::response::error_to_response;
+use rustack_sqs_http::router::resolve_operation;
+use uuid::Uuid;
 
 use crate::runtime_thread::RuntimeThread;
 use crate::server::Server;
+
+/// The limit for the body of a request. It is above SQS's own limit for the messages of a request, 1 MiB:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
+const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
 
 /// A running queue service. Dropping it loses its queues and their messages.
 #[derive(Debug)]
@@ -50,10 +63,23 @@ impl Queue {
 
 async fn serve(listener: TcpListener, config: SqsConfig) {
     let handler = Arc::new(RustackSqsHandler::new(Arc::new(RustackSqs::new(config))));
-    let service = SqsHttpService::new(handler, SqsHttpConfig::default());
-    let serving = tokio::net::TcpListener::from_std(listener).and_then(|listener| Server::serve(listener, service));
+    // The requests go past rustack's own HTTP service, which lets every web page read its answers.
+    let router = Router::new()
+        .fallback(post(call))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(handler);
+    let serving = tokio::net::TcpListener::from_std(listener).and_then(|listener| Server::route(listener, router));
     match serving {
         Ok(_server) => future::pending().await,
         Err(error) => tracing::error!(error = %error, "the queue cannot listen on its port"),
     }
+}
+
+async fn call(State(handler): State<Arc<RustackSqsHandler>>, headers: HeaderMap, body: Bytes) -> Response {
+    let answer = match resolve_operation(&headers) {
+        Ok(operation) => dispatch_operation(handler.as_ref(), operation, body).await,
+        Err(error) => Err(error),
+    };
+    let answer = answer.unwrap_or_else(|error| error_to_response(&error, &Uuid::new_v4().to_string()));
+    answer.map(Body::new)
 }

@@ -15,8 +15,8 @@ use uuid::Uuid;
 const API_ID: &str = "local";
 
 /// Returns the event of a request. Its `timeEpoch` is `received`, the time at which the request arrived, however long
-/// it takes to process.
-pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp) -> Value {
+/// it takes to process. The `authorizer` describes the caller, if it has been authenticated.
+pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp, authorizer: Option<Value>) -> Value {
     let path = head.uri.path();
     let query = head.uri.query().unwrap_or_default();
     let host = text(&head.headers, header::HOST);
@@ -52,6 +52,9 @@ pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp) -> Va
         "isBase64Encoded": is_base64,
     });
     // API Gateway omits these fields rather than sending them empty.
+    if let Some(authorizer) = authorizer {
+        event["requestContext"]["authorizer"] = authorizer;
+    }
     let cookies = cookies(&head.headers);
     if !cookies.is_empty() {
         event["cookies"] = json!(cookies);
@@ -124,7 +127,7 @@ mod tests {
             .body(())
             .unwrap();
         let received = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
-        serde_json::from_value(http_event(&request.into_parts().0, body, received)).unwrap()
+        serde_json::from_value(http_event(&request.into_parts().0, body, received, None)).unwrap()
     }
 
     #[test]

@@ -1,24 +1,34 @@
 //! API Gateway's HTTP API on this machine: each request is an invocation of one function.
 
+mod access;
 mod event;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{self, Body};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::time;
 
+use self::access::HEALTH;
+use crate::database::Storage;
 use crate::lambda::{Function, InvokeError};
-use crate::server::Server;
+use crate::server::{HostNames, Problem, Rules, Server};
+
+pub use self::access::Access;
+pub use self::tokens::{ApiTokens, OPTIONAL_PAGES_CLAIM, TokensError};
 
 /// The limit for the body of a request. It is API Gateway's own limit:
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>.
@@ -28,23 +38,60 @@ const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 /// limit of 30 s: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(29);
 
-/// Serves the API on a bound port.
+/// The number of connections of the API at the same time.
+const MAX_CONNECTIONS: usize = 256;
+
+/// The API.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The function behind all routes.
+    pub function: Function,
+    /// The tokens of the callers; without them every caller is allowed.
+    pub tokens: Option<Arc<ApiTokens>>,
+    /// The disk below the database, which the health check reports.
+    pub storage: Storage,
+}
+
+/// Serves the API on a bound port, under these names beside those of this machine.
 ///
 /// # Errors
 ///
 /// Fails if the listener has no local address.
-pub fn start(listener: TcpListener, function: Function) -> io::Result<Server> {
-    Server::route(listener, Router::new().fallback(invoke).with_state(function))
+pub fn start(listener: TcpListener, names: HostNames, api: Api) -> io::Result<Server> {
+    let router = Router::new().fallback(answer).with_state(api);
+    let rules = Rules {
+        names,
+        connections: MAX_CONNECTIONS,
+        ..Rules::default()
+    };
+    Server::serve(listener, TowerToHyperService::new(router), rules)
 }
 
-async fn invoke(State(function): State<Function>, request: Request) -> Response {
+async fn answer(State(api): State<Api>, request: Request) -> Response {
     let received = jiff::Timestamp::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let tokens = api.tokens.as_deref();
+    let authorizer = match tokens.map(|tokens| tokens.authorize(&head.method, head.uri.path(), &head.headers)) {
+        None => None,
+        Some(Ok(authorizer)) => authorizer,
+        Some(Err(problem)) => return problem.into_response(),
+    };
+    // The token has served its purpose, and no function reads it.
+    head.headers.remove(header::AUTHORIZATION);
+    if let Some(fault) = api.storage.fault().filter(|_| head.uri.path() == HEALTH) {
+        let (cause, remedy) = (fault.cause, fault.remedy);
+        let detail = format!("The last write failed: {cause}. The operator must {remedy}.");
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+    }
     let Ok(body) = body::to_bytes(body, MAX_BODY_BYTES).await else {
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
     };
-    let event = event::http_event(&head, &body, received);
-    let invocation = time::timeout(ANSWER_TIMEOUT, function.invoke(event.to_string()));
+    let event = event::http_event(&head, &body, received, authorizer);
+    invoke(&api.function, &head, event.to_string()).await
+}
+
+async fn invoke(function: &Function, head: &Parts, event: String) -> Response {
+    let invocation = time::timeout(ANSWER_TIMEOUT, function.invoke(event));
     let error = match invocation.await {
         Ok(Ok(answer)) => match http_response(&answer) {
             Some(response) => return response,

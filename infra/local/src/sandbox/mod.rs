@@ -22,10 +22,10 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::Request;
-use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use shared::runtime::clock::Clock;
@@ -36,7 +36,7 @@ use self::conversations::calls::LookupCalls;
 use self::conversations::routes;
 use self::state::SandboxState;
 use self::webhooks::{Subscription, Webhooks};
-use crate::server::{self, Server};
+use crate::server::{self, Rules, Server};
 
 pub use self::conversations::message::ForeignMessage;
 pub use self::faults::{Answer, Fault, Faults, GraphError, Operation};
@@ -285,11 +285,11 @@ fn serve(listener: TcpListener, state: &Arc<SandboxState>) -> io::Result<Server>
         .nest("/sandbox", control::routes())
         .with_state(Arc::clone(state));
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Body>| {
         let answer = router.call(request);
         async move { answer_or_close(answer.await?) }
     });
-    Server::serve(listener, service)
+    Server::serve(listener, service, Rules::default())
 }
 
 /// Returns the answer, or an error if it must not be sent. The error makes the server close the connection.

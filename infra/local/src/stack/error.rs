@@ -8,6 +8,7 @@ use shared::store;
 
 use crate::data_dir::DataDirError;
 use crate::database::DatabaseError;
+use crate::gateway::TokensError;
 use crate::messenger::MessengerError;
 use crate::resources::ResourcesError;
 use crate::sandbox::SubscribeError;
@@ -32,6 +33,8 @@ pub enum StackError {
     Messenger(#[from] MessengerError),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    ApiTokens(#[from] TokensError),
     #[error("the log of calls cannot be written to {}", path.display())]
     LogCalls {
         path: PathBuf,

@@ -56,7 +56,7 @@ impl Functions {
 }
 
 /// Returns the variables that are added to the functions' environment. Those of the settings take precedence over all
-/// but the generated secrets.
+/// but the generated secrets and the claim of the API's tokens.
 pub fn environment(
     settings: &Settings,
     services: &Services,
@@ -76,6 +76,9 @@ pub fn environment(
     ];
     let mut env = BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
     env.extend(settings.env.clone());
+    if settings.api_tokens.is_some() {
+        env.insert("PAGES_CLAIM".to_owned(), gateway::OPTIONAL_PAGES_CLAIM.to_owned());
+    }
     env.extend(secrets.into_iter().flat_map(SharedSecrets::variables));
     env
 }

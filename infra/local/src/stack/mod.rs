@@ -7,6 +7,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
@@ -21,7 +22,7 @@ use self::functions::{Functions, environment, variable};
 use self::services::Services;
 use crate::data_dir::DataDir;
 use crate::event_source::EventSource;
-use crate::gateway;
+use crate::gateway::{self, Api, ApiTokens};
 use crate::lambda::Function;
 use crate::messenger::MessengerEndpoint;
 use crate::recovery;
@@ -29,7 +30,7 @@ use crate::resources::{Names, QueueUrls};
 use crate::sandbox::Sandbox;
 use crate::schedule;
 use crate::secrets::SharedSecrets;
-use crate::server::{self, Server};
+use crate::server::{self, HostNames, Server};
 
 pub use self::error::StackError;
 pub use self::functions::{SCHEDULED_TIMEOUT, SEND_TIMEOUT};
@@ -68,13 +69,20 @@ impl Stack {
         // The steps that depend on the operator's input come first.
         let messenger = MessengerEndpoint::choose(settings.graph_url.clone(), settings.page_tokens.clone()).await?;
         let secrets = share_secrets(&settings, messenger.sandbox.as_ref())?;
+        let tokens = settings.api_tokens.as_deref().map(ApiTokens::read).transpose()?;
         let data = settings.data.as_deref().map(DataDir::take).transpose()?;
         let listener = listen(settings.port).await?;
 
         let services = Services::start(&settings, data).await?;
         let env = environment(&settings, &services, &messenger, secrets.as_ref());
         let functions = Functions::new(&settings, &env);
-        let gateway = gateway::start(listener, functions.send.clone()).map_err(|source| StackError::Listen {
+        let api = Api {
+            function: functions.send.clone(),
+            tokens: tokens.map(Arc::new),
+            storage: services.storage().clone(),
+        };
+        let names = HostNames::new(&settings.allow_hosts);
+        let gateway = gateway::start(listener, names, api).map_err(|source| StackError::Listen {
             port: settings.port,
             source,
         })?;

@@ -8,7 +8,7 @@ use super::settings::Settings;
 use crate::calls::{CallLog, LoggingProxy};
 use crate::clients;
 use crate::data_dir::DataDir;
-use crate::database::Database;
+use crate::database::{Database, Storage};
 use crate::queue::Queue;
 use crate::resources::{self, Names, QueueUrls};
 
@@ -87,6 +87,11 @@ impl Services {
             Some(proxies) => proxies.each_ref().map(LoggingProxy::endpoint),
             None => [self.database.endpoint(), self.queue.endpoint()],
         }
+    }
+
+    /// Returns the state of the disk below the database.
+    pub fn storage(&self) -> &Storage {
+        self.database.storage()
     }
 
     /// Returns true if the data is kept from one start to the next.

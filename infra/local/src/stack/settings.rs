@@ -13,6 +13,10 @@ pub struct Settings {
     pub graph_url: Option<String>,
     /// A JSON file of Page access tokens; required unless the sandbox is used.
     pub page_tokens: Option<PathBuf>,
+    /// A JSON file of the callers' tokens. `None` lets every caller use the API.
+    pub api_tokens: Option<PathBuf>,
+    /// Names of the API beside those of this machine, for example of a reverse proxy.
+    pub allow_hosts: Vec<String>,
     /// The directory that keeps the data from one start to the next. `None` keeps the data in memory.
     pub data: Option<PathBuf>,
     /// The interval between invocations of `scheduled`.
@@ -37,6 +41,8 @@ impl Default for Settings {
             port: 0,
             graph_url: None,
             page_tokens: None,
+            api_tokens: None,
+            allow_hosts: Vec::new(),
             data: None,
             schedule_every: Duration::from_secs(60),
             process_timeout: Duration::from_secs(120),

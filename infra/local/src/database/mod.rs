@@ -4,15 +4,19 @@
 //! dynoxide sets the first and leaves the second at its default). A write has therefore reached the disk before it is
 //! answered.
 
+mod operations;
+mod storage;
+
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dynoxide::server;
 use tokio::time::{self, MissedTickBehavior};
 
+pub use self::storage::{Storage, StorageFault};
 use crate::runtime_thread::RuntimeThread;
+use crate::server::Server;
 
 /// The interval at which items past their TTL are removed. AWS promises only "within days", so no code may rely on it.
 const TTL_SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -32,6 +36,7 @@ pub enum DatabaseError {
 #[derive(Debug)]
 pub struct Database {
     endpoint: String,
+    storage: Storage,
     _thread: RuntimeThread,
 }
 
@@ -61,9 +66,12 @@ impl Database {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let thread = RuntimeThread::spawn("database", || serve(listener, database))?;
+        let storage = Storage::default();
+        let reported = storage.clone();
+        let thread = RuntimeThread::spawn("database", || serve(listener, database, reported))?;
         Ok(Database {
             endpoint,
+            storage,
             _thread: thread,
         })
     }
@@ -72,18 +80,19 @@ impl Database {
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
+
+    /// Returns the state of the disk below the database.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
 }
 
-async fn serve(listener: TcpListener, database: dynoxide::Database) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(error = %error, "the database cannot listen on its port"),
-    };
-    let sweeping = sweep(database.clone());
-    let serving = server::serve_with_shutdown(listener, database, std::future::pending());
-    tokio::select! {
-        ended = serving => tracing::error!(?ended, "the database stopped serving"),
-        () = sweeping => {}
+async fn serve(listener: TcpListener, database: dynoxide::Database, storage: Storage) {
+    let router = operations::router(database.clone(), storage);
+    let serving = tokio::net::TcpListener::from_std(listener).and_then(|listener| Server::route(listener, router));
+    match serving {
+        Ok(_server) => sweep(database).await,
+        Err(error) => tracing::error!(error = %error, "the database cannot listen on its port"),
     }
 }
 

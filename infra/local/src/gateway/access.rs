@@ -1,0 +1,37 @@
+//! The access that each route requires, as `infra/template.yaml` declares it.
+
+use axum::http::Method;
+
+const BROADCASTS_READ: &str = "broadcasts:read";
+const BROADCASTS_WRITE: &str = "broadcasts:write";
+const CONTACTS_WRITE: &str = "contacts:write";
+
+/// All scopes.
+pub const SCOPES: [&str; 3] = [BROADCASTS_READ, BROADCASTS_WRITE, CONTACTS_WRITE];
+
+/// The path of the health check.
+pub const HEALTH: &str = "/v1/health";
+const WEBHOOKS: &str = "/v1/webhooks/messenger";
+const CONTACTS: &str = "/v1/contacts";
+
+/// The access that a route requires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The route is open. Messenger signs its webhooks, and a monitor has no token.
+    Open,
+    /// The route is for callers with this scope.
+    Scope(&'static str),
+}
+
+impl Access {
+    /// Returns the access of a route. An unknown one is treated like those of broadcasts.
+    pub fn of(method: &Method, path: &str) -> Access {
+        let reads = [Method::GET, Method::HEAD].contains(method);
+        match path {
+            HEALTH | WEBHOOKS => Access::Open,
+            _ if path.starts_with(CONTACTS) => Access::Scope(CONTACTS_WRITE),
+            _ if reads => Access::Scope(BROADCASTS_READ),
+            _ => Access::Scope(BROADCASTS_WRITE),
+        }
+    }
+}

@@ -124,10 +124,9 @@ async fn invocations_in_succession_keep_messengers_limit() {
     let id = stack.broadcast_with_doubts(&ids, &[0, 1, 2, 3], &[]).await;
     stack.advance(FIRST_LOOKUP);
 
-    let mut settled = 0;
-    while settled < 4 {
+    for _ in 0..12 {
         let ends = Instant::now() + Duration::from_millis(700);
-        settled += settle_doubts(&stack.app, ends).await.unwrap();
+        settle_doubts(&stack.app, ends).await.unwrap();
     }
 
     assert_eq!(stack.sent_failed_in_doubt(&id).await, [4, 0, 0]);

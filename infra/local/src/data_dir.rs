@@ -11,6 +11,8 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::clients;
 use crate::database::{Database, DatabaseError};
@@ -22,6 +24,9 @@ const FORMAT: u32 = 1;
 const DATABASE_FILE: &str = "oncecast.sqlite3";
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
+/// The time for which a lock is waited for. A child process that a stack was just starting when it ended has the stack's lock
+/// until it becomes another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The unfinished database of a new directory, which a later start may delete and create again.
 const NEW_DATABASE: &str = "oncecast.sqlite3.new";
@@ -90,10 +95,14 @@ impl DataDir {
         let path = created.and_then(|()| path.canonicalize()).map_err(problem_with(path))?;
         let lock_file = path.join(LOCK_FILE);
         let lock = open_private(&lock_file).map_err(problem_with(&lock_file))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(DataDir { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path }),
-            Err(TryLockError::Error(source)) => Err(problem_with(&lock_file)(source)),
+        let patience_ends = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(DataDir { path, _lock: lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience_ends => thread::sleep(LOCK_PATIENCE / 50),
+                Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path }),
+                Err(TryLockError::Error(source)) => return Err(problem_with(&lock_file)(source)),
+            }
         }
     }
 

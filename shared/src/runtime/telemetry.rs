@@ -15,9 +15,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::domain::ids::{ContactId, JobId};
 
-/// A library that warns of every write whose condition is refused, although refused conditions are how the protocol decides.
-/// Its failures are reported by the caller.
-const NOISY_TARGET: &str = "dynoxide";
 /// Libraries that below `info` log whole requests and events, texts and tokens included. They are held at `info`, whatever
 /// the filter says.
 const SECRET_LOGGING_TARGETS: [&str; 9] = [
@@ -50,8 +47,7 @@ pub fn log_to(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static, asked
 fn start(asked: EnvFilter, writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static, for_a_terminal: bool) {
     let discreet = Targets::new()
         .with_default(LevelFilter::TRACE)
-        .with_targets(SECRET_LOGGING_TARGETS.map(|library| (library, LevelFilter::INFO)))
-        .with_target(NOISY_TARGET, LevelFilter::ERROR);
+        .with_targets(SECRET_LOGGING_TARGETS.map(|library| (library, LevelFilter::INFO)));
     let log = match for_a_terminal {
         true => fmt::layer().with_writer(writer).with_target(false).boxed(),
         false => json(writer),

@@ -510,6 +510,8 @@ async fn value_comes_out_of_a_text_as_it_is_written_or_is_refused() {
         let texts = received_texts(&stack, &["1"], &message).await;
 
         let expected = serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
+        // Line ends are sent as line feeds, by which a lookup knows the text.
+        let expected = expected.replace("\r\n", "\n");
         assert_eq!(texts["1"].rsplit_once('|').unwrap().0, expected, "{value}");
     }
     for value in [

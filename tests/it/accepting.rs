@@ -170,7 +170,7 @@ async fn replay_is_answered_before_scheduled_time_is_validated() {
     assert_eq!(new.status, StatusCode::BAD_REQUEST);
 }
 
-/// CHECKED 10: the key is valid when the request is received, and no longer when it is looked up.
+/// The key is valid when the request is received, and no longer when it is looked up.
 #[tokio::test]
 async fn request_received_before_key_expiry_is_a_replay() {
     let stack = TestStack::start().await;

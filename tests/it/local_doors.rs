@@ -1,5 +1,5 @@
-//! Who may call `up`: no web page of another site, on any of its ports; with `--api-token` only callers with a token that has
-//! the route's scope, each with its own Pages.
+//! The callers that `up` admits: no web page of another site, on any of its ports; with `--api-token` only callers with a token
+//! that has the route's scope, each with its own Pages.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};

@@ -26,7 +26,7 @@ async fn start_losing_once(write: &'static str, variables: &[(&str, &str)]) -> (
     (TestStack::start_with_lossy_database(hook, variables).await, lost)
 }
 
-/// CHECKED 1.
+/// A refusal that shows the random value of the write itself is a win.
 #[tokio::test]
 async fn lost_answer_is_not_a_refusal() {
     for write in [
@@ -165,7 +165,7 @@ async fn unresponsive_database_ends_the_run_and_loses_no_contact() {
     }
 }
 
-/// CHECKED 18, and the writes that settle: a repeated write neither counts a contact twice nor sends to it twice.
+/// A repeated write neither counts a contact twice nor sends to it twice.
 #[tokio::test]
 async fn lost_settle_or_resend_answer_is_not_a_refusal() {
     for (write, arrives, claims) in [

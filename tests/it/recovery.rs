@@ -157,7 +157,7 @@ async fn run_hands_over_before_its_deadline() {
     assert_eq!(report["duplicates_prevented"]["reservation"], 0);
 }
 
-/// CHECKED 11.
+/// Segments may be gone after the retention.
 #[tokio::test]
 async fn job_past_its_retention_is_halted() {
     let stack = TestStack::start_with(&[("RETENTION_DAYS", "1")]).await;
@@ -172,7 +172,7 @@ async fn job_past_its_retention_is_halted() {
     assert_eq!(stack.sandbox.received_count(), 0);
 }
 
-/// CHECKED 11: a segment that retention has deleted too early is not passed over as if its contacts had been sent to.
+/// A segment that retention has deleted too early is not passed over as if its contacts had been sent to.
 #[tokio::test]
 async fn job_with_missing_segment_is_halted() {
     let stack = TestStack::start().await;

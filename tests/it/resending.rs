@@ -29,7 +29,7 @@ async fn delivery_not_found_by_the_last_lookup_is_resent_once() {
     assert_eq!(report["duplicates_prevented"]["reservation"], 0);
 }
 
-/// CHECKED 17: one of two deliveries in doubt has arrived, and only its lookups fail.
+/// One of two deliveries in doubt has arrived, and only its lookups fail.
 #[tokio::test]
 async fn resend_takes_only_the_named_rows() {
     let stack = TestStack::start_with(&[RESEND]).await;
@@ -54,7 +54,7 @@ async fn resend_takes_only_the_named_rows() {
     assert_eq!(stack.sent_failed_in_doubt(&id).await, [2, 0, 0]);
 }
 
-/// CHECKED 8, 15 and 16: the second attempt of a delivery in doubt is refused, or the contact has opted out since. The first
+/// The second attempt of a delivery in doubt is refused, or the contact has opted out since. The first
 /// attempt may have arrived all the same.
 #[tokio::test]
 async fn contact_once_in_doubt_never_fails() {
@@ -159,7 +159,7 @@ async fn echo_cancels_pending_resend() {
     assert_eq!(stack.received(&id).values().max(), Some(&1));
 }
 
-/// CHECKED 3 and 18: the worker dies in the middle of a resend, and the next claim finds the rest.
+/// The worker dies in the middle of a resend, and the next claim finds the rest.
 #[tokio::test]
 async fn interrupted_resend_is_completed_by_the_next_claim() {
     let stack = TestStack::start_with(&[RESEND]).await;
@@ -181,7 +181,7 @@ async fn interrupted_resend_is_completed_by_the_next_claim() {
     assert_eq!(stack.received(&id).len(), 4);
 }
 
-/// CHECKED 5, for a resend: another worker has the job by now, and the rows are unchanged.
+/// Another worker has the job by now, and the rows are unchanged.
 #[tokio::test]
 async fn stale_worker_cannot_requeue_contacts() {
     let stack = TestStack::start_with(&[RESEND]).await;
@@ -226,7 +226,7 @@ async fn processing_job_refuses_a_resend_command() {
     stack.finish(&id).await;
 }
 
-/// CHECKED 8, in the store: a refusal that arrives late changes nothing either.
+/// A refusal that arrives late changes nothing either.
 #[tokio::test]
 async fn late_refusal_does_not_fail_a_contact_once_in_doubt() {
     let stack = TestStack::start_with(&[RESEND]).await;
@@ -254,7 +254,7 @@ async fn late_refusal_does_not_fail_a_contact_once_in_doubt() {
     assert_eq!(stack.sent_failed_in_doubt(&id).await, [1, 0, 1]);
 }
 
-/// CHECKED 14, for a resend: a row that was settled after the worker read it is left out.
+/// A row that was settled after the worker read it is left out.
 #[tokio::test]
 async fn row_settled_meanwhile_is_not_resent() {
     let stack = TestStack::start_with(&[RESEND]).await;

@@ -47,7 +47,7 @@ async fn delivery_not_found_stays_in_doubt_and_lookups_end() {
     assert_eq!(stack.received(&id).get(&ids[0]), None);
 }
 
-/// CHECKED 4: a write that moves a row out of doubt also counts it, even for a completed broadcast.
+/// A write that moves a row out of doubt also counts it, even for a completed broadcast.
 #[tokio::test]
 async fn repeated_echo_settles_the_delivery_once() {
     let stack = TestStack::start().await;
@@ -207,7 +207,7 @@ async fn echo_before_the_response_settles_the_delivery() {
     assert_eq!(report["duplicates_prevented"]["reservation"], 0);
 }
 
-/// CHECKED 14, for an echo: after the echo's handler read the row, it was put in doubt, and counted.
+/// After the echo's handler read the row, it was put in doubt, and counted.
 #[tokio::test]
 async fn echo_on_an_outdated_row_does_not_bypass_the_counters() {
     let stack = TestStack::start().await;

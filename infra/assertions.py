@@ -32,7 +32,7 @@ DESCRIPTION_LIMIT = 256
 API_LIMIT = 30
 
 # Alarms about a state that lasts, whose end is worth a message. The others are about events.
-STATES = {"DeadLettersAlarm", "HintAgeAlarm", "OldestDoubtAlarm", "ScheduleSilentAlarm"}
+STATES = {"DeadLettersAlarm", "HintAgeAlarm", "OldestDoubtAlarm", "SendingOffAlarm", "ScheduleSilentAlarm"}
 
 # Prefixes of actions, where they are not the service's name in a resource type; and the length of a managed policy.
 SERVICES = {"apigatewayv2": "apigateway"}
@@ -379,6 +379,21 @@ def check_schedule(template):
     expect(schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}, "EveryMinute: may be invoked late")
 
 
+def check_switch(template):
+    """Asserts that nothing which a deployment changes can end a drain: sending is switched by an item of the tables alone."""
+    expect(template.properties("ProcessJobFunctionHints").get("Enabled", True) is True, "Hints: may be disabled by a deployment")
+    expect(template.properties("EveryMinute").get("State", "ENABLED") == "ENABLED", "EveryMinute: may be disabled by a deployment")
+    for role in ("SendRole", "ProcessJobRole", "ScheduledRole"):
+        described = {
+            part
+            for statement in statements(template.resources[role])
+            if "dynamodb:DescribeTable" in listed(statement["Action"])
+            for part in strings(statement["Resource"])
+        }
+        tables = set(template.of("AWS::DynamoDB::Table"))
+        expect(tables <= described, f"{role}: cannot tell a restored table from the one that sending was switched on for")
+
+
 def check_alarms(template):
     alarms = template.of("AWS::CloudWatch::Alarm")
     dashboard = template.properties("Dashboard")["DashboardBody"]["Fn::Sub"]
@@ -511,6 +526,7 @@ CHECKS = [
     check_functions,
     check_concurrency,
     check_schedule,
+    check_switch,
     check_alarms,
     check_throttle_alarms,
     check_rollout,

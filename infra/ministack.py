@@ -5,12 +5,13 @@ It shows that:
 - the template's roles allow what the functions do, since MiniStack checks them;
 - a broadcast passes through API, queue and schedule, and each contact gets one message at the sandbox; a scheduled broadcast is
   sent when it is due;
-- nothing is sent while `Sending` is `off`, jobs are halted while it is `halt`, and all of it continues with `on`;
+- nothing is sent while sending is switched off, jobs are halted while the switch is at `halt`, a deployment changes neither, and all of it
+  continues with `on`;
 - an older version works on newer tables;
 - a queue message that is no wake-up ends in the dead-letter queue;
 - the functions' metrics are in their logs;
 - a second stack, with the other choices of parameters, fits beside the first, its tables outlive it, and a new stack imports them;
-- the runbook's steps work: drain, stop at once, rotate a token, roll back, restore tables without sending anything again, delete
+- the runbook's steps work: drain, stop by hand, rotate a token, roll back, restore tables without sending anything again, delete
   a person's data.
 
 It does not show what MiniStack does differently from AWS:
@@ -56,7 +57,7 @@ FUNCTIONS = ("send", "process-job", "scheduled")
 PAGES = ("page-1", "page-2")
 # The runbook's steps are among them.
 STEPS = (
-    "webhooks broadcasts schedule drain stop_at_once halt rotate roll_back dead_letter restore forget another_stack logs".split()
+    "webhooks broadcasts schedule drain stop_by_hand halt rotate roll_back dead_letter restore forget another_stack logs".split()
 )
 SERVICES = "apigateway,cloudformation,cloudwatch,dynamodb,iam,kms,lambda,logs,s3,scheduler,sns,sqs,ssm,sts"
 
@@ -386,7 +387,7 @@ class Run:
             ssm.put_parameter(Name=f"/{STACK}/{name}", Value=value, Type="SecureString")
         begun = time.monotonic()
         outputs = self.cloud.deploy(
-            self.template, Architecture="x86_64", GraphApiUrl=f"{self.sandbox.url}/v25.0", Sending="on"
+            self.template, Architecture="x86_64", GraphApiUrl=f"{self.sandbox.url}/v25.0"
         )
         check(outputs["ApiId"], f"deployed in {time.monotonic() - begun:.0f} s")
         self.outputs = outputs
@@ -478,23 +479,29 @@ class Run:
         self.completed(answer["broadcast_id"], 150)
         self.check_one_each("scheduled", self.contacts)
 
+    def switch(self, state):
+        """Sets the switch for sending."""
+        status, answer = self.api.call(self.caller, "PUT", "/v1/sending", {"state": state, "reason": "tried out"})
+        check(status == 200 and answer["state"] == state, f"sending is switched {state}", f"{status} {answer}")
+
     def drain(self):
-        say("Sending=off, and on again")
-        self.cloud.deploy(self.template, Sending="off")
+        say("sending is switched off, and on again")
+        self.switch("off")
         _, few = self.broadcast("drained, few", self.contacts[:10])
         _, many = self.broadcast("drained, many", self.contacts)
+        self.cloud.deploy(self.template, LogLevel="debug")
         # Longer than the interval of the schedule.
         time.sleep(70)
-        check(not self.sandbox.received("drained"), "an accepted broadcast is not sent for 70 s")
-        self.cloud.deploy(self.template, Sending="on")
+        check(not self.sandbox.received("drained"), "after a deployment an accepted broadcast is not sent for 70 s")
+        self.switch("on")
         for answer in (few, many):
             self.completed(answer["broadcast_id"], 300)
         self.check_one_each("drained, few", self.contacts[:10])
         self.check_one_each("drained, many", self.contacts)
 
     def halt(self):
-        say("Sending=halt, for restored tables")
-        self.cloud.deploy(self.template, Sending="halt")
+        say("the switch at halt, for restored tables")
+        self.switch("halt")
         _, answer = self.broadcast("halted", self.contacts)
         until(
             "the jobs are halted",
@@ -502,7 +509,7 @@ class Run:
             lambda: self.report(answer["broadcast_id"])["status"] == "halted",
         )
         check(not self.sandbox.received("halted"), "jobs are halted, and nothing is sent")
-        self.cloud.deploy(self.template, Sending="on")
+        self.switch("on")
         status, _ = self.api.call(self.caller, "POST", f"/v1/broadcasts/{answer['broadcast_id']}/resume")
         check(status == 202, "the jobs can be resumed", status)
         self.completed(answer["broadcast_id"], 300)
@@ -551,21 +558,20 @@ class Run:
         self.completed(answer["broadcast_id"], 120)
         self.check_one_each("revoked", self.contacts)
 
-    def stop_at_once(self):
-        say("stopped at once, without a deployment")
-        functions, scheduler = self.cloud.client("lambda"), self.cloud.client("scheduler")
-        mappings = functions.list_event_source_mappings(FunctionName=f"{STACK}-process-job:live")
-        mapping = mappings["EventSourceMappings"][0]["UUID"]
-        every_minute = scheduler.get_schedule(Name=f"{STACK}-every-minute")
-        kept = ("Name", "ScheduleExpression", "FlexibleTimeWindow", "Target")
-        every_minute = {name: every_minute[name] for name in kept}
-        functions.update_event_source_mapping(UUID=mapping, Enabled=False)
-        scheduler.update_schedule(**every_minute, State="DISABLED")
+    def stop_by_hand(self):
+        say("sending is switched off in the table, without the API")
+        item = {"pk": {"S": "sending"}, "sk": {"S": "all"}}
+        self.cloud.client("dynamodb").update_item(
+            TableName=f"{STACK}-broadcasts",
+            Key=item,
+            UpdateExpression="SET #state = :state",
+            ExpressionAttributeNames={"#state": "state"},
+            ExpressionAttributeValues={":state": {"S": "off"}},
+        )
         _, answer = self.broadcast("stopped", self.contacts)
         time.sleep(70)
         check(not self.sandbox.received("stopped"), "an accepted broadcast is not sent for 70 s")
-        functions.update_event_source_mapping(UUID=mapping, Enabled=True)
-        scheduler.update_schedule(**every_minute, State="ENABLED")
+        self.switch("on")
         self.completed(answer["broadcast_id"], 300)
         self.check_one_each("stopped", self.contacts)
 
@@ -577,13 +583,13 @@ class Run:
         def copy(name, as_of):
             return tables.create_backup(TableName=name, BackupName=as_of)["BackupDetails"]["BackupArn"]
 
-        self.cloud.deploy(self.template, Sending="off")
+        self.switch("off")
         _, forgotten = self.broadcast("sent after the copy", self.contacts)
         copies = {name: copy(name, "restored") for name in names}
-        self.cloud.deploy(self.template, Sending="on")
+        self.switch("on")
         self.completed(forgotten["broadcast_id"], 300)
 
-        self.cloud.deploy(self.template, Sending="off")
+        self.switch("off")
         for name in names:
             copy(name, "before-restore")
             tables.update_table(TableName=name, DeletionProtectionEnabled=False)
@@ -599,13 +605,15 @@ class Run:
                 tables.update_time_to_live(TableName=name, TimeToLiveSpecification=ends)
         pending = self.report(forgotten["broadcast_id"])["counters"]["pending"]
         check(pending == 120, "the copy holds a broadcast, and not that it was sent", pending)
-        self.cloud.deploy(self.template, Sending="halt", InDoubtPolicy="hold")
+        status, found = self.api.call(self.caller, "GET", "/v1/sending")
+        check(found["state"] == "off", "sending is off in the restored tables", f"{status} {found}")
+        self.switch("halt")
         until(
             "its jobs are halted",
             300,
             lambda: self.report(forgotten["broadcast_id"])["status"] == "halted",
         )
-        self.cloud.deploy(self.template, Sending="on")
+        self.switch("on")
         self.send_to_all("after the restore", 300)
         self.check_one_each("sent after the copy", self.contacts)
 

@@ -38,6 +38,7 @@ mod reporting;
 mod resending;
 mod secret_leaks;
 mod sending;
+mod sending_switch;
 mod settling;
 mod stale_workers;
 mod template_and_code;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::app::App;
+use shared::domain::sending::SendingState;
 use shared::reconcile::settle::settle_doubts;
 use shared::reconcile::wake::wake_jobs;
+use shared::runtime::metrics::Event;
 use tokio::time::Instant;
 use tracing::{Instrument as _, error_span, info, warn};
 
@@ -41,7 +43,7 @@ pub async fn run() -> Result<(), Error> {
 /// If a table did not answer; both parts were tried by then. The next firing tries again.
 pub async fn handle(app: &App, ends: Instant) -> Result<(), Error> {
     let half = ends.saturating_duration_since(Instant::now()) / 2;
-    let woken = wake_jobs(app, ends - half).await;
+    let woken = wake_unless_off(app, ends - half).await;
     let settled = settle_doubts(app, ends).await;
     app.metrics.print(oldest_doubt(app).await, app.clock.now());
     let (woken, settled) = (woken?, settled?);
@@ -53,6 +55,20 @@ pub async fn handle(app: &App, ends: Instant) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Wakes the jobs that are due, unless sending is switched off: they stay due, and are woken once it is on.
+async fn wake_unless_off(app: &App, ends: Instant) -> Result<u64, shared::store::Error> {
+    let switch = app.store.sending().read(app.clock.now()).await?;
+    if switch.state != SendingState::On {
+        app.metrics.count(Event::SendingOff, 1);
+        let reason = switch.reason.as_deref().unwrap_or_default();
+        warn!(sending.state = ?switch.state, sending.reason = reason, "sending is not switched on");
+    }
+    match switch.state {
+        SendingState::On | SendingState::Halt => wake_jobs(app, ends).await,
+        SendingState::Off => Ok(0),
+    }
 }
 
 /// Returns the age of the oldest delivery in doubt that is still to be looked up (zero if there is none); `None` when metrics

@@ -19,16 +19,16 @@ pub mod numbers;
 pub mod problem;
 pub mod report;
 pub mod request;
+pub mod sending;
 pub mod webhook;
 mod webhook_events;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use axum::{Json, Router};
-use serde_json::json;
 use shared::app::App;
 
 use crate::problem::Problem;
@@ -44,10 +44,11 @@ pub async fn run() -> Result<(), lambda_http::Error> {
 }
 
 /// Returns every route, by method and path as API Gateway names it.
-pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 11] {
-    let health = || async { Json(json!({"status": "ok"})) };
+pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 13] {
     [
-        ("GET /v1/health", get(health)),
+        ("GET /v1/health", get(sending::health)),
+        ("GET /v1/sending", get(sending::show)),
+        ("PUT /v1/sending", put(sending::change)),
         ("PUT /v1/contacts", put(contacts::upsert)),
         ("GET /v1/contacts/{contact_id}", get(contacts::show)),
         ("DELETE /v1/contacts/{contact_id}", delete(contacts::delete)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use local::SANDBOX_PAGES;
 use local::stack::{Settings, Stack, StackError};
+use shared::domain::sending::SendingState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time;
 
@@ -33,6 +34,10 @@ pub struct Options {
     /// Directory that keeps all data from one start to the next; created if it does not exist
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Sets the switch for sending at the start: on, off, or halt, which halts every due job instead of sending. Without this
+    /// option the switch stays as it was
+    #[arg(long, value_name = "STATE", value_parser = sending_state)]
+    sending: Option<SendingState>,
     /// Time between two searches for broadcasts that are due or stuck
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     schedule_every: Duration,
@@ -60,6 +65,7 @@ pub async fn run(options: Options) -> Result<(), StackError> {
         api_tokens: options.api_token,
         allow_hosts: options.allow_host,
         data: options.data,
+        sending: options.sending,
         schedule_every: options.schedule_every,
         process_timeout: options.process_timeout,
         log_calls: options.log_calls,
@@ -126,6 +132,16 @@ fn host_name(text: &str) -> Result<String, &'static str> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     let is_valid = !text.is_empty() && text.chars().all(is_name);
     is_valid.then(|| text.to_owned()).ok_or(NOT_A_NAME)
+}
+
+/// Parses a position of the switch for sending.
+fn sending_state(text: &str) -> Result<SendingState, &'static str> {
+    match text {
+        "on" => Ok(SendingState::On),
+        "off" => Ok(SendingState::Off),
+        "halt" => Ok(SendingState::Halt),
+        _ => Err("write on, off or halt"),
+    }
 }
 
 const NOT_A_DURATION: &str = "write a whole number above 0 and a unit, such as 500ms, 60s or 2m";

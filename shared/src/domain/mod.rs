@@ -12,5 +12,6 @@ pub mod job;
 pub mod markup;
 pub mod message;
 pub mod retry;
+pub mod sending;
 pub mod template;
 pub mod visible;

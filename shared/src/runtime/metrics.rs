@@ -44,10 +44,12 @@ pub enum Event {
     ArrivedAfterRefusal,
     /// An event of a webhook call could not be read.
     WebhookEventsUnreadable,
+    /// A firing of the schedule found sending switched off or halted.
+    SendingOff,
 }
 
 impl Event {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Sent,
         Self::Failed,
         Self::Skipped,
@@ -61,6 +63,7 @@ impl Event {
         Self::WakeUpsLost,
         Self::ArrivedAfterRefusal,
         Self::WebhookEventsUnreadable,
+        Self::SendingOff,
     ];
 
     /// Returns the name of the event's metric. Dashboards and alarms refer to it, so it never changes.
@@ -80,6 +83,7 @@ impl Event {
             Self::WakeUpsLost => "HintsLost",
             Self::ArrivedAfterRefusal => "ArrivedAfterRefusal",
             Self::WebhookEventsUnreadable => "WebhookEventsUnreadable",
+            Self::SendingOff => "SendingOff",
         }
     }
 

@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `mid#ID`, `mid`: messages that settled a delivery |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -62,6 +62,11 @@ pub(super) fn request(digest: &str) -> Item {
 /// The key of a lease of a Page.
 pub(super) fn page_lease(page_id: &PageId, purpose: &str) -> Item {
     key([("pk", format!("page#{page_id}")), ("sk", purpose.to_owned())])
+}
+
+/// The key of the switch for sending.
+pub(super) fn sending() -> Item {
+    key([("pk", "sending".to_owned()), ("sk", "all".to_owned())])
 }
 
 /// The key of a message of Messenger's that settled a delivery.

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod page_leases;
 pub mod requests;
 pub mod segments;
+pub mod sending;
 mod statement;
 mod tables;
 pub mod transactions;
@@ -58,6 +59,11 @@ impl Store {
     /// Request keys.
     pub fn requests(&self) -> requests::Requests<'_> {
         requests::Requests(self)
+    }
+
+    /// The switch for sending.
+    pub fn sending(&self) -> sending::Sending<'_> {
+        sending::Sending(self)
     }
 
     /// Transitions of several items at once.

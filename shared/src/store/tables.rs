@@ -1,14 +1,15 @@
 //! The tables' client and names, errors, and the forms of items.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::runtime::config::Config;
 use crate::runtime::metrics::Metrics;
@@ -32,6 +33,16 @@ pub struct Store {
     /// The time after its due time during which a job can be worked on.
     pub(super) retention: Duration,
     pub(super) metrics: Metrics,
+    /// The ids of the tables as they were read last, and the time of that.
+    ids: Arc<Mutex<Option<(Timestamp, TableIds)>>>,
+}
+
+/// The ids that DynamoDB gave the three tables when they were created or restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableIds {
+    pub(super) contacts: String,
+    pub(super) broadcasts: String,
+    pub(super) deliveries: String,
 }
 
 /// An item, a key, or the values of a statement, as DynamoDB has them.
@@ -109,7 +120,18 @@ impl Store {
             first_lookup: config.doubt_checks.first().copied().unwrap_or_default(),
             retention: config.retention,
             metrics,
+            ids: Arc::default(),
         }
+    }
+
+    /// The ids of the tables as they were read last, and the time of that.
+    pub(super) fn known_ids(&self) -> Option<(Timestamp, TableIds)> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers the ids of the tables, or forgets them.
+    pub(super) fn know_ids(&self, ids: Option<(Timestamp, TableIds)>) {
+        *self.ids.lock().unwrap_or_else(PoisonError::into_inner) = ids;
     }
 }
 

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::domain::delivery::Delivery;
 use crate::domain::ids::JobId;
 use crate::domain::job::{Job, JobCommand, MAX_STALLS};
+use crate::domain::sending::SendingState;
 use crate::domain::template::Template;
 use crate::messenger::MessengerClient;
 use crate::runtime::metrics::{Event, Layer};
@@ -47,6 +48,8 @@ pub enum Worked {
     Refused,
     /// Nothing was done: the Page is not free. The job's wake-up brings it back.
     PageNotFree,
+    /// Nothing was done: sending is switched off. The job's wake-up is due, and comes once sending is on.
+    SwitchedOff,
     /// Nothing was done: the job is not ready to be worked on, or does not exist.
     NotReady,
     /// A run was worked until another worker claimed the job.
@@ -151,6 +154,13 @@ async fn claim_and_work(
     ends: Instant,
 ) -> Result<(Worked, Option<WakeUp>), Error> {
     let jobs = app.store.jobs();
+    let switch = app.store.sending().read(app.clock.now()).await?;
+    if switch.state == SendingState::Off {
+        let now = app.clock.now();
+        jobs.postpone_wake_up_if_ready(job, now, now).await?;
+        info!("sending is switched off; the job waits");
+        return Ok((Worked::SwitchedOff, None));
+    }
     let claim = match jobs.claim(job, app.config.job_lease, app.clock.now()).await? {
         Claimed::Won(claim) => *claim,
         Claimed::HeldByAnother => return Ok((refused(app, job).await, None)),
@@ -170,6 +180,9 @@ async fn claim_and_work(
         job.cursor = cursor,
         "job claimed"
     );
+    if switch.state == SendingState::Halt {
+        return hand_over(app, claim, HandOver::Halted(switch.halt_reason())).await;
+    }
     match work_claimed(app, claim, page, ends).await? {
         RunEnd::HandOver(claim, to) => hand_over(app, *claim, to).await,
         RunEnd::Overtaken => Ok(overtaken()),

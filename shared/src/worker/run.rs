@@ -13,6 +13,7 @@ use crate::domain::breakers::{BreakerTrip, Breakers, Signal};
 use crate::domain::delivery::{Delivery, Doubt};
 use crate::domain::ids::{ContactId, first_ten};
 use crate::domain::retry;
+use crate::domain::sending::SendingState;
 use crate::runtime::metrics::{Event, Layer};
 use crate::store;
 use crate::store::jobs::{Claim, HandOver};
@@ -116,6 +117,7 @@ impl<'a> Run<'a> {
     /// Returns the hand-over at the end of the work, or `None` if another worker has claimed the job.
     async fn work_to_end(&mut self) -> Result<Option<HandOver>, store::Error> {
         loop {
+            self.obey_switch().await;
             self.send().await;
             self.checkpoint().await;
             self.extend_page_lease().await;
@@ -136,6 +138,21 @@ impl<'a> Run<'a> {
                 // New segments may have joined the backlog meanwhile.
                 Some(Next::AfterInFlight | Next::Load(_) | Next::Contact(_)) | None => {}
             }
+        }
+    }
+
+    /// Reads the switch for sending, and stops unless it is on. Between two readings sends are started for
+    /// [`CHECKPOINT_EVERY`] at most.
+    async fn obey_switch(&mut self) {
+        let app = self.sender.app;
+        let sending = app.store.sending();
+        match self.in_flight.poll_while(sending.read(app.clock.now())).await {
+            Ok(switch) => match switch.state {
+                SendingState::On => {}
+                SendingState::Off => self.stop_for(Stop::SwitchedOff),
+                SendingState::Halt => self.stop_for(Stop::Halt(switch.halt_reason())),
+            },
+            Err(error) => self.stop_for(Stop::Unsettled(error)),
         }
     }
 

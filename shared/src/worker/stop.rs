@@ -11,6 +11,8 @@ pub enum Stop {
     Yield,
     /// The Page pauses until this time.
     Pause(Timestamp),
+    /// Sending is switched off.
+    SwitchedOff,
     /// Messenger refuses the Page's access token: every send would fail, unless the Page has another token by now.
     TokenRefused(String),
     /// Every send would fail, for this reason.
@@ -26,10 +28,11 @@ impl Stop {
         match self {
             Self::Yield => 0,
             Self::Pause(_) => 1,
-            Self::TokenRefused(_) => 2,
-            Self::Halt(_) => 3,
-            Self::Unsettled(_) => 4,
-            Self::Overtaken => 5,
+            Self::SwitchedOff => 2,
+            Self::TokenRefused(_) => 3,
+            Self::Halt(_) => 4,
+            Self::Unsettled(_) => 5,
+            Self::Overtaken => 6,
         }
     }
 

@@ -29,6 +29,8 @@ pub enum StackError {
     Config(#[from] ConfigError),
     #[error("the unfinished jobs cannot be read from the database")]
     Unfinished(#[source] store::Error),
+    #[error("the switch for sending cannot be set")]
+    Sending(#[source] store::Error),
     #[error(transparent)]
     Messenger(#[from] MessengerError),
     #[error(transparent)]

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use shared::runtime::config::Config;
 use shared::runtime::metrics::Metrics;
@@ -201,8 +202,8 @@ fn share_secrets(settings: &Settings, sandbox: Option<&Sandbox>) -> Result<Optio
     Ok(Some(secrets))
 }
 
-/// Starts the tasks that invoke the functions: the event source, the schedule, and the wake-ups of unfinished jobs if
-/// the data is persistent.
+/// Sets the switch for sending, then starts the tasks that invoke the functions: the event source, the schedule, and the
+/// wake-ups of unfinished jobs if the data is persistent.
 async fn start_work(
     settings: &Settings,
     services: &Services,
@@ -215,10 +216,16 @@ async fn start_work(
         queue_arn: services.queue_arn.clone(),
         function: functions.process_job.clone(),
     };
+    let config = Config::from_variables(|name| variable(env, name))?;
+    let store = Store::new(services.dynamodb.clone(), &config, Metrics::default());
+    if let Some(state) = settings.sending {
+        let reason = Some("set at the start of the stack".to_owned());
+        let sending = store.sending();
+        let set = sending.set(state, reason, None, Timestamp::now());
+        set.await.map_err(StackError::Sending)?;
+    }
     let mut work_sources = JoinSet::new();
     if services.are_persistent() {
-        let config = Config::from_variables(|name| variable(env, name))?;
-        let store = Store::new(services.dynamodb.clone(), &config, Metrics::default());
         // The jobs are read before any function runs, so that they are those of an earlier stack.
         let jobs = recovery::unfinished(&store).await.map_err(StackError::Unfinished)?;
         let queue = queue::Queue::new(services.sqs.clone(), &config, Metrics::default());

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shared::domain::sending::SendingState;
+
 /// The settings with which the system runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -19,6 +21,8 @@ pub struct Settings {
     pub allow_hosts: Vec<String>,
     /// The directory that keeps the data from one start to the next. `None` keeps the data in memory.
     pub data: Option<PathBuf>,
+    /// The position in which the switch for sending is set before any function runs. `None` leaves it as it is.
+    pub sending: Option<SendingState>,
     /// The interval between invocations of `scheduled`.
     pub schedule_every: Duration,
     /// The time-out of one invocation of `process-job`.
@@ -44,6 +48,7 @@ impl Default for Settings {
             api_tokens: None,
             allow_hosts: Vec::new(),
             data: None,
+            sending: None,
             schedule_every: Duration::from_secs(60),
             process_timeout: Duration::from_secs(120),
             visibility_margin: Duration::from_secs(30),

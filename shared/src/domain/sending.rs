@@ -1,0 +1,39 @@
+//! The switch for sending: one for all Pages, which the operator sets and every run reads.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The position of the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendingState {
+    /// Due jobs are worked on.
+    On,
+    /// Nothing new is sent. Requests are accepted, and due jobs wait.
+    Off,
+    /// Every due job is halted instead of sent.
+    Halt,
+}
+
+/// The switch as it was set last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SendingSwitch {
+    /// The position.
+    pub state: SendingState,
+    /// The reason that the operator gave.
+    pub reason: Option<String>,
+    /// The caller that set it, as a request key names it; `None` if nobody has, or the caller was not authenticated.
+    pub changed_by: Option<String>,
+    /// The time at which it was set; `None` if that is not recorded.
+    pub changed_at: Option<Timestamp>,
+}
+
+impl SendingSwitch {
+    /// Returns the reason of a job that is halted because of this switch.
+    pub fn halt_reason(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("sending is halted: {reason}"),
+            None => "sending is halted".to_owned(),
+        }
+    }
+}

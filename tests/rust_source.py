@@ -145,7 +145,7 @@ class Source:
     def is_use(self, i):
         before = self.tokens[i - 1].text if i else ""
         after = self.tokens[i + 1].text if i + 1 < len(self.tokens) else ""
-        if before in ("const", "static", "fn", "let") or after in ASSIGNMENTS or self.is_import(i):
+        if before in ("const", "static", "fn", "let") or after in ASSIGNMENTS or self.is_import(i) or self.is_constant(i):
             return False
         return self.tokens[i].text.isupper() or before in (".", "::") or after == "("
 
@@ -156,6 +156,22 @@ class Source:
                 return True
             i -= 1
         return False
+
+    def is_constant(self, i):
+        """Returns true if a token is a part of the value of a constant, which cannot have a switch."""
+        while i and self.tokens[i - 1].text not in (";", "{", "}"):
+            i -= 1
+        return "const" in self.texts(i, 6) or "static" in self.texts(i, 6)
+
+    def constants(self):
+        """Returns the name and the type of each constant, and whether other files can use it."""
+        found = []
+        for i in range(self.end):
+            if self.texts(i, 1) == ["const"] and self.texts(i + 2, 1) == [":"]:
+                type_ends = next(j for j in range(i + 3, self.end) if self.tokens[j].text == "=")
+                shared = self.texts(i - 1, 1) in (["pub"], [")"])
+                found.append((self.tokens[i + 1].text, "".join(self.texts(i + 3, type_ends - i - 3)), shared))
+        return found
 
     def leftmost(self, i):
         """Returns the first token of the receiver or path before a name, or of the `&` before a field."""

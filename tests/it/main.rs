@@ -18,6 +18,7 @@ mod inline;
 mod large_requests;
 mod late_echoes;
 mod layout;
+mod limits;
 mod local_doors;
 mod long_run;
 mod lookups;

@@ -295,9 +295,31 @@ async fn huge_answer_is_not_read() {
         "{status} {reason}"
     );
     assert!(
-        messenger.written() < SIZE / 4,
+        messenger.written() < SIZE / 6,
         "{} bytes were read",
         messenger.written()
+    );
+}
+
+/// A conversation of long texts, each character escaped, has some hundred kilobytes.
+#[tokio::test]
+async fn answer_of_half_a_megabyte_is_read() {
+    let messenger = RawMessenger::start(|request| match request.contact_id {
+        Some(_) => {
+            let padding = " ".repeat(500_000);
+            RawAnswer::closing(with_body("200 OK", &format!("{padding}{{\"message_id\": \"m_1\"}}")))
+        }
+        None => RawAnswer::usual(request),
+    })
+    .await;
+    let stack = start_before(&messenger, &[]).await;
+    let ids = stack.import_contacts(1).await;
+
+    let id = broadcast(&stack, &ids).await;
+
+    assert_eq!(
+        outcome(&stack, &id, &ids[0]).await,
+        ("sent".to_owned(), "m_1".to_owned())
     );
 }
 

@@ -61,8 +61,8 @@ impl ContactId {
     pub fn parse(id: &str) -> Result<Self, IdFault> {
         match id.chars().count() {
             0 => return Err(IdFault::Empty),
-            1..=MAX_CONTACT_ID => {}
-            _ => return Err(IdFault::TooLong),
+            length if length > MAX_CONTACT_ID => return Err(IdFault::TooLong),
+            _ => {}
         }
         refuse_mangled(id)?;
         Ok(Self(id.to_owned()))

@@ -448,6 +448,13 @@ mod tests {
         }
     }
 
+    /// As many expressions as a template can have, each of which shows one character or two.
+    #[test]
+    fn text_of_expressions_alone_renders() {
+        let text = "{{contact_id}}".repeat(MAX_TEMPLATE_BYTES / 14);
+        assert_eq!(render(&text), Ok("1".repeat(MAX_TEMPLATE_BYTES / 14)));
+    }
+
     #[test]
     fn length_counts_utf16_units_of_the_rendered_text() {
         assert!(render(&"🙂".repeat(999)).is_ok());

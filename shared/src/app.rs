@@ -88,9 +88,16 @@ impl App {
         })
     }
 
-    /// Returns the time left of an invocation whose deadline is given in milliseconds since the Unix epoch.
-    pub fn time_left(deadline: u64) -> Duration {
+    /// Returns the time left of an invocation at its beginning, whose deadline is given in milliseconds since the Unix epoch,
+    /// and whose time-out is `timeout` at most.
+    ///
+    /// A deadline that has passed already, or is farther off than the time-out, is that of a clock that differs from this
+    /// process's. Without time left a worker would hand its job over at once, and the next worker, too.
+    pub fn time_left(deadline: u64, timeout: Duration) -> Duration {
         let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-        Duration::from_millis(deadline.saturating_sub(now))
+        match Duration::from_millis(deadline.saturating_sub(now)) {
+            Duration::ZERO => timeout,
+            left => left.min(timeout),
+        }
     }
 }

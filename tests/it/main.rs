@@ -6,6 +6,7 @@ mod accepting;
 mod bad_input;
 mod callers;
 mod claiming;
+mod clocks;
 mod command_line;
 mod contacts;
 mod data_directory;

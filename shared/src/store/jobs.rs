@@ -92,15 +92,12 @@ struct LastCheckpoint {
 
 impl Claim {
     /// The end of a lease that is extended now, and the wake-up after it: moved only if the lease would pass it, so that
-    /// most checkpoints leave the `wake` index alone.
+    /// most checkpoints leave the `wake` index alone; or if it is too late, since the clock has gone back.
     fn renewed(&self, now: Timestamp) -> (Timestamp, Timestamp) {
         let lease_until = now + self.lease;
-        let wake_at = if lease_until < self.wake_at {
-            self.wake_at
-        } else {
-            lease_until + WAKE_AFTER_LEASE
-        };
-        (lease_until, wake_at)
+        let latest = lease_until + WAKE_AFTER_LEASE;
+        let is_after_lease = lease_until < self.wake_at && self.wake_at <= latest;
+        (lease_until, if is_after_lease { self.wake_at } else { latest })
     }
 
     /// Notes that a write with this checkpoint id has been made, as of `now`.

@@ -79,12 +79,12 @@ async fn wake_batch(app: &App, shard: u64, seen: &mut BTreeSet<JobId>) -> Batch 
 
 /// Wakes a job; `false` if it is not due, or another invocation wakes it.
 async fn wake_job(app: &App, job_id: &JobId) -> Result<bool, store::Error> {
-    let postponed = app
-        .store
-        .jobs()
-        .postpone_wake_up_if_due(job_id, app.clock.now())
-        .await?;
-    let Some(job) = postponed else {
+    let (jobs, now) = (app.store.jobs(), app.clock.now());
+    // The index lags.
+    let Some(due) = jobs.get_if_due_for_wake_up(job_id, now).await? else {
+        return Ok(false);
+    };
+    let Some(job) = jobs.postpone_wake_up_if_unchanged(&due, now).await? else {
         return Ok(false);
     };
     let Some(wake_at) = job.wake_at else {

@@ -212,7 +212,7 @@ async fn look_up_by_another_clock(seconds: i64, policy: &str) -> (serde_json::Va
     for age in [FIRST_LOOKUP, LAST_LOOKUP - FIRST_LOOKUP] {
         messenger.advance(age.try_into().unwrap());
         stack.tick_after(age).await;
-        stack.drain_queue().await;
+        stack.finish(&id).await;
     }
     (stack.delivery(&id, &ids[0]).await, stack.sandbox.received_count())
 }
@@ -253,7 +253,7 @@ async fn message_of_a_sender_whose_clock_was_ahead_is_not_resent() {
 
     stack.advance(Duration::from_secs(300));
     stack.tick_at_both_lookups().await;
-    stack.drain_queue().await;
+    stack.finish(&id).await;
 
     let row = stack.delivery(&id, &ids[0]).await;
     assert_eq!(

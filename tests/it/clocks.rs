@@ -40,7 +40,13 @@ fn ends() -> Instant {
 }
 
 async fn received(stack: &TestStack, count: usize) {
+    let begun = Instant::now();
     while stack.sandbox.received_count() < count {
+        assert!(
+            begun.elapsed().as_secs() < 60,
+            "only {} received",
+            stack.sandbox.received_count()
+        );
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -291,7 +297,8 @@ async fn clock_that_goes_back_in_the_middle_of_a_run_delays_retries_by_as_much()
     // Five contacts find no connection and are to be retried; then the Page pauses.
     stack.drain_queue().await;
     stack.sandbox.reachable().await.unwrap();
-    stack.advance(Duration::from_secs(45));
+    // The back-off of 30 s, with its jitter, rounded up.
+    stack.advance(MINUTE);
     let job = stack.job(&id).await.id();
 
     let ((), worked) = tokio::join!(

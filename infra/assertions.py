@@ -28,6 +28,11 @@ VISIBILITY_MARGIN = 30
 LOOKUP_WIND_UP = 5
 # Characters that Lambda takes as the description of a function or version.
 DESCRIPTION_LIMIT = 256
+# Bytes that the names and values of a function's variables may have together, and the greatest lengths of values that are
+# not in the template. A queue's name has at most 80 characters.
+ENVIRONMENT_LIMIT = 4096
+LENGTHS = {"AWS::NoValue": 0, "AWS::StackName": 128}
+QUEUE_URL_LENGTH = len("https://sqs.ap-southeast-1.amazonaws.com.cn/000000000000/") + 80
 # Seconds that API Gateway waits at most for the integration of an HTTP API.
 API_LIMIT = 30
 
@@ -105,14 +110,26 @@ class Template:
         return self.resources[name]["Properties"]
 
     def longest(self, value):
-        """Returns the greatest length that a text with these parameters can have."""
-
-        def of_parameter(match):
-            parameter = self.body["Parameters"][match[1]]
-            values = parameter.get("AllowedValues") or [parameter.get("MaxValue", "")]
-            return "." * parameter.get("MaxLength", max(len(str(value)) for value in values))
-
-        return len(re.sub(r"\$\{([A-Za-z0-9]+)\}", of_parameter, value["Fn::Sub"]))
+        """Returns the greatest length that a text can have, whatever the parameters and the stack's name are."""
+        if isinstance(value, str):
+            return len(value)
+        [(function, argument)] = value.items()
+        if function == "Fn::If":
+            return max(self.longest(inner) for inner in argument[1:])
+        if function == "Fn::Sub":
+            return len(re.sub(r"\$\{([A-Za-z0-9:]+)\}", lambda match: "." * self.longest({"Ref": match[1]}), argument))
+        if argument in LENGTHS:
+            return LENGTHS[argument]
+        if argument in self.resources:
+            resource = self.resources[argument]
+            if resource["Type"] == "AWS::SQS::Queue":
+                return QUEUE_URL_LENGTH
+            return self.longest(resource["Properties"]["TableName"])
+        parameter = self.body["Parameters"][argument]
+        if parameter["Type"] == "Number":
+            return len(str(parameter["MaxValue"]))
+        values = parameter.get("AllowedValues")
+        return max(len(str(value)) for value in values) if values else parameter["MaxLength"]
 
     def parameters_in(self, value):
         """Returns the names of the parameters that a value depends on, directly or through conditions."""
@@ -356,6 +373,14 @@ def check_functions(template):
     expect(target["Arn"] == alias("ScheduledFunction"), "EveryMinute: does not call the alias")
 
 
+def check_environment(template):
+    """Asserts that Lambda takes the variables, whatever the parameters are."""
+    for name, function in template.of("AWS::Lambda::Function").items():
+        variables = function["Properties"]["Environment"]["Variables"]
+        total = sum(len(variable) + template.longest(value) for variable, value in variables.items())
+        expect(total <= ENVIRONMENT_LIMIT, f"{name}: its variables may have {total} bytes")
+
+
 def check_concurrency(template):
     mapping = template.properties("ProcessJobFunctionHints")
     at_once = mapping["ScalingConfig"]["MaximumConcurrency"]
@@ -524,6 +549,7 @@ CHECKS = [
     check_queues,
     check_tables,
     check_functions,
+    check_environment,
     check_concurrency,
     check_schedule,
     check_switch,

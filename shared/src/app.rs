@@ -5,6 +5,9 @@ use std::time::Duration;
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::config::{Config, ConfigError};
@@ -13,6 +16,11 @@ use crate::runtime::parameters::{ATTEMPT_TIMEOUT, ATTEMPTS, ParameterClient};
 use crate::runtime::queue::Queue;
 use crate::runtime::secrets::{self, Secrets};
 use crate::store::Store;
+
+/// The time after which a connection to DynamoDB or SQS is not used again. It is shorter than the time for which any server,
+/// load balancer or address translation keeps an idle one, so that the connections of a process that was frozen between two
+/// invocations are not found dead one after the other, each at the cost of an attempt.
+const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 
 /// The parts of a running function.
 #[derive(Clone)]
@@ -54,7 +62,13 @@ impl App {
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .build();
+        // Otherwise the SDK's own client.
+        let http_client = Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .build_https();
         let aws = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http_client)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts)
             .load()
@@ -88,9 +102,16 @@ impl App {
         })
     }
 
-    /// Returns the time left of an invocation whose deadline is given in milliseconds since the Unix epoch.
-    pub fn time_left(deadline: u64) -> Duration {
+    /// Returns the time left of an invocation at its beginning, whose deadline is given in milliseconds since the Unix epoch,
+    /// and whose time-out is `timeout` at most.
+    ///
+    /// A deadline that has passed already, or is farther off than the time-out, is that of a clock that differs from this
+    /// process's. Without time left a worker would hand its job over at once, and the next worker, too.
+    pub fn time_left(deadline: u64, timeout: Duration) -> Duration {
         let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-        Duration::from_millis(deadline.saturating_sub(now))
+        match Duration::from_millis(deadline.saturating_sub(now)) {
+            Duration::ZERO => timeout,
+            left => left.min(timeout),
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Function processes that are killed, and that are frozen and thaw later, when another worker has taken over their job.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::time::Duration;
 
 use local::lambda::Function;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::fixture::process_stack::{self, ApiClient};
+use crate::fixture::process_stack::{self, ApiClient, signal};
 
 const PAGES: usize = 4;
 /// The rate of each Page.
@@ -18,14 +17,6 @@ const RATE_PER_SECOND: &str = "40";
 /// Longer than the lease, and shorter than the time-out of the process.
 const FROZEN_FOR: Duration = Duration::from_millis(4_500);
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(10);
-
-fn signal(name: &str, pid: u32) {
-    // The process may have ended meanwhile, so the result is ignored.
-    let _ = Command::new("kill")
-        .args([&format!("-{name}"), &pid.to_string()])
-        .status()
-        .unwrap();
-}
 
 /// Returns a process in the middle of an invocation that is not frozen already.
 fn busy(function: &Function, frozen: &BTreeSet<u32>) -> Option<u32> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::fixture::parameter_store::{ParameterStore, SECRET, TOKEN, start_stack};
@@ -22,6 +23,20 @@ async fn parameter_is_read_once_in_five_minutes() {
         for name in [TOKEN, SECRET] {
             assert_eq!(store.take_reads(name), readings, "{name} for broadcast {n}");
         }
+    }
+}
+
+/// Otherwise a rotated secret would be unknown for as long as the clock went back.
+#[tokio::test]
+async fn parameter_is_read_again_after_the_clock_went_back() {
+    let (stack, store) = start_stack(&[]).await;
+    let ids = stack.import_contacts(2).await;
+    for n in 0..2 {
+        let id = stack.broadcast(&ids[n..=n]).await;
+        stack.drain_queue().await;
+        assert_eq!(stack.report(&id).await["counters"]["sent"], 1);
+        assert_eq!(store.take_reads(TOKEN), 1, "for broadcast {n}");
+        stack.app.clock.advance(SignedDuration::from_hours(-1));
     }
 }
 

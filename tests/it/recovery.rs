@@ -17,12 +17,44 @@ async fn one_of_two_callers_wakes_a_due_job() {
     stack.advance(Duration::from_secs(200));
     let (jobs, now) = (stack.app.store.jobs(), stack.app.clock.now());
 
-    let first = jobs.postpone_wake_up_if_due(&job, now).await.unwrap();
-    let second = jobs.postpone_wake_up_if_due(&job, now).await.unwrap();
+    let due = jobs.get_if_due_for_wake_up(&job, now).await.unwrap().unwrap();
+    let first = jobs.postpone_wake_up_if_unchanged(&due, now).await.unwrap();
+    let second = jobs.postpone_wake_up_if_unchanged(&due, now).await.unwrap();
 
     assert!(first.is_some(), "the job is due");
     assert!(second.is_none(), "the job is woken twice");
     stack.drain_queue().await;
+}
+
+/// There are more jobs than workers, and the wake-ups stay in the queue; they do not pile up there.
+#[tokio::test]
+async fn wake_ups_of_a_job_that_stays_queued_back_off_until_its_claim() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let (mut woken, mut waiting_since) = (Vec::new(), 0);
+    for minute in 1..=400 {
+        let before = stack.job(&id).await.wake_at;
+        stack.advance(Duration::from_secs(60));
+        stack.tick().await;
+        if stack.job(&id).await.wake_at != before {
+            woken.push(minute - waiting_since);
+            waiting_since = minute;
+        }
+    }
+
+    // The minutes between two wake-ups, with jitter and the minute of the schedule; none is longer than the last.
+    let bounds = [3..=4, 6..=9, 12..=16, 24..=31, 48..=61, 60..=76];
+    assert!(woken.len() > bounds.len(), "{woken:?}");
+    for (n, minutes) in woken.iter().enumerate() {
+        assert!(bounds[n.min(5)].contains(minutes), "{woken:?}");
+    }
+    let job = stack.job(&id).await.id();
+    stack.claim(&job).await;
+    assert_eq!(stack.job(&id).await.wake_ups, 0);
+    stack.advance(Duration::from_secs(200));
+    stack.drain_queue().await;
+    assert_eq!(stack.report(&id).await["counters"]["sent"], 1);
 }
 
 #[tokio::test]

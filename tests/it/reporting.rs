@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::slice;
 use std::sync::{Arc, Mutex};
 
-use axum::body::Bytes;
-use axum::http::{Response, StatusCode};
+use axum::body::{Body, Bytes};
+use axum::http::{Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use local::sandbox::{Answer, Fault};
 use serde_json::{Value, json};
@@ -249,7 +249,7 @@ async fn export_of_a_running_broadcast_contains_each_settled_delivery_once() {
 }
 
 #[tokio::test]
-async fn csv_response_stays_below_lambdas_limit() {
+async fn largest_responses_stay_below_lambdas_limit() {
     let stack = TestStack::start().await;
     let ids = stack.import_contacts(1).await;
     let id = stack.broadcast(&ids).await;
@@ -276,6 +276,10 @@ async fn csv_response_stays_below_lambdas_limit() {
 
     assert_eq!(exported, written);
     assert!(answers > 1);
+    let as_json = Request::get(format!("/v1/broadcasts/{id}/deliveries?limit=1000"));
+    let answer = stack.send_raw(as_json.body(Body::empty()).unwrap()).await;
+    let bytes = json!(std::str::from_utf8(answer.body()).unwrap()).to_string().len();
+    assert!((3_000_000..6_000_000).contains(&bytes), "{bytes} bytes");
 }
 
 /// One long query must not delay concurrent sends in the local database.

@@ -132,15 +132,19 @@ async fn earlier_attempt_is_no_evidence_for_another_broadcast() {
 
 #[tokio::test]
 async fn message_older_than_the_reservation_is_no_evidence() {
-    let stack = TestStack::start().await;
+    let stack = TestStack::start_with(&[RESEND]).await;
     let ids = stack.import_contacts(1).await;
-    let before = jiff::Timestamp::now().as_millisecond() - 60_000;
+    // Older by more than clocks may differ.
+    let before = jiff::Timestamp::now().as_millisecond() - 310_000;
     stack.add_foreign_message(&ids[0], Some(before));
     let id = stack.broadcast_with_doubts(&ids, &[], &[0]).await;
 
     stack.tick_after(FIRST_LOOKUP).await;
-
     assert_eq!(stack.sent_failed_in_doubt(&id).await, [0, 0, 1]);
+    stack.tick_after(LAST_LOOKUP - FIRST_LOOKUP).await;
+    stack.finish(&id).await;
+
+    assert_eq!(stack.received(&id).get(&ids[0]), Some(&1), "sent again");
 }
 
 /// The message may belong to a broadcast that the index of jobs does not show yet.

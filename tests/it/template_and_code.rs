@@ -104,6 +104,8 @@ fn timeouts_agree_with_each_other_and_with_the_local_stack() {
     let gateway = Duration::from_millis(integration.as_u64().unwrap());
 
     assert_eq!(process_job, local.process_timeout);
+    assert_eq!(process_job, process_job::TIMEOUT);
+    assert_eq!(timeout_of("scheduled"), scheduled::TIMEOUT);
     assert_eq!(visibility, process_job + Duration::from_secs(30));
     assert_eq!(local.visibility_margin, Duration::from_secs(30));
     assert_eq!(timeout_of("scheduled"), SCHEDULED_TIMEOUT);

@@ -1,5 +1,7 @@
 //! The function process-job: fed by the queue of wake-ups, works one run of the job that a wake-up names.
 
+use std::time::Duration;
+
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use shared::app::App;
@@ -7,6 +9,9 @@ use shared::domain::ids::JobId;
 use shared::worker::claim::work_on;
 use tokio::time::Instant;
 use tracing::{Instrument as _, error, error_span, warn};
+
+/// The time-out of an invocation on AWS.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs as a Lambda function until the process is told to end.
 ///
@@ -29,7 +34,7 @@ pub async fn run() -> Result<(), lambda_runtime::Error> {
 pub async fn handle(app: &App, event: SqsEvent, context: &Context) -> SqsBatchResponse {
     // The level is `error`, so that no filter that shows a line leaves its span out.
     let span = error_span!("invocation", requestId = context.request_id);
-    let ends = Instant::now() + App::time_left(context.deadline);
+    let ends = Instant::now() + App::time_left(context.deadline, TIMEOUT);
     let answer = carry_out_all(app, event, ends).instrument(span).await;
     app.metrics.print(None, app.clock.now());
     answer

@@ -12,6 +12,8 @@ use shared::runtime::metrics::Event;
 use tokio::time::Instant;
 use tracing::{Instrument as _, error_span, info, warn};
 
+/// The time-out of an invocation on AWS.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// The time that an invocation needs after its last lookup.
 pub const WIND_UP: Duration = Duration::from_secs(5);
 
@@ -25,7 +27,7 @@ pub async fn run() -> Result<(), Error> {
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| async move {
         // The level is `error`, so that no filter that shows a line leaves its span out.
         let span = error_span!("invocation", requestId = event.context.request_id);
-        let time_left = App::time_left(event.context.deadline);
+        let time_left = App::time_left(event.context.deadline, TIMEOUT);
         // A lookup is two calls.
         let last_lookup = 2 * app.config.messenger_timeout + WIND_UP;
         let time = time_left.saturating_sub(last_lookup).max(time_left / 2);
@@ -85,6 +87,7 @@ async fn oldest_doubt(app: &App) -> Option<Duration> {
             "age of the oldest delivery in doubt unknown: this metric is left out"
         );
     });
-    let age = |reserved_at| app.clock.now().duration_since(reserved_at).unsigned_abs();
+    // A sender's clock may be ahead.
+    let age = |reserved_at| Duration::try_from(app.clock.now().duration_since(reserved_at)).unwrap_or_default();
     Some(oldest.ok()?.map(age).unwrap_or_default())
 }

@@ -255,6 +255,7 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
         let segments = split_into_segments(contacts);
         let number = segments.len().try_into().unwrap_or(u32::MAX);
         let job = Job {
+            wake_ups: 0,
             broadcast_id: broadcast.broadcast_id.clone(),
             page_id: page_id.clone(),
             status,

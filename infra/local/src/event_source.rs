@@ -66,7 +66,12 @@ impl EventSource {
     async fn deliver(&self, message: Message, slot: Slot) {
         let message_id = message.message_id().unwrap_or_default();
         let event = sqs_event(&message, &self.queue_arn);
-        match self.function.invoke_in(slot, event.to_string()).await {
+        let attributes = message.attributes.as_ref();
+        let trace = attributes.and_then(|attributes| attributes.get(&MessageSystemAttributeName::AwsTraceHeader));
+        let invocation = self
+            .function
+            .invoke_in(slot, event.to_string(), trace.map(String::as_str));
+        match invocation.await {
             Ok(answer) if reports_failure(&answer, message_id) => {
                 tracing::warn!(
                     sqs.message_id = message_id,

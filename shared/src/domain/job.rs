@@ -134,6 +134,9 @@ pub struct Job {
     /// The time at which `scheduled` wakes the job if nothing has happened by then; every unfinished job has one.
     #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
+    /// The wake-ups that `scheduled` has sent while the job was `queued`, since its last claim.
+    #[serde(default)]
+    pub wake_ups: u32,
     /// The time at which API Gateway received the request.
     #[serde(with = "millisecond::required")]
     pub created_at: Timestamp,

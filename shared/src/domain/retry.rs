@@ -8,10 +8,11 @@ use jiff::Timestamp;
 const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// Returns the wait after the given attempt (counted from 1): `base`, doubled with each attempt up to an hour, and up to a
-/// quarter longer by `jitter` (from 0 to 1).
+/// quarter longer by `jitter` (from 0 to 1), in whole milliseconds, as times are stored.
 pub fn backoff(base: Duration, attempt: u32, jitter: f64) -> Duration {
     let doubled = base.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
-    doubled.min(LONGEST).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0)
+    let wait = doubled.min(LONGEST).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
+    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Returns the end of a wait, rounded up to a multiple of half the base: contacts that failed together become due together,

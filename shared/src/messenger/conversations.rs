@@ -16,8 +16,12 @@ use crate::messenger::MessengerClient;
 use crate::messenger::errors::SendError;
 use crate::messenger::json::Object;
 
-/// The difference that is allowed between Messenger's clock and ours; besides, Messenger shows whole seconds.
+/// The difference between Messenger's clock and ours up to which a message's time is evidence; besides, Messenger shows whole
+/// seconds.
 pub(crate) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
+/// The difference between any two clocks up to which a message's time proves nothing false: a message that is older than a
+/// reservation by less may be that of the reservation, or of another one.
+pub(crate) const MAX_CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// A message as the conversation shows it. A field that is `None` is not shown, or cannot be read.
 #[derive(Debug, Default)]
@@ -117,12 +121,21 @@ pub struct LookupQuery<'a> {
     pub content: Content<'a>,
     /// The time of its reservation.
     pub reserved_at: Timestamp,
+    /// The time before which Messenger was not asked.
+    pub asked_at: Timestamp,
+    /// The time by which Messenger had answered.
+    pub now: Timestamp,
 }
 
 impl LookupQuery<'_> {
-    /// Returns the time before which the message cannot have been sent.
+    /// Returns the time before which the message cannot have been sent, however the clocks differ.
     fn since(&self) -> Timestamp {
-        self.reserved_at - CLOCK_TOLERANCE
+        self.reserved_at - MAX_CLOCK_DIFFERENCE
+    }
+
+    /// Returns whether Messenger's clock agrees with ours, if it answered at this time by its own.
+    fn agrees_with(&self, answered_at: Timestamp) -> bool {
+        (self.asked_at - CLOCK_TOLERANCE..=self.now + CLOCK_TOLERANCE).contains(&answered_at)
     }
 }
 
@@ -162,6 +175,8 @@ pub struct Conversation {
     is_cut_off: bool,
     /// The reason in words why messages of any time may be missing.
     unclear: Option<&'static str>,
+    /// The time of the answer by Messenger's clock.
+    answered_at: Option<Timestamp>,
 }
 
 /// The time from the end of one call of a Page to the beginning of the next. Messenger takes two calls per second and Page:
@@ -209,15 +224,19 @@ impl MessengerClient {
         const FIELDS: &str = "messages{id,created_time,from,to,message,attachments}";
         let query = [("platform", "messenger"), ("user_id", contact_id.as_str())];
         let path = [self.page_id.as_str(), "conversations"];
-        let listed = pace.call(self.get(&path, &query)).await?;
-        match Conversations::parse(&listed) {
-            Conversations::None => Ok(Conversation::default()),
+        let (listed, answered_at) = pace.call(self.get(&path, &query)).await?;
+        let (conversation, answered_at) = match Conversations::parse(&listed) {
+            Conversations::None => (Conversation::default(), answered_at),
             Conversations::One(id) => {
-                let shown = pace.call(self.get(&[&id], &[("fields", FIELDS)])).await?;
-                Ok(Conversation::parse(&shown))
+                let (shown, answered_at) = pace.call(self.get(&[&id], &[("fields", FIELDS)])).await?;
+                (Conversation::parse(&shown), answered_at)
             }
-            Conversations::Unclear(reason) => Ok(Conversation::unclear(reason)),
-        }
+            Conversations::Unclear(reason) => (Conversation::unclear(reason), answered_at),
+        };
+        Ok(Conversation {
+            answered_at,
+            ..conversation
+        })
     }
 }
 
@@ -271,15 +290,19 @@ impl Conversation {
                     .map(|message| ShownMessage::parse(message.get()))
                     .collect(),
                 is_cut_off,
-                unclear: None,
+                ..Self::default()
             },
             None => Self::unclear("the conversation's messages cannot be read"),
         }
     }
 
     /// Looks for a message. `Absent` means that the conversation is shown back to the reservation, and that every message in
-    /// it is known to be another; what cannot be read is `Unclear`, and so is a view that is cut off earlier.
+    /// it is known to be another; what cannot be read is `Unclear`, and so is a view that is cut off earlier, and any view if
+    /// the clocks differ. The matches include messages that are a little older than the reservation.
     pub fn find(&self, query: &LookupQuery<'_>) -> LookupResult {
+        if self.answered_at.is_some_and(|at| !query.agrees_with(at)) {
+            return LookupResult::Unclear("Messenger's clock and ours differ by more than 5 s");
+        }
         // The oldest messages may be hidden; one that is hidden before others is odd, and may be any.
         let last_shown = self.messages.iter().rposition(|message| !message.is_hidden);
         let (shown, hidden) = self.messages.split_at(last_shown.map_or(0, |last| last + 1));
@@ -312,10 +335,12 @@ mod tests {
     use super::*;
     use crate::domain::digest::digest;
 
-    fn message(id: &str, second: u32, text: &str) -> Value {
+    /// Returns a message of so many seconds after ten.
+    fn message(id: &str, second: i64, text: &str) -> Value {
+        let ten: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
         json!({
             "id": id,
-            "created_time": format!("2026-11-23T10:00:{second:02}+0000"),
+            "created_time": (ten + SignedDuration::from_secs(second)).strftime("%Y-%m-%dT%H:%M:%S+0000").to_string(),
             "from": {"id": "page", "name": "The Page"},
             "to": {"data": [{"id": "ana"}]},
             "message": text,
@@ -328,11 +353,17 @@ mod tests {
     }
 
     fn find_in(content: Content<'_>, shown: &str) -> LookupResult {
-        Conversation::parse(shown).find(&LookupQuery {
+        find_conversation(&Conversation::parse(shown), content)
+    }
+
+    fn find_conversation(conversation: &Conversation, content: Content<'_>) -> LookupResult {
+        conversation.find(&LookupQuery {
             page_id: &PageId::parse("page").unwrap(),
             contact_id: &ContactId::parse("ana").unwrap(),
             content,
             reserved_at: "2026-11-23T10:00:10.9Z".parse().unwrap(),
+            asked_at: "2026-11-23T10:02:40Z".parse().unwrap(),
+            now: "2026-11-23T10:02:42Z".parse().unwrap(),
         })
     }
 
@@ -349,9 +380,9 @@ mod tests {
 
     #[test]
     fn message_is_recognized_by_text_and_time() {
-        let messages = [message("m2", 20, "hi"), message("m1", 6, " hi\n")];
+        let messages = [message("m2", 20, "hi"), message("m1", -289, " hi\n")];
         assert_eq!(ids(find_text(&messages)), ["m1", "m2"]);
-        for other in [message("m", 5, "hi"), message("m", 11, "Hi"), message("m", 11, "")] {
+        for other in [message("m", -290, "hi"), message("m", 11, "Hi"), message("m", 11, "")] {
             assert_eq!(find_text(&[other]), LookupResult::Absent);
         }
     }
@@ -371,7 +402,7 @@ mod tests {
         let hidden = json!({"id": "m"});
         let cut = find_text(&[message("m2", 30, "bye"), hidden.clone()]);
         assert!(matches!(cut, LookupResult::Unclear(_)), "{cut:?}");
-        let far_enough = find_text(&[message("m2", 30, "bye"), message("m1", 3, "hi"), hidden]);
+        let far_enough = find_text(&[message("m2", 30, "bye"), message("m1", -300, "hi"), hidden]);
         assert_eq!(far_enough, LookupResult::Absent);
         let more = json!({"data": [message("m", 30, "bye")], "paging": {"next": "https://…"}});
         assert!(matches!(
@@ -438,6 +469,24 @@ mod tests {
             matches!(found, LookupResult::Found { unclear: Some(_), .. }),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn view_proves_nothing_if_the_clocks_differ() {
+        let find_answered_at = |time: &str| {
+            let shown = json!({"messages": {"data": [message("m1", 11, "hi")]}}).to_string();
+            let conversation = Conversation {
+                answered_at: Some(time.parse().unwrap()),
+                ..Conversation::parse(&shown)
+            };
+            find_conversation(&conversation, Content::Text(&digest("hi")))
+        };
+        for agreeing in ["2026-11-23T10:02:35Z", "2026-11-23T10:02:47Z"] {
+            assert_eq!(ids(find_answered_at(agreeing)), ["m1"]);
+        }
+        for other in ["2026-11-23T10:02:34Z", "2026-11-23T10:02:48Z"] {
+            assert!(matches!(find_answered_at(other), LookupResult::Unclear(_)), "{other}");
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ pub mod conversations;
 pub mod errors;
 pub mod json;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::DATE;
 use reqwest::{Client, Method, RequestBuilder, Url};
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -90,11 +93,18 @@ impl MessengerClient {
         message_id.ok_or(SendError::NoAnswer("answer not readable"))
     }
 
-    /// Reads an object of the Graph API, by the segments of its path, and returns it as JSON.
-    pub(crate) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<String, SendError> {
+    /// Reads an object of the Graph API, by the segments of its path. Returns it as JSON, with the time of the answer by
+    /// Messenger's clock if that is readable.
+    pub(crate) async fn get(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<(String, Option<Timestamp>), SendError> {
         let call = self.call(Method::GET, path)?.query(query);
         let answer = call.send().await.map_err(|error| without_answer(&error))?;
-        answer::read(answer, &self.page_id).await
+        let date = answer.headers().get(DATE);
+        let answered_at = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date.as_bytes()).ok());
+        Ok((answer::read(answer, &self.page_id).await?, answered_at))
     }
 
     fn call(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, SendError> {

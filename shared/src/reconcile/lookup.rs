@@ -13,7 +13,9 @@ use crate::domain::delivery::{Delivery, State};
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Broadcast;
 use crate::messenger::MessengerClient;
-use crate::messenger::conversations::{CLOCK_TOLERANCE, CallPace, Content, LookupQuery, LookupResult};
+use crate::messenger::conversations::{
+    CLOCK_TOLERANCE, CallPace, Content, LookupQuery, LookupResult, MAX_CLOCK_DIFFERENCE,
+};
 use crate::messenger::errors::{SendError, Verdict};
 use crate::runtime::config::InDoubtPolicy;
 use crate::runtime::telemetry::{delivery_span, job_span};
@@ -200,12 +202,15 @@ impl<'a> Reconciler<'a> {
             (None, _) if broadcast.message.template.is_some() => Content::Template,
             (None, _) => Content::Attachment,
         };
+        let asked_at = self.app.clock.now();
         let conversation = self.messenger.conversation(&row.contact_id, &mut self.pace).await?;
         Ok(conversation.find(&LookupQuery {
             page_id: self.page_id,
             contact_id: &row.contact_id,
             content,
             reserved_at: first_reserved_at(row),
+            asked_at,
+            now: self.app.clock.now(),
         }))
     }
 
@@ -216,10 +221,10 @@ impl<'a> Reconciler<'a> {
         job: &JobId,
         row: &Delivery,
         matches: Vec<(String, Timestamp)>,
-        others_may_match: Option<&'static str>,
+        mut others_may_match: Option<&'static str>,
     ) -> Result<Evidence, store::Error> {
         let store = &self.app.store;
-        let since = first_reserved_at(row) - CLOCK_TOLERANCE - self.longest_send();
+        let since = first_reserved_at(row) - MAX_CLOCK_DIFFERENCE - self.longest_send();
         let mut jobs = store.jobs().that_may_have_sent(self.page_id, since).await?;
         jobs.retain(|other| other != job);
         let others = store.deliveries().of_contact(&row.contact_id, &jobs).await?;
@@ -227,6 +232,11 @@ impl<'a> Reconciler<'a> {
         for (message_id, at) in matches {
             let is_known = |other: &Delivery| other.message_id() == Some(&message_id);
             if others.iter().any(is_known) {
+                continue;
+            }
+            if at < first_reserved_at(row) - CLOCK_TOLERANCE {
+                others_may_match =
+                    others_may_match.or(Some("a message like it is a little older than the reservation"));
                 continue;
             }
             let now = self.app.clock.now();
@@ -307,6 +317,6 @@ fn first_reserved_at(row: &Delivery) -> Timestamp {
 /// the other delivery, or that of an earlier attempt of it, is not known, and it was reserved by then.
 fn is_rival(other: &Delivery, ours: &Delivery, at: Timestamp) -> bool {
     let is_open = matches!(other.state, State::Reserved | State::InDoubt { .. });
-    let was_reserved = first_reserved_at(other) - CLOCK_TOLERANCE <= at;
+    let was_reserved = first_reserved_at(other) - MAX_CLOCK_DIFFERENCE <= at;
     (is_open || other.earlier_doubt.is_some()) && was_reserved && other.text_digest == ours.text_digest
 }

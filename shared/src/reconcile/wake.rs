@@ -1,6 +1,8 @@
 //! Waking: sends a wake-up for every job that is due: a scheduled job, a job whose wake-up was lost, or a job whose worker
 //! died.
 
+use std::collections::BTreeSet;
+
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::{Instrument, info};
@@ -28,13 +30,15 @@ struct Batch {
 /// `wake_at` is moved before the wake-up is sent: of two invocations at once, one wakes the job, and a lost wake-up is made
 /// good at the next `wake_at`.
 ///
+/// A job is woken at most once: a worker whose clock is behind sets `wake_at` to a time that has passed already by this clock.
+///
 /// # Errors
 /// If a table does not answer. The other jobs are woken all the same, and the last error is returned.
 pub async fn wake_jobs(app: &App, ends: Instant) -> Result<u64, store::Error> {
-    let mut all = Batch::default();
+    let (mut all, mut seen) = (Batch::default(), BTreeSet::new());
     for shard in wake_shards() {
         loop {
-            let batch = wake_batch(app, shard).await;
+            let batch = wake_batch(app, shard, &mut seen).await;
             all.woken += batch.woken;
             all.failure = batch.failure.or(all.failure);
             // The index lags behind the jobs: jobs that it still shows without effect are left to the next firing.
@@ -46,16 +50,18 @@ pub async fn wake_jobs(app: &App, ends: Instant) -> Result<u64, store::Error> {
     all.failure.map_or(Ok(all.woken), Err)
 }
 
-/// Wakes the first jobs that are due in one partition of the index. A job that cannot be woken does not keep back the others.
-async fn wake_batch(app: &App, shard: u64) -> Batch {
+/// Wakes the first jobs that are due in one partition of the index, without those that were seen before. A job that cannot be
+/// woken does not keep back the others.
+async fn wake_batch(app: &App, shard: u64, seen: &mut BTreeSet<JobId>) -> Batch {
     let mut batch = Batch::default();
-    let jobs = match app.store.jobs().due_for_wake_up(shard, app.clock.now()).await {
+    let mut jobs = match app.store.jobs().due_for_wake_up(shard, app.clock.now()).await {
         Ok(jobs) => jobs,
         Err(error) => {
             batch.failure = Some(error);
             return batch;
         }
     };
+    jobs.retain(|job| seen.insert(job.clone()));
     let wake_ups: Vec<_> = jobs
         .iter()
         .map(|job| wake_job(app, job).instrument(job_span(job)))
@@ -73,12 +79,12 @@ async fn wake_batch(app: &App, shard: u64) -> Batch {
 
 /// Wakes a job; `false` if it is not due, or another invocation wakes it.
 async fn wake_job(app: &App, job_id: &JobId) -> Result<bool, store::Error> {
-    let postponed = app
-        .store
-        .jobs()
-        .postpone_wake_up_if_due(job_id, app.clock.now())
-        .await?;
-    let Some(job) = postponed else {
+    let (jobs, now) = (app.store.jobs(), app.clock.now());
+    // The index lags.
+    let Some(due) = jobs.get_if_due_for_wake_up(job_id, now).await? else {
+        return Ok(false);
+    };
+    let Some(job) = jobs.postpone_wake_up_if_unchanged(&due, now).await? else {
         return Ok(false);
     };
     let Some(wake_at) = job.wake_at else {

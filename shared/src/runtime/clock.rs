@@ -19,7 +19,8 @@ impl Clock {
         Timestamp::from_millisecond(now).unwrap_or(Timestamp::MAX)
     }
 
-    /// Sets this clock and its clones ahead, so that a test does not wait for a lease to expire.
+    /// Sets this clock and its clones ahead, so that a test does not wait for a lease to expire; or back, by a negative
+    /// duration, as a clock is corrected.
     pub fn advance(&self, by: SignedDuration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.ahead_ms.fetch_add(by, Ordering::Relaxed);

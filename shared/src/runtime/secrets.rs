@@ -265,7 +265,8 @@ impl CachedParameters {
     async fn value(&self, name: &str) -> Result<Option<SecretString>, Error> {
         let now = self.clock.now();
         if let Some((value, read_at)) = self.cached(|cached| cached.get(name).cloned())
-            && now < read_at + CACHED_FOR
+            // A time of reading that is ahead is that of a clock that has gone back since.
+            && (read_at..read_at + CACHED_FOR).contains(&now)
         {
             return Ok(Some(value));
         }

@@ -6,21 +6,23 @@ use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::calls::Conditional;
+use super::calls::{Conditional, Read};
 use super::keys::{self, JobKey};
 use super::statement::{Put, Query, Update, millis};
 use super::tables::{Error, Item, SCHEMA, Store, from_item, to_item};
 use crate::domain::breakers::Breakers;
 use crate::domain::ids::{JobId, PageId, token};
 use crate::domain::job::{Job, JobStatus};
+use crate::domain::retry;
 use crate::runtime::metrics::Event;
 
 /// The time from the end of a lease to the job's wake-up: a worker that is only slow has handed over by then.
 const WAKE_AFTER_LEASE: SignedDuration = SignedDuration::from_secs(60);
 /// The time until which a job may send that has been claimed and is not completed: nothing bounds it.
 const NOT_COMPLETED: Timestamp = Timestamp::MAX;
-/// The time after which a queued job is woken again, if no worker has claimed it: its wake-up was lost.
-pub const WAKE_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(180);
+/// The time after which a queued job is woken again, if no worker has claimed it: its wake-up was lost, or there are more jobs
+/// than workers. From then on it is a back-off.
+pub const WAKE_AGAIN_AFTER: Duration = Duration::from_secs(180);
 
 /// The jobs of a [`Store`].
 pub struct Jobs<'a>(pub(super) &'a Store);
@@ -92,15 +94,12 @@ struct LastCheckpoint {
 
 impl Claim {
     /// The end of a lease that is extended now, and the wake-up after it: moved only if the lease would pass it, so that
-    /// most checkpoints leave the `wake` index alone.
+    /// most checkpoints leave the `wake` index alone; or if it is too late, since the clock has gone back.
     fn renewed(&self, now: Timestamp) -> (Timestamp, Timestamp) {
         let lease_until = now + self.lease;
-        let wake_at = if lease_until < self.wake_at {
-            self.wake_at
-        } else {
-            lease_until + WAKE_AFTER_LEASE
-        };
-        (lease_until, wake_at)
+        let latest = lease_until + WAKE_AFTER_LEASE;
+        let is_after_lease = (lease_until..=latest).contains(&self.wake_at);
+        (lease_until, if is_after_lease { self.wake_at } else { latest })
     }
 
     /// Notes that a write with this checkpoint id has been made, as of `now`.
@@ -132,7 +131,7 @@ impl Jobs<'_> {
         const CLAIM: &str = "SET #status = :processing, claim_id = :claim_id, checkpoint_id = :claim_id, \
                              lease_until = :lease_until, wake_at = :wake_at, wake_shard = :wake_shard, \
                              epoch = epoch + :one, stalls = stalls + :one, may_send_until = :not_completed \
-                             REMOVE due_at, reason";
+                             REMOVE due_at, reason, wake_ups";
         const OPERATION: &str = "claim a job";
         let claim_id = token();
         let (lease_until, wake_at) = (now + lease, now + lease + WAKE_AFTER_LEASE);
@@ -272,7 +271,7 @@ impl Jobs<'_> {
     }
 
     /// Lists jobs that are due for a wake-up, in one partition of the index, from the longest overdue. The index lags:
-    /// [`Jobs::postpone_wake_up_if_due`] asks the job itself.
+    /// [`Jobs::postpone_wake_up_if_unchanged`] asks the job itself.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
@@ -323,19 +322,33 @@ impl Jobs<'_> {
         Ok(found.into_iter().filter_map(JobKey::into_job).collect())
     }
 
-    /// Takes the right to wake a job that is due: moves its wake-up on, so that one of two callers wakes it. Returns the
-    /// job as it then is, or `None` if there is no reason to wake it any more.
+    /// Reads a job that is due for a wake-up; `None` if it is not, by a read that may lag.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn postpone_wake_up_if_due(&self, job: &JobId, now: Timestamp) -> Result<Option<Job>, Error> {
-        const IF_DUE: &str = "wake_at <= :now";
-        let update = Update::new(&self.0.broadcasts, keys::job(job), SET_WAKE_UP)
-            .only_if(IF_DUE)
-            .bind(":now", millis(now));
-        // A random offset tells this write from another caller's, so that a lost answer can be told from a refusal.
-        let apart = Duration::from_millis(rand::random_range(0..1_000));
-        self.set_wake_up(update, now + WAKE_AGAIN_AFTER + apart).await
+    pub async fn get_if_due_for_wake_up(&self, job: &JobId, now: Timestamp) -> Result<Option<Job>, Error> {
+        let Self(store) = self;
+        let job = store.get("read a job", &store.broadcasts, keys::job(job), Read::Eventual);
+        Ok(job.await?.filter(|job: &Job| job.wake_at.is_some_and(|at| at <= now)))
+    }
+
+    /// Takes the right to wake a job that is due, as it was read: moves its wake-up on, so that one of two callers wakes it.
+    /// Returns the job as it then is, or `None` if there is no reason to wake it any more.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn postpone_wake_up_if_unchanged(&self, job: &Job, now: Timestamp) -> Result<Option<Job>, Error> {
+        const POSTPONE: &str = "SET wake_at = :wake_at, wake_ups = :wake_ups";
+        const IF_AS_SEEN: &str = "wake_at = :seen";
+        // Its wake-ups may wait in the queue, and further ones would only join them.
+        let wake_ups = job.wake_ups + u32::from(job.status == JobStatus::Queued);
+        // The jitter tells this write from another caller's, so that a lost answer can be told from a refusal.
+        let wake_at = now + retry::backoff(WAKE_AGAIN_AFTER, wake_ups + 1, rand::random());
+        let update = Update::new(&self.0.broadcasts, keys::job(&job.id()), POSTPONE)
+            .only_if(IF_AS_SEEN)
+            .bind(":seen", job.wake_at.map(millis))
+            .bind(":wake_ups", wake_ups);
+        self.set_wake_up(update, wake_at).await
     }
 
     /// Postpones the wake-up of a job that no worker has claimed, until its Page is free.
@@ -373,9 +386,7 @@ impl Jobs<'_> {
         let count = Update::new(&store.broadcasts, keys::job(job), "ADD prevented_claim :one")
             .only_if("attribute_exists(pk)")
             .bind(":one", 1);
-        match store.update("count a refused claim", count).await? {
-            Conditional::Written(_) | Conditional::Refused(_) => Ok(()),
-        }
+        store.update("count a refused claim", count).await.map(drop)
     }
 
     /// An update of a job that a worker could claim now.

@@ -370,12 +370,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Extends the Page lease together with the job's. Yields if another worker holds the Page: two workers must not pace one
-    /// Page.
+    /// Extends the Page lease together with the job's, and shortens one that is too long since the clock has gone back. Yields
+    /// if another worker holds the Page: two workers must not pace one Page.
     async fn extend_page_lease(&mut self) {
         let app = self.sender.app;
         let (now, lease) = (app.clock.now(), app.config.job_lease);
-        if now + lease / 2 < self.page.until {
+        if now + lease / 2 < self.page.until && self.page.until <= now + lease {
             return;
         }
         let leases = app.store.page_leases();

@@ -109,7 +109,8 @@ async fn invoke(function: &Function, head: &Parts, event: String) -> Response {
     );
     match error {
         InvokeError::TimedOut | InvokeError::Stopped => refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-        InvokeError::Crashed | InvokeError::Failed(_) | InvokeError::Start(_) => {
+        InvokeError::TooLarge(_) => refusal(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long"),
+        InvokeError::Crashed | InvokeError::Failed(_) | InvokeError::Start(_) | InvokeError::RecursiveLoop => {
             refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time;
@@ -15,11 +16,16 @@ use tokio::time;
 use super::definition::Definition;
 use super::error::InvokeError;
 use super::runtime_api::{Invocation, RuntimeApi};
+use super::trace::Trace;
 use crate::clients::{PLACEHOLDER_KEY, REGION, access_key};
 
 /// The limit for a child's initialization, until its first request for work. It is Lambda's own limit:
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time from SIGTERM to SIGKILL when a process is ended, as on AWS with an extension:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
+const SHUTDOWN: Duration = Duration::from_secs(2);
 
 const LOCALHOST: &str = "127.0.0.1";
 
@@ -28,6 +34,7 @@ const LOCALHOST: &str = "127.0.0.1";
 pub struct Process {
     pid: u32,
     busy: AtomicBool,
+    terminate: Notify,
     kill: Notify,
     exited: watch::Sender<bool>,
 }
@@ -52,6 +59,14 @@ impl Process {
     pub async fn kill(&self) {
         self.kill.notify_one();
         self.exited().await;
+    }
+
+    /// Ends the process with SIGTERM, and with SIGKILL if it has not ended two seconds later.
+    pub async fn end(&self) {
+        self.terminate.notify_one();
+        if time::timeout(SHUTDOWN, self.exited()).await.is_err() {
+            self.kill().await;
+        }
     }
 
     async fn exited(&self) {
@@ -109,6 +124,7 @@ impl Child {
         let handle = Arc::new(Process {
             pid: process.id().unwrap_or_default(),
             busy: AtomicBool::new(false),
+            terminate: Notify::new(),
             kill: Notify::new(),
             exited: watch::Sender::new(false),
         });
@@ -138,17 +154,18 @@ impl Child {
         }
     }
 
-    /// Passes an invocation to the child, and kills the child at the time-out.
+    /// Passes an invocation to the child, and ends the child at the time-out.
     ///
     /// # Errors
     ///
     /// Fails if the function reports an error, ends without an answer or exceeds the time-out.
-    pub async fn invoke(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, InvokeError> {
+    pub async fn invoke(&self, payload: Bytes, trace: &Trace, timeout: Duration) -> Result<Bytes, InvokeError> {
         self.process.busy.store(true, Ordering::SeqCst);
         let (answer, answered) = oneshot::channel();
         let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         self.api.offer(Invocation {
             payload,
+            trace: trace.to_string(),
             deadline_ms: Timestamp::now().as_millisecond().saturating_add(timeout_ms),
             answer,
         });
@@ -158,7 +175,7 @@ impl Child {
             Ok(answer) = answered => answer.map_err(InvokeError::Failed),
             () = self.process.exited() => Err(InvokeError::Crashed),
             () = time::sleep(timeout) => {
-                self.process.kill().await;
+                self.process.end().await;
                 Err(InvokeError::TimedOut)
             }
         };
@@ -167,26 +184,28 @@ impl Child {
     }
 }
 
+/// Sends SIGTERM to a process that has not been waited for, so that its id is still its own.
+fn terminate(process: &tokio::process::Child) -> io::Result<()> {
+    let pid = process.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+    pid.map_or(Ok(()), |pid| Ok(kill_process(pid, Signal::TERM)?))
+}
+
 /// Returns the hosts that are reached without a proxy: this machine, and those that the operator names.
 fn without_proxy() -> String {
     let named = std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy"));
     named.map_or_else(|_| LOCALHOST.to_owned(), |hosts| format!("{hosts},{LOCALHOST}"))
 }
 
-/// Waits for the process to end, and kills it on request.
+/// Waits for the process to end, and sends it the signals that are requested.
 async fn supervise(process: &mut tokio::process::Child, handle: &Process) {
     let status = loop {
-        tokio::select! {
+        let signalled = tokio::select! {
             status = process.wait() => break status,
-            () = handle.kill.notified() => {
-                if let Err(error) = process.start_kill() {
-                    tracing::warn!(
-                        process.pid = handle.pid,
-                        error = %error,
-                        "a function's process could not be killed"
-                    );
-                }
-            }
+            () = handle.kill.notified() => process.start_kill(),
+            () = handle.terminate.notified() => terminate(process),
+        };
+        if let Err(error) = signalled {
+            tracing::warn!(process.pid = handle.pid, error = %error, "a signal could not be sent to a function's process");
         }
     };
     tracing::debug!(process.pid = handle.pid, ?status, "a function's process ended");

@@ -19,4 +19,15 @@ pub struct Definition {
     pub timeout: Duration,
     /// The maximal number of processes, and so of concurrent invocations.
     pub max_children: u32,
+    /// The consequence of too many invocations in one chain of requests.
+    pub recursive_loop: RecursiveLoop,
+}
+
+/// The consequence of a recursive loop, as `RecursiveLoop` of the template declares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecursiveLoop {
+    /// None: the function is meant to invoke itself.
+    Allow,
+    /// Invocations are refused from the 17th in a chain on.
+    Terminate,
 }

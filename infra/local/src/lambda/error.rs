@@ -13,6 +13,12 @@ pub enum InvokeError {
     Failed(String),
     #[error("no process could be started for the function")]
     Start(#[source] io::Error),
+    #[error("its payload of {0} bytes is too large")]
+    TooLarge(usize),
+    #[error(
+        "it would be the function's 17th invocation in one chain of requests: declare RecursiveLoop: Allow if that is meant"
+    )]
+    RecursiveLoop,
     #[error("the function is being stopped")]
     Stopped,
 }

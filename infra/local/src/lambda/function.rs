@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 
 use super::child::{Child, Process};
-use super::definition::Definition;
+use super::definition::{Definition, RecursiveLoop};
 use super::error::InvokeError;
+use super::runtime_api::MAX_PAYLOAD_BYTES;
+use super::trace::Trace;
 
 /// A function. Its processes start on demand, wait for the next invocation, and end when the last clone of this value
 /// is dropped.
@@ -78,31 +81,52 @@ impl Function {
     /// Fails if the function is being stopped, does not start, fails, crashes or exceeds its time-out.
     pub async fn invoke(&self, payload: impl Into<Bytes>) -> Result<Bytes, InvokeError> {
         let slot = self.slot().await?;
-        self.invoke_in(slot, payload).await
+        self.invoke_in(slot, payload, None).await
     }
 
-    /// Invokes the function. As on AWS, the invocation runs to its end even if the caller stops waiting.
+    /// Invokes the function, as part of the chain of requests whose trace header is given. As on AWS, the invocation runs to
+    /// its end even if the caller stops waiting.
     ///
     /// # Errors
     ///
-    /// Fails if the function does not start, fails, crashes or exceeds its time-out.
-    pub async fn invoke_in(&self, slot: Slot, payload: impl Into<Bytes>) -> Result<Bytes, InvokeError> {
-        let function = self.clone();
+    /// Fails if the function does not start, fails, crashes or exceeds its time-out, and if the payload is too large or
+    /// the function is invoked in a recursive loop that is not allowed.
+    pub async fn invoke_in(
+        &self,
+        slot: Slot,
+        payload: impl Into<Bytes>,
+        trace: Option<&str>,
+    ) -> Result<Bytes, InvokeError> {
         let payload = payload.into();
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(InvokeError::TooLarge(payload.len()));
+        }
+        let trace = self.trace(trace)?;
+        let function = self.clone();
         let invocation = tokio::spawn(async move {
-            let answer = function.run(payload).await;
+            let answer = function.run(payload, trace).await;
             drop(slot);
             answer
         });
         invocation.await.unwrap_or(Err(InvokeError::Crashed))
     }
 
-    async fn run(&self, payload: Bytes) -> Result<Bytes, InvokeError> {
+    /// Returns the trace of an invocation by a chain of requests.
+    fn trace(&self, chain: Option<&str>) -> Result<Trace, InvokeError> {
+        let chain = chain.map_or_else(Trace::begin, Trace::parse);
+        match chain.clone().invoke(self.name()) {
+            Some(trace) => Ok(trace),
+            None if self.pool.definition.recursive_loop == RecursiveLoop::Allow => Ok(chain),
+            None => Err(InvokeError::RecursiveLoop),
+        }
+    }
+
+    async fn run(&self, payload: Bytes, trace: Trace) -> Result<Bytes, InvokeError> {
         let child = match self.take_idle() {
             Some(child) => child,
             None => self.start_child().await?,
         };
-        let answer = child.invoke(payload, self.pool.definition.timeout).await;
+        let answer = child.invoke(payload, &trace, self.pool.definition.timeout).await;
         if !child.process.has_exited() && !self.pool.slots.is_closed() {
             self.processes().idle.push(child);
         }
@@ -160,23 +184,22 @@ impl Function {
         Some(process.pid())
     }
 
-    /// Lets running invocations finish within `grace`, and then kills all processes. Later invocations are refused.
+    /// Lets running invocations finish within `grace`, and then ends all processes. Later invocations are refused.
     pub async fn stop(&self, grace: Duration) {
         let all_slots = self.pool.slots.acquire_many(self.pool.definition.max_children);
         let drained = time::timeout(grace, all_slots).await;
         if drained.is_err() {
             tracing::warn!(
                 function.name = self.name(),
-                "invocations did not finish within the grace period; killing their processes"
+                "invocations did not finish within the grace period; ending their processes"
             );
         }
         self.pool.slots.close();
         // The slots are released only now, because a slot that is released before the close goes to a waiting
         // invocation.
         drop(drained);
-        for process in self.running() {
-            process.kill().await;
-        }
+        let ending = self.running().into_iter().map(async |process| process.end().await);
+        ending.collect::<FuturesUnordered<_>>().collect::<()>().await;
         self.processes().idle.clear();
     }
 

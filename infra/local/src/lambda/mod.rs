@@ -5,8 +5,9 @@ mod definition;
 mod error;
 mod function;
 mod runtime_api;
+mod trace;
 
-pub use self::definition::Definition;
+pub use self::definition::{Definition, RecursiveLoop};
 pub use self::error::InvokeError;
 pub use self::function::{Function, RunningProcess, Slot};
 

@@ -18,14 +18,16 @@ use uuid::Uuid;
 
 use crate::server::{self, Server};
 
-/// The limit for an answer. It is Lambda's own limit of 6 MB:
+/// The limit for a payload and for an answer. It is Lambda's own limit of 6 MB:
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
-const MAX_ANSWER_BYTES: usize = 6 * 1024 * 1024;
+pub const MAX_PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
 
 /// An invocation for the child.
 #[derive(Debug)]
 pub struct Invocation {
     pub payload: Bytes,
+    /// The trace header.
+    pub trace: String,
     /// The time at which the child is killed, in milliseconds since 1970.
     pub deadline_ms: i64,
     /// The channel for the answer, or for the message of the function's error. It is dropped unused if the child never
@@ -139,17 +141,14 @@ async fn next(State(state): State<Arc<ApiState>>) -> Response {
         ("lambda-runtime-aws-request-id", request_id),
         ("lambda-runtime-deadline-ms", invocation.deadline_ms.to_string()),
         ("lambda-runtime-invoked-function-arn", state.function_arn.clone()),
-        (
-            "lambda-runtime-trace-id",
-            "Root=1-00000000-000000000000000000000000;Sampled=0".to_owned(),
-        ),
+        ("lambda-runtime-trace-id", invocation.trace),
         ("content-type", "application/json".to_owned()),
     ];
     (headers, invocation.payload).into_response()
 }
 
 async fn response(State(state): State<Arc<ApiState>>, Path(request_id): Path<String>, answer: Bytes) -> StatusCode {
-    if answer.len() > MAX_ANSWER_BYTES {
+    if answer.len() > MAX_PAYLOAD_BYTES {
         let error = format!("its answer of {} bytes is too large", answer.len());
         state.answer(&request_id, Err(error));
         return StatusCode::PAYLOAD_TOO_LARGE;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time;
 
 use super::*;
@@ -29,13 +30,32 @@ async fn obey(event: LambdaEvent<Value>) -> Result<Value, lambda_runtime::Error>
         Some("exit") => std::process::exit(3),
         Some("fail") => Err("as asked".into()),
         Some("hang") => std::future::pending().await,
+        Some("hang on") => loop {
+            terminated().await;
+        },
+        Some("say goodbye") => {
+            terminated().await;
+            std::fs::write(event.payload["to"].as_str().unwrap(), "goodbye").unwrap();
+            std::process::exit(0)
+        }
         Some("ramble") => Ok("la".repeat(4 * 1024 * 1024).into()),
-        _ => Ok(json!({ "pid": std::process::id(), "deadline": event.context.deadline })),
+        _ => Ok(json!({ "pid": std::process::id(), "deadline": event.context.deadline,
+            "trace": std::env::var("_X_AMZN_TRACE_ID")?,
+        })),
     }
 }
 
+/// Waits for SIGTERM.
+async fn terminated() {
+    signal(SignalKind::terminate()).unwrap().recv().await;
+}
+
 pub fn function(timeout: Duration) -> Function {
-    Function::new(Definition {
+    Function::new(definition(timeout))
+}
+
+fn definition(timeout: Duration) -> Definition {
+    Definition {
         name: "obey".to_owned(),
         executable: std::env::current_exe().unwrap(),
         args: ["--exact", "lambda::tests::child", "--ignored", "--quiet"]
@@ -44,7 +64,8 @@ pub fn function(timeout: Duration) -> Function {
         env: BTreeMap::new(),
         timeout,
         max_children: 2,
-    })
+        recursive_loop: RecursiveLoop::Terminate,
+    }
 }
 
 async fn invoke(function: &Function, payload: Value) -> Result<Value, InvokeError> {
@@ -161,4 +182,58 @@ async fn stop_refuses_a_waiting_invocation() {
     stopped.await.unwrap();
     assert!(matches!(waiting.await.unwrap(), Err(InvokeError::Stopped)));
     assert_eq!(function.processes_running(), []);
+}
+
+#[tokio::test]
+async fn process_is_told_to_end_and_killed_two_seconds_later() {
+    let goodbye = tempfile::NamedTempFile::new().unwrap();
+    let function = function(Duration::from_millis(500));
+
+    let polite = json!({ "do": "say goodbye", "to": goodbye.path() });
+    let error = invoke(&function, polite).await.unwrap_err();
+    assert!(matches!(error, InvokeError::TimedOut));
+    assert_eq!(std::fs::read_to_string(goodbye.path()).unwrap(), "goodbye");
+
+    let begun = time::Instant::now();
+    let error = invoke(&function, json!({ "do": "hang on" })).await.unwrap_err();
+    assert!(matches!(error, InvokeError::TimedOut));
+    assert!(begun.elapsed() >= Duration::from_millis(2_500));
+    assert_eq!(function.processes_running(), []);
+}
+
+#[tokio::test]
+async fn payload_above_lambdas_limit_is_refused() {
+    let function = function(LONG);
+    let payload = |bytes: usize| json!({ "filler": "a".repeat(bytes) });
+
+    invoke(&function, payload(6_000_000)).await.unwrap();
+    let error = invoke(&function, payload(6 * 1024 * 1024)).await.unwrap_err();
+
+    assert!(matches!(error, InvokeError::TooLarge(_)), "{error}");
+}
+
+#[tokio::test]
+async fn seventeenth_invocation_in_a_chain_is_refused_unless_it_is_allowed() {
+    for recursive_loop in [RecursiveLoop::Terminate, RecursiveLoop::Allow] {
+        let function = Function::new(Definition {
+            recursive_loop,
+            ..definition(LONG)
+        });
+        let mut trace = None;
+        for invocation in 1..=20 {
+            let slot = function.slot().await.unwrap();
+            let answer = function.invoke_in(slot, "{}", trace.as_deref()).await;
+            match answer {
+                Err(InvokeError::RecursiveLoop) => {
+                    assert_eq!((recursive_loop, invocation), (RecursiveLoop::Terminate, 17));
+                    break;
+                }
+                answer => {
+                    let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+                    trace = Some(answer["trace"].as_str().unwrap().to_owned());
+                }
+            }
+            assert!(invocation < 17 || recursive_loop == RecursiveLoop::Allow);
+        }
+    }
 }

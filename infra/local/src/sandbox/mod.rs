@@ -23,11 +23,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::header;
 use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::Request;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use shared::runtime::clock::Clock;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
@@ -285,11 +288,22 @@ fn serve(listener: TcpListener, state: &Arc<SandboxState>) -> io::Result<Server>
         .nest("/sandbox", control::routes())
         .with_state(Arc::clone(state));
     let router = TowerToHyperService::new(router);
+    let state = Arc::clone(state);
     let service = service_fn(move |request: Request<Body>| {
-        let answer = router.call(request);
-        async move { answer_or_close(answer.await?) }
+        let (answer, state) = (router.call(request), Arc::clone(&state));
+        async move { answer_or_close(dated(answer.await?, &state)) }
     });
     Server::serve(listener, service, Rules::default())
+}
+
+/// Returns the answer with its time by the sandbox's clock, which callers compare with their own.
+fn dated(mut answer: Response, state: &SandboxState) -> Response {
+    let now = Timestamp::from_millisecond(state.contents().now_ms()).unwrap_or_default();
+    let now = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
+    if let Some(now) = now.ok().and_then(|now| now.parse().ok()) {
+        answer.headers_mut().insert(header::DATE, now);
+    }
+    answer
 }
 
 /// Returns the answer, or an error if it must not be sent. The error makes the server close the connection.

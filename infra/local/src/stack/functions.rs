@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::services::Services;
 use super::settings::Settings;
+use super::template::allows_recursive_loop;
 use crate::gateway;
-use crate::lambda::{Definition, Function};
+use crate::lambda::{Definition, Function, RecursiveLoop};
 use crate::messenger::MessengerEndpoint;
 use crate::secrets::SharedSecrets;
 
@@ -36,6 +37,10 @@ impl Functions {
                 env: env.clone(),
                 timeout,
                 max_children: MAX_CHILDREN,
+                recursive_loop: settings.recursive_loop.unwrap_or(match allows_recursive_loop(name) {
+                    true => RecursiveLoop::Allow,
+                    false => RecursiveLoop::Terminate,
+                }),
             })
         };
         Functions {
@@ -45,7 +50,7 @@ impl Functions {
         }
     }
 
-    /// Lets running invocations finish within `grace`, and then kills all processes.
+    /// Lets running invocations finish within `grace`, and then ends all processes.
     pub async fn stop(&self, grace: Duration) {
         tokio::join!(
             self.send.stop(grace),

@@ -4,6 +4,7 @@ mod error;
 mod functions;
 mod services;
 mod settings;
+mod template;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use shared::domain::sending::SendingState;
 
+use crate::lambda::RecursiveLoop;
+
 /// The settings with which the system runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -32,6 +34,8 @@ pub struct Settings {
     /// The executable of the functions' processes. With the arguments `function NAME` it must run that function, as the
     /// command line `oncecast` does.
     pub executable: PathBuf,
+    /// The consequence of a recursive loop. `None` stands for that of the template.
+    pub recursive_loop: Option<RecursiveLoop>,
     /// A file to which the AWS actions that the functions call are appended. `None` records none.
     pub log_calls: Option<PathBuf>,
     /// Further environment variables of the functions.
@@ -53,6 +57,7 @@ impl Default for Settings {
             process_timeout: Duration::from_secs(120),
             visibility_margin: Duration::from_secs(30),
             executable: std::env::current_exe().unwrap_or_default(),
+            recursive_loop: None,
             log_calls: None,
             env: BTreeMap::new(),
         }

@@ -51,7 +51,7 @@ async fn accepted_message_is_found_in_its_conversation() {
 
     let conversation = look_up(&sandbox).await;
 
-    let seconds = jiff::Timestamp::from_millisecond(received.at).unwrap();
+    let seconds = Timestamp::from_millisecond(received.at).unwrap();
     let created_time = seconds.strftime("%Y-%m-%dT%H:%M:%S+0000").to_string();
     assert_eq!(
         conversation["messages"]["data"],

@@ -1,5 +1,7 @@
 //! SQS on this machine: rustack, in memory, as an HTTP endpoint for the AWS SDK.
 
+mod trace_header;
+
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::{future, io};
@@ -7,15 +9,18 @@ use std::{future, io};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::post;
+use http_body_util::BodyExt;
 use rustack_sqs_core::config::SqsConfig;
 use rustack_sqs_core::handler::RustackSqsHandler;
 use rustack_sqs_core::provider::RustackSqs;
 use rustack_sqs_http::dispatch::dispatch_operation;
 use rustack_sqs_http::response::error_to_response;
 use rustack_sqs_http::router::resolve_operation;
+use rustack_sqs_model::error::SqsError;
+use rustack_sqs_model::operations::SqsOperation;
 use uuid::Uuid;
 
 use crate::runtime_thread::RuntimeThread;
@@ -77,9 +82,25 @@ async fn serve(listener: TcpListener, config: SqsConfig) {
 
 async fn call(State(handler): State<Arc<RustackSqsHandler>>, headers: HeaderMap, body: Bytes) -> Response {
     let answer = match resolve_operation(&headers) {
-        Ok(operation) => dispatch_operation(handler.as_ref(), operation, body).await,
+        Ok(operation) => carry_out(&handler, operation, &headers, body).await,
         Err(error) => Err(error),
     };
-    let answer = answer.unwrap_or_else(|error| error_to_response(&error, &Uuid::new_v4().to_string()));
-    answer.map(Body::new)
+    answer.unwrap_or_else(|error| error_to_response(&error, &Uuid::new_v4().to_string()).map(Body::new))
+}
+
+async fn carry_out(
+    handler: &RustackSqsHandler,
+    operation: SqsOperation,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<Response, SqsError> {
+    let body = trace_header::store(operation, headers, body);
+    let (mut head, body) = dispatch_operation(handler, operation, body).await?.into_parts();
+    // The body is in memory, and reading it cannot fail.
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(
+        head,
+        Body::from(trace_header::show(operation, body)),
+    ))
 }

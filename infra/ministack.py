@@ -305,36 +305,6 @@ def template_for(directory, zips):
     return path
 
 
-def forget_in_broadcasts(tables, table, contact):
-    """Takes a contact out of the broadcasts that list it as unknown, and deletes the messages that settled a delivery of it."""
-
-    def naming():
-        pages = tables.get_paginator("scan").paginate(
-            TableName=table,
-            FilterExpression="contains(delivery, :contact) OR contains(contacts.unknown_ids, :contact)",
-            ExpressionAttributeValues={":contact": {"S": contact}},
-        )
-        items = [item for page in pages for item in page["Items"]]
-        # The filter finds longer ids in a delivery, too.
-        return [one for one in items if "delivery" not in one or one["delivery"]["S"].endswith(f"/{contact}")]
-
-    found = naming()
-    for item in found:
-        key = {name: item[name] for name in ("pk", "sk")}
-        if item["sk"]["S"] == "mid":
-            tables.delete_item(TableName=table, Key=key)
-            continue
-        place = item["contacts"]["M"]["unknown_ids"]["L"].index({"S": contact})
-        tables.update_item(
-            TableName=table,
-            Key=key,
-            UpdateExpression=f"REMOVE contacts.unknown_ids[{place}]",
-            ConditionExpression=f"contacts.unknown_ids[{place}] = :contact",
-            ExpressionAttributeValues={":contact": {"S": contact}},
-        )
-    check(found and not naming(), f"{len(found)} items of broadcasts no longer name it")
-
-
 class Run:
     def __init__(self, cloud, sandbox, template):
         self.cloud, self.sandbox, self.template = cloud, sandbox, template
@@ -619,34 +589,25 @@ class Run:
 
     def forget(self):
         say("a person's data is deleted")
-        contact, tables = self.contacts[0], self.cloud.client("dynamodb")
-        table = f"{STACK}-deliveries"
+        contact = self.contacts[0]
         report = self.send_to_all("known")
-        status, _ = self.api.call(self.caller, "DELETE", f"/v1/contacts/{contact}")
-        check(status == 204, "the contact is deleted", status)
 
-        def rows():
-            found = tables.get_paginator("scan").paginate(
-                TableName=table,
-                FilterExpression="contact_id = :contact",
-                ExpressionAttributeValues={":contact": {"S": contact}},
-                ProjectionExpression="job, contact_id, #status",
-                ExpressionAttributeNames={"#status": "status"},
-            )
-            return [row for page in found for row in page["Items"]]
+        def erase():
+            status, answer = self.api.call(self.caller, "DELETE", f"/v1/contacts/{contact}?erase=true")
+            check(status == 200 and answer["next_cursor"] is None, "an erasure is answered", f"{status} {answer}")
+            return answer
 
-        found = rows()
-        check(found and all(row["status"]["S"] == "sent" for row in found), f"the contact has {len(found)} deliveries")
-        for row in found:
-            tables.delete_item(TableName=table, Key={"job": row["job"], "contact_id": row["contact_id"]})
-        check(not rows(), "its deliveries are deleted")
+        answer = erase()
+        check(answer["erased"]["contact"], "the contact is deleted", answer["erased"])
+        kept = [one["status"] for one in answer["kept"] if one["broadcast_id"] == report["broadcast_id"]]
+        check(kept == ["sent"], "a delivery of a moment ago is kept", answer["kept"])
         again = self.report(report["broadcast_id"])
         check(again["counters"] == report["counters"], "the counters stay", again["counters"])
         status, answer = self.broadcast("forgotten", self.contacts)
         check(answer["contacts"]["unknown_ids"] == [contact], "the contact is unknown", f"{status} {answer}")
         self.completed(answer["broadcast_id"], 120)
         check(contact not in self.sandbox.received("forgotten"), "nothing is sent to it")
-        forget_in_broadcasts(tables, f"{STACK}-broadcasts", contact)
+        check(erase()["erased"]["unknown_ids"] == 1, "the id is taken out of the broadcast that listed it as unknown")
 
     def dead_letter(self):
         say("a queue message that is no wake-up")

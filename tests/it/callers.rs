@@ -330,3 +330,36 @@ async fn route_list_is_complete() {
         }
     }
 }
+
+/// An erasure by a caller of some Pages leaves what it cannot see, and tells nothing of it.
+#[tokio::test]
+async fn limited_caller_erases_on_its_own_pages_only() {
+    let stack = TestStack::start_with(&[PAGES_CLAIM]).await;
+    let [mine, theirs] = [PAGES[0], PAGES[1]];
+    stack.import(mine, &["ana".to_owned()]).await;
+    stack.import(theirs, &["ben".to_owned()]).await;
+    let id = stack.broadcast(&["ana".to_owned(), "ben".to_owned()]).await;
+    stack.finish(&id).await;
+    stack.advance(std::time::Duration::from_secs(700));
+    let erase = async |caller: &Value, contact_id: &str| {
+        let path = format!("/v1/contacts/{contact_id}?erase=true");
+        let answer = stack.call_as(caller, ("DELETE", &path), None, None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        answer.body
+    };
+    let nothing = json!({"contact": false, "deliveries": 0, "unknown_ids": 0});
+
+    for unseen in ["ben", "nobody"] {
+        let answer = erase(&limited_to(mine), unseen).await;
+        assert_eq!(answer, json!({"erased": nothing, "kept": [], "next_cursor": null}));
+    }
+    let answer = erase(&limited_to(mine), "ana").await;
+    assert_eq!(
+        answer["erased"],
+        json!({"contact": true, "deliveries": 1, "unknown_ids": 0})
+    );
+    let rows = stack.deliveries(&id, "").await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0]["contact_id"], "ben");
+    stack.skip_promise_check();
+}

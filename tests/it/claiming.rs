@@ -172,14 +172,28 @@ async fn job_with_busy_page_is_rescheduled() {
 /// The worker is frozen between reserving and sending, for longer than the Messenger time-out by the wall clock.
 #[tokio::test]
 async fn worker_frozen_between_reserve_and_send_does_not_send() {
+    worker_frozen_at_a_call_does_not_send(|call| call.contains("SET #status = :reserved")).await;
+}
+
+/// An erasure deletes the contact, and then the row that would refuse the reservation.
+#[tokio::test]
+async fn worker_frozen_between_reading_the_contact_and_reserve_does_not_send() {
+    let reads_contact = |call: &str| {
+        let reads = call.contains("\"ConsistentRead\":false") && call.contains("\"Key\":{\"contact_id\"");
+        reads && !call.contains("\"job\"")
+    };
+    worker_frozen_at_a_call_does_not_send(reads_contact).await;
+}
+
+/// Freezes a worker for longer than Messenger's time-out at the first call to the database that is such a call.
+async fn worker_frozen_at_a_call_does_not_send(is_such: impl Fn(&str) -> bool + Send + Sync + 'static) {
     let services = Services::start().await;
     let clock = services.clock.clone();
     let frozen = Arc::new(AtomicBool::new(false));
     let hook = {
         let frozen = Arc::clone(&frozen);
         move |call: &str| {
-            let reserves = call.contains("SET #status = :reserved");
-            if reserves && !frozen.swap(true, Ordering::SeqCst) {
+            if is_such(call) && !frozen.swap(true, Ordering::SeqCst) {
                 clock.advance(SignedDuration::from_secs(30));
             }
             Reply::Arrives

@@ -11,6 +11,7 @@ mod command_line;
 mod contacts;
 mod data_directory;
 mod degraded_services;
+mod erasure;
 mod exhaustive_faults;
 mod fixture;
 mod frozen_processes;

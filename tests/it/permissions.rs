@@ -34,6 +34,7 @@ async fn every_grant_is_used() {
     use_the_whole_api(&stack).await;
     renew_token_during_broadcast(&stack, &parameters).await;
     settle_and_resend(&stack).await;
+    erase_a_contact(&stack).await;
 
     let calls = stack.calls.made();
     let used: BTreeSet<_> = calls.iter().flat_map(allowing).collect();
@@ -106,6 +107,18 @@ async fn settle_and_resend(stack: &TestStack) {
     }
     let report = stack.report(&id).await;
     assert_eq!(report["counters"]["sent"], 4, "{report:#}");
+}
+
+/// Erases a contact that has been sent to.
+async fn erase_a_contact(stack: &TestStack) {
+    let ids = stack.import_contacts(1).await;
+    let id = stack.post_with_key("erased", &request(&ids)).await.broadcast_id();
+    stack.finish(&id).await;
+    stack.advance(Duration::from_secs(700));
+    let path = format!("/v1/contacts/{}?erase=true&page_id={}", ids[0], PAGES[0]);
+    let answer = stack.call("DELETE", &path, None, None).await;
+    assert_ne!(answer.body["erased"]["deliveries"], 0, "{answer:?}");
+    stack.skip_promise_check();
 }
 
 /// The calls of the processes of `up` are recognised by the keys that they sign with, and all are allowed.

@@ -273,6 +273,7 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
             wake_at: Some(wake_at),
             created_at: received,
             retained_until: due + app.config.retention,
+            may_send_until: None,
             outcomes: OutcomeCounts::default(),
             prevented_reservation: 0,
             prevented_claim: 0,

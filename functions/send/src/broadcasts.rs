@@ -145,7 +145,7 @@ pub async fn list(
 }
 
 /// Parses the position that a cursor of the list encodes: the time in milliseconds of the epoch, and the id.
-fn position(text: &str) -> Option<Listed> {
+pub fn position(text: &str) -> Option<Listed> {
     let (created_at, broadcast_id) = text.split_once(' ')?;
     Some(Listed {
         created_at: Timestamp::from_millisecond(created_at.parse().ok()?).ok()?,

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use shared::app::App;
 use shared::domain::contact::{Contact, FIELDS};
 use shared::domain::ids::{ContactId, first_ten};
 
 use crate::caller::Caller;
+use crate::erasure::{ErasureRequest, erase};
 use crate::import;
 use crate::problem::Problem;
 use crate::request::{JsonOrCsv, PathId};
@@ -60,27 +62,28 @@ pub async fn show(
     Ok(Json(shown(&contact.ok_or_else(unknown)?)))
 }
 
-/// `DELETE /v1/contacts/{contact_id}`: deletes everything that is stored of a contact, including an opt-out.
+/// `DELETE /v1/contacts/{contact_id}`: deletes a contact, its opt-out included. With `erase=true` everything else that is stored
+/// of it is deleted, too, as [`erase`] says, also if the contact itself is gone already.
 ///
 /// A job that has the contact in its backlog skips it.
 ///
 /// # Errors
-/// If there is no such contact of a Page that the caller may use (404), or DynamoDB does not answer (503).
+/// If there is no such contact of a Page that the caller may use (404), a parameter is wrong (400), or DynamoDB does not answer
+/// (503).
 pub async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(contact_id): PathId,
-) -> Result<StatusCode, Problem> {
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let contact_id = ContactId::parse_stored(&contact_id).ok_or_else(unknown)?;
-    if app
-        .store
-        .contacts()
-        .delete_if_allowed(&contact_id, &caller.pages)
-        .await?
-    {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(unknown())
+    if let Some(erasure) = ErasureRequest::parse(query.as_deref().unwrap_or_default())? {
+        return Ok(Json(erase(&app, &caller, &contact_id, erasure).await?).into_response());
+    }
+    let contacts = app.store.contacts();
+    match contacts.delete_if_allowed(&contact_id, &caller.pages).await? {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(unknown()),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod csv;
 pub mod csv_form;
 pub mod csv_lines;
 pub mod deliveries;
+pub mod erasure;
 pub mod fields;
 pub mod import;
 pub mod invocation;

@@ -207,10 +207,18 @@ impl Reservation {
     }
 
     /// Returns `true` if the reservation is younger than `age` by the monotonic and by the wall clock: a process that was
-    /// frozen between reserving and sending must not send.
+    /// frozen before sending must not send.
     pub fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {
         let by_wall_clock = now.duration_since(self.reserved_at).unsigned_abs();
         self.since.elapsed() < age && by_wall_clock < age
+    }
+
+    /// Returns the same reservation with its age counted from an earlier instant, at which what it relies on was read.
+    pub fn counted_from(self, since: Instant) -> Self {
+        Self {
+            since: self.since.min(since),
+            ..self
+        }
     }
 
     /// Returns the metadata that is sent with the message.

@@ -143,6 +143,10 @@ pub struct Job {
     /// The end of retention. After it the segments may be deleted, so the job cannot be claimed.
     #[serde(with = "millisecond::required")]
     pub retained_until: Timestamp,
+    /// The time until which a worker may have sent, in milliseconds since the epoch: that of completion, or a time later than any
+    /// [`Timestamp`] if the job has been claimed and is not completed; `None` if it has never been claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_send_until: Option<i64>,
     /// Outcomes of the contacts before the cursor, and of the rows marked `counted`.
     #[serde(flatten)]
     pub outcomes: OutcomeCounts,

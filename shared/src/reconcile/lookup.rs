@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
@@ -224,7 +223,7 @@ impl<'a> Reconciler<'a> {
         mut others_may_match: Option<&'static str>,
     ) -> Result<Evidence, store::Error> {
         let store = &self.app.store;
-        let since = first_reserved_at(row) - MAX_CLOCK_DIFFERENCE - self.longest_send();
+        let since = first_reserved_at(row) - MAX_CLOCK_DIFFERENCE - self.app.config.longest_send();
         let mut jobs = store.jobs().that_may_have_sent(self.page_id, since).await?;
         jobs.retain(|other| other != job);
         let others = store.deliveries().of_contact(&row.contact_id, &jobs).await?;
@@ -261,13 +260,6 @@ impl<'a> Reconciler<'a> {
         }
         let result = others_may_match.map_or(LookupResult::Absent, LookupResult::Unclear);
         Ok(Evidence::None(result))
-    }
-
-    /// The time for which a send may go on after its job is completed: a worker that was overtaken may hold a reservation. As
-    /// `resend` does, it assumes that none is frozen for longer than the age of the last lookup.
-    fn longest_send(&self) -> Duration {
-        let config = &self.app.config;
-        2 * config.messenger_timeout + config.doubt_checks.last().copied().unwrap_or_default()
     }
 
     /// Schedules the lookup at the delivery's next age. After the last age, the policy decides: the message is sent again, or

@@ -186,6 +186,12 @@ impl Config {
             metrics_namespace: variables.optional("METRICS_NAMESPACE"),
         })
     }
+
+    /// Returns the time for which a send may go on after its job is completed: a worker that was overtaken may hold a
+    /// reservation. As [`InDoubtPolicy::Resend`] does, it assumes that none is frozen for longer than the age of the last lookup.
+    pub fn longest_send(&self) -> Duration {
+        2 * self.messenger_timeout + self.doubt_checks.last().copied().unwrap_or_default()
+    }
 }
 
 struct Variables<F>(F);

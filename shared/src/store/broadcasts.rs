@@ -9,7 +9,7 @@ use super::calls::{Conditional, Read};
 use super::keys::{self, from_partition};
 use super::statement::{Put, Query, Update, millis};
 use super::tables::{Error, SCHEMA, Store, from_item, to_item};
-use crate::domain::ids::BroadcastId;
+use crate::domain::ids::{BroadcastId, ContactId};
 use crate::domain::job::{Broadcast, Job};
 
 /// The broadcasts of a [`Store`].
@@ -117,6 +117,41 @@ impl Broadcasts<'_> {
     /// If DynamoDB does not answer.
     pub async fn count_replay(&self, broadcast_id: &BroadcastId) -> Result<(), Error> {
         self.change(broadcast_id, "ADD replays :value", 1).await
+    }
+
+    /// Takes a contact out of the unknown ids that a broadcast lists, of which `seen` are as they were read. Returns whether it
+    /// was among them; their number stays.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn erase_unknown(
+        &self,
+        broadcast_id: &BroadcastId,
+        seen: &[String],
+        contact_id: &ContactId,
+    ) -> Result<bool, Error> {
+        const ERASE: &str = "SET contacts.unknown_ids = :others";
+        const IF_UNCHANGED: &str = "contacts.unknown_ids = :seen";
+        const OPERATION: &str = "erase an unknown id";
+        let Self(store) = self;
+        let (mut seen, mut erased) = (seen.to_vec(), false);
+        while seen.iter().any(|id| id == contact_id.as_str()) {
+            let others: Vec<_> = seen.iter().filter(|id| *id != contact_id.as_str()).collect();
+            let erase = Update::new(&store.broadcasts, keys::broadcast(broadcast_id), ERASE)
+                .only_if(IF_UNCHANGED)
+                .bind(":others", others)
+                .bind(":seen", &seen);
+            erased = true;
+            // Refused: gone, or another erasure has taken an id out, or this one, whose answer was lost.
+            match store.update(OPERATION, erase).await? {
+                Conditional::Written(_) | Conditional::Refused(None) => break,
+                Conditional::Refused(Some(item)) => {
+                    let broadcast: Broadcast = from_item(OPERATION, item)?;
+                    seen = broadcast.contacts.unknown_ids;
+                }
+            }
+        }
+        Ok(erased)
     }
 
     /// Changes what the protocol does not depend on, if the broadcast is still kept.

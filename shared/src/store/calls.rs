@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{CancellationReason, KeysAndAttributes, TransactWriteItem};
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use serde::de::DeserializeOwned;
 
-use super::statement::{Query, Update, names};
+use super::statement::{Delete, Query, Update, names};
 use super::tables::{Error, Item, Store, from_item};
 
 /// The most keys that DynamoDB takes in one `BatchGetItem`.
@@ -22,7 +23,7 @@ const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
 /// The end of a conditional write.
 pub(super) enum Conditional {
-    /// The write was made; the new item, if the statement returns it.
+    /// The write was made; the new item if an update returns it, or the deleted one.
     Written(Item),
     /// The condition did not hold for this item, if there is one.
     Refused(Option<Item>),
@@ -168,6 +169,20 @@ impl Store {
                     Ok(Conditional::Refused(refusal.item.clone()))
                 }
                 _ if exceeds_item_size(&error) => Err(Error::TooLarge { operation }),
+                _ => Err(unsettled(operation)(error)),
+            },
+        }
+    }
+
+    /// Makes a delete. A delete without a condition is made also if there is no such item; the deleted item is then empty.
+    pub(super) async fn delete(&self, operation: &'static str, delete: Delete<'_>) -> Result<Conditional, Error> {
+        let call = delete.into_request(operation, &self.client)?;
+        match with_retries(|| call.clone().send()).await {
+            Ok(deleted) => Ok(Conditional::Written(deleted.attributes.unwrap_or_default())),
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => {
+                    Ok(Conditional::Refused(refusal.item.clone()))
+                }
                 _ => Err(unsettled(operation)(error)),
             },
         }

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::types::ReturnValue;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::calls::{BATCH_GET, Conditional, Read, unsettled, with_retries};
+use super::calls::{BATCH_GET, Conditional, Read};
 use super::keys;
-use super::statement::{Update, millis};
+use super::statement::{Delete, Update, millis};
 use super::tables::{Error, SCHEMA, Store, from_item};
 use crate::domain::contact::{ATTRIBUTE_PREFIX, Contact};
 use crate::domain::ids::{ContactId, PageId, Pages};
@@ -20,8 +18,6 @@ use crate::domain::ids::{ContactId, PageId, Pages};
 const BATCHES_AT_ONCE: usize = 8;
 /// Contacts written at once.
 const WRITES_AT_ONCE: usize = 16;
-/// The code of a refused condition outside of transactions.
-const CONDITIONAL_CHECK_FAILED: &str = "ConditionalCheckFailedException";
 
 /// The contacts of a [`Store`].
 pub struct Contacts<'a>(pub(super) &'a Store);
@@ -209,29 +205,19 @@ impl Contacts<'_> {
     /// If DynamoDB does not answer.
     pub async fn delete_if_allowed(&self, contact_id: &ContactId, pages: &Pages) -> Result<bool, Error> {
         const IF_THEIRS: &str = "page_id = :page_id";
-        const OPERATION: &str = "delete a contact";
         let Self(store) = self;
-        let mut call = store
-            .client
-            .delete_item()
-            .table_name(&store.contacts)
-            .set_key(Some(keys::contact(contact_id)))
-            .return_values(ReturnValue::AllOld);
+        let mut delete = Delete::new(&store.contacts, keys::contact(contact_id));
         if *pages != Pages::All {
             let known = self.get(contact_id).await?;
             let Some(known) = known.filter(|known| pages.allow(&known.page_id)) else {
                 return Ok(false);
             };
-            let page_id = aws_sdk_dynamodb::types::AttributeValue::S(known.page_id.to_string());
-            call = call
-                .condition_expression(IF_THEIRS)
-                .expression_attribute_values(":page_id", page_id);
+            delete = delete.only_if(IF_THEIRS).bind(":page_id", known.page_id);
         }
-        match with_retries(|| call.clone().send()).await {
-            Ok(deleted) => Ok(deleted.attributes.is_some()),
+        match store.delete("delete a contact", delete).await? {
+            Conditional::Written(deleted) => Ok(!deleted.is_empty()),
             // Moved to another Page, or deleted, meanwhile.
-            Err(error) if error.code() == Some(CONDITIONAL_CHECK_FAILED) => Ok(false),
-            Err(error) => Err(unsettled(OPERATION)(error)),
+            Conditional::Refused(_) => Ok(false),
         }
     }
 }

@@ -74,6 +74,11 @@ pub(super) fn message(message_id: &str) -> Item {
     key([("pk", format!("mid#{message_id}")), ("sk", "mid".to_owned())])
 }
 
+/// The name of the delivery that a message has settled, as the message's item holds it.
+pub(super) fn claimed_by(job: &JobId, contact_id: &ContactId) -> String {
+    format!("{job}/{contact_id}")
+}
+
 /// The key of a delivery.
 pub(super) fn delivery(job: &JobId, contact_id: &ContactId) -> Item {
     key([("job", job.to_string()), ("contact_id", contact_id.to_string())])

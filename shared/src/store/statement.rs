@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::operation::delete_item::builders::DeleteItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     Put as SdkPut, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update as SdkUpdate,
@@ -196,6 +197,55 @@ impl<'a> Put<'a> {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let put = put.build().map_err(Error::incomplete(operation))?;
         Ok(TransactWriteItem::builder().put(put).build())
+    }
+}
+
+/// A delete of one item.
+pub(super) struct Delete<'a> {
+    table: &'a str,
+    key: Item,
+    condition: Option<&'static str>,
+    bindings: Bindings,
+}
+
+impl<'a> Delete<'a> {
+    /// A delete without a condition.
+    pub(super) fn new(table: &'a str, key: Item) -> Self {
+        Self {
+            table,
+            key,
+            condition: None,
+            bindings: Bindings::default(),
+        }
+    }
+
+    /// Deletes the item only if the condition holds.
+    pub(super) fn only_if(mut self, condition: &'static str) -> Self {
+        self.condition = Some(condition);
+        self
+    }
+
+    /// Binds a value to a placeholder, `:name`.
+    pub(super) fn bind(mut self, placeholder: impl Into<String>, value: impl Serialize) -> Self {
+        self.bindings.bind(placeholder, value);
+        self
+    }
+
+    /// The request, which returns the deleted item.
+    pub(super) fn into_request(
+        self,
+        operation: &'static str,
+        client: &aws_sdk_dynamodb::Client,
+    ) -> Result<DeleteItemFluentBuilder, Error> {
+        Ok(client
+            .delete_item()
+            .table_name(self.table)
+            .set_key(Some(self.key))
+            .set_condition_expression(self.condition.map(str::to_owned))
+            .set_expression_attribute_names(names(self.condition))
+            .set_expression_attribute_values(self.bindings.into_values(operation)?)
+            .return_values(ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The delivery to one contact: reserve, send, record. The result goes back to the run, which alone moves the job on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{Instrument, debug};
@@ -125,13 +125,16 @@ impl Sender<'_> {
 
     async fn attempt(&self, entry: &Entry, alone: bool) -> Result<Attempt, store::Error> {
         let clock = &self.app.clock;
-        // The contact is read before the reservation, so that a failed read leaves no doubt.
+        // The contact is read before the reservation, so that a failed read leaves no doubt. The reservation counts as being as
+        // old as the read: an erasure deletes the contact and then the row that would refuse the reservation, so a worker that
+        // was frozen in between must not send.
+        let (read_at, since) = (clock.now(), Instant::now());
         let composed = self.compose(entry).await?;
         let digest = composed.text().map(digest);
         let deliveries = self.app.store.deliveries();
-        let reserve = deliveries.reserve(self.job, &entry.contact_id, digest.as_deref(), clock.now());
+        let reserve = deliveries.reserve(self.job, &entry.contact_id, digest.as_deref(), read_at);
         let reservation = match reserve.await? {
-            Reserve::Granted(reservation) => reservation,
+            Reserve::Granted(reservation) => reservation.counted_from(since),
             Reserve::Refused(row) => return Ok(self.end_for_row(row, false).await?.into()),
         };
         let text = match composed {

@@ -1,4 +1,4 @@
-//! Transitions that write several items at once: commit, checkpoint, settle and resend.
+//! Transitions that write several items at once: commit, checkpoint, settle and resend; and the erasure of a delivery.
 //!
 //! A row enters and leaves doubt in one transaction with the job's counters, which marks the row `counted`; and a contact
 //! enters a new segment in one transaction with the job that counts it. The parts of a transaction are made in the files of
@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod commit;
+mod erase;
 mod resend;
 mod settle;
 

@@ -161,7 +161,7 @@ impl Transactions<'_> {
     ) -> Result<TransactWriteItem, Error> {
         const IF_FREE: &str = "attribute_not_exists(pk) OR delivery = :delivery";
         let Self(store) = self;
-        let delivery = format!("{job}/{contact_id}");
+        let delivery = keys::claimed_by(job, contact_id);
         let expires_at = expiry(now + store.retention, REPORT_OUTLIVES);
         let stored = StoredMessage {
             schema: SCHEMA,

@@ -17,6 +17,7 @@ mod fixture;
 mod frozen_processes;
 mod full_disk;
 mod inline;
+mod json_web_tokens;
 mod lambda_limits;
 mod large_requests;
 mod late_echoes;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use local::SANDBOX_PAGES;
+use local::gateway::JwtSettings;
 use local::stack::{Settings, Stack, StackError};
 use shared::domain::sending::SendingState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +29,24 @@ pub struct Options {
     /// JSON file of the tokens of the API's callers; without it every caller is allowed
     #[arg(long, value_name = "FILE")]
     api_token: Option<PathBuf>,
+    /// Issuer of the callers' JWTs, as an API Gateway would be given it, in place of --api-token
+    #[arg(long, value_name = "URL", requires = "jwt_audience", conflicts_with = "api_token", value_parser = issuer)]
+    jwt_issuer: Option<String>,
+    /// Audience that a JWT must have, as `aud` or else as `client_id`; may be repeated
+    #[arg(long, value_name = "AUDIENCE", requires = "jwt_issuer")]
+    jwt_audience: Vec<String>,
+    /// Text that the issuer writes before the name of a scope
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        requires = "jwt_issuer",
+        default_value = "",
+        hide_default_value = true
+    )]
+    scope_prefix: String,
+    /// Claim of a JWT that lists the Pages which its bearer may use; with `?` at its end, all without the claim
+    #[arg(long, value_name = "CLAIM", requires = "jwt_issuer")]
+    pages_claim: Option<String>,
     /// Name by which the API may be called beside localhost, such as that of a reverse proxy; may be repeated
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     allow_host: Vec<String>,
@@ -58,11 +77,18 @@ pub async fn run(options: Options) -> Result<(), StackError> {
     shared::runtime::telemetry::init();
     let page_tokens = options.page_tokens.clone();
     let data = options.data.clone();
+    let jwt = options.jwt_issuer.map(|issuer| JwtSettings {
+        issuer,
+        audiences: options.jwt_audience,
+        scope_prefix: options.scope_prefix,
+        pages_claim: options.pages_claim,
+    });
     let stack = Stack::start(Settings {
         port: options.port,
         graph_url: options.graph_url,
         page_tokens: options.page_tokens,
         api_tokens: options.api_token,
+        jwt,
         allow_hosts: options.allow_host,
         data: options.data,
         sending: options.sending,
@@ -142,6 +168,18 @@ fn sending_state(text: &str) -> Result<SendingState, &'static str> {
         "halt" => Ok(SendingState::Halt),
         _ => Err("write on, off or halt"),
     }
+}
+
+/// Parses an issuer. Its keys decide who may call, so they come over TLS, or from this machine.
+fn issuer(text: &str) -> Result<String, &'static str> {
+    let is_local = |host: &str| {
+        let name = host.split(['/', ':']).next().unwrap_or_default();
+        ["localhost", "127.0.0.1"].contains(&name) && !host.contains('@')
+    };
+    let is_valid = text.starts_with("https://") || text.strip_prefix("http://").is_some_and(is_local);
+    is_valid
+        .then(|| text.to_owned())
+        .ok_or("write the issuer as its tokens do, such as https://idp.example.com/realms/shop")
 }
 
 const NOT_A_DURATION: &str = "write a whole number above 0 and a unit, such as 500ms, 60s or 2m";

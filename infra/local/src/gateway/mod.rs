@@ -2,6 +2,7 @@
 
 mod access;
 mod event;
+mod jwt;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time;
 
@@ -28,6 +30,7 @@ use crate::lambda::{Function, InvokeError};
 use crate::server::{HostNames, Problem, Rules, Server};
 
 pub use self::access::Access;
+pub use self::jwt::{JwtAuthorizer, JwtSettings};
 pub use self::tokens::{ApiTokens, OPTIONAL_PAGES_CLAIM, TokensError};
 
 /// The limit for the body of a request. It is API Gateway's own limit:
@@ -46,10 +49,29 @@ const MAX_CONNECTIONS: usize = 256;
 pub struct Api {
     /// The function behind all routes.
     pub function: Function,
-    /// The tokens of the callers; without them every caller is allowed.
-    pub tokens: Option<Arc<ApiTokens>>,
+    /// The check of the callers; without one every caller is allowed.
+    pub callers: Option<Arc<Callers>>,
     /// The disk below the database, which the health check reports.
     pub storage: Storage,
+}
+
+/// The check of the callers of the API.
+#[derive(Debug)]
+pub enum Callers {
+    /// By the tokens of a file.
+    Tokens(ApiTokens),
+    /// By the JWT of an identity provider.
+    Jwt(Box<JwtAuthorizer>),
+}
+
+impl Callers {
+    async fn authorize(&self, head: &Parts) -> Result<Option<Value>, Problem> {
+        let (method, path, headers) = (&head.method, head.uri.path(), &head.headers);
+        match self {
+            Callers::Tokens(tokens) => tokens.authorize(method, path, headers),
+            Callers::Jwt(jwt) => jwt.authorize(method, path, headers).await,
+        }
+    }
 }
 
 /// Serves the API on a bound port, under these names beside those of this machine.
@@ -70,11 +92,12 @@ pub fn start(listener: TcpListener, names: HostNames, api: Api) -> io::Result<Se
 async fn answer(State(api): State<Api>, request: Request) -> Response {
     let received = jiff::Timestamp::now();
     let (mut head, body) = request.into_parts();
-    let tokens = api.tokens.as_deref();
-    let authorizer = match tokens.map(|tokens| tokens.authorize(&head.method, head.uri.path(), &head.headers)) {
+    let authorizer = match &api.callers {
         None => None,
-        Some(Ok(authorizer)) => authorizer,
-        Some(Err(problem)) => return problem.into_response(),
+        Some(callers) => match callers.authorize(&head).await {
+            Ok(authorizer) => authorizer,
+            Err(problem) => return problem.into_response(),
+        },
     };
     // The token has served its purpose, and no function reads it.
     head.headers.remove(header::AUTHORIZATION);

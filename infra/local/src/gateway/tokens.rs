@@ -128,12 +128,7 @@ impl ApiTokens {
             return Ok(None);
         };
         let token = bearer(headers).and_then(|presented| self.find(presented));
-        let Some(token) = token else {
-            let detail = "Send a valid token: `Authorization: Bearer TOKEN`.";
-            let challenge = HeaderValue::from_static("Bearer");
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
-            return Err(problem.with_header(header::WWW_AUTHENTICATE, challenge));
-        };
+        let token = token.ok_or_else(unauthorized)?;
         if !token.scopes.contains(scope) {
             let detail = format!("The token lacks the scope {scope}.");
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
@@ -210,8 +205,16 @@ impl Token {
     }
 }
 
+/// Returns the answer to a request without a valid token.
+pub fn unauthorized() -> Problem {
+    let detail = "Send a valid token: `Authorization: Bearer TOKEN`.";
+    let challenge = HeaderValue::from_static("Bearer");
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
+    problem.with_header(header::WWW_AUTHENTICATE, challenge)
+}
+
 /// Returns the token of the only `Authorization` header, if it has the form of a bearer token.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else {
         return None;

@@ -37,6 +37,8 @@ pub enum StackError {
     Secrets(#[from] SecretsError),
     #[error(transparent)]
     ApiTokens(#[from] TokensError),
+    #[error("the check of JWTs cannot be made")]
+    Jwt(#[source] reqwest::Error),
     #[error("the log of calls cannot be written to {}", path.display())]
     LogCalls {
         path: PathBuf,

@@ -61,7 +61,7 @@ impl Functions {
 }
 
 /// Returns the variables that are added to the functions' environment. Those of the settings take precedence over all
-/// but the generated secrets and the claim of the API's tokens.
+/// but the generated secrets and the claim of the callers' tokens.
 pub fn environment(
     settings: &Settings,
     services: &Services,
@@ -83,6 +83,9 @@ pub fn environment(
     env.extend(settings.env.clone());
     if settings.api_tokens.is_some() {
         env.insert("PAGES_CLAIM".to_owned(), gateway::OPTIONAL_PAGES_CLAIM.to_owned());
+    }
+    if let Some(claim) = settings.jwt.as_ref().and_then(|jwt| jwt.pages_claim.clone()) {
+        env.insert("PAGES_CLAIM".to_owned(), claim);
     }
     env.extend(secrets.into_iter().flat_map(SharedSecrets::variables));
     env

@@ -24,7 +24,7 @@ use self::functions::{Functions, environment, variable};
 use self::services::Services;
 use crate::data_dir::DataDir;
 use crate::event_source::EventSource;
-use crate::gateway::{self, Api, ApiTokens};
+use crate::gateway::{self, Api, ApiTokens, Callers, JwtAuthorizer};
 use crate::lambda::Function;
 use crate::messenger::MessengerEndpoint;
 use crate::recovery;
@@ -71,7 +71,7 @@ impl Stack {
         // The steps that depend on the operator's input come first.
         let messenger = MessengerEndpoint::choose(settings.graph_url.clone(), settings.page_tokens.clone()).await?;
         let secrets = share_secrets(&settings, messenger.sandbox.as_ref())?;
-        let tokens = settings.api_tokens.as_deref().map(ApiTokens::read).transpose()?;
+        let callers = callers(&settings)?;
         let data = settings.data.as_deref().map(DataDir::take).transpose()?;
         let listener = listen(settings.port).await?;
 
@@ -80,7 +80,7 @@ impl Stack {
         let functions = Functions::new(&settings, &env);
         let api = Api {
             function: functions.send.clone(),
-            tokens: tokens.map(Arc::new),
+            callers: callers.map(Arc::new),
             storage: services.storage().clone(),
         };
         let names = HostNames::new(&settings.allow_hosts);
@@ -245,6 +245,16 @@ async fn listen(port: u16) -> Result<TcpListener, StackError> {
             StackError::Listen { port, source }
         }
     })
+}
+
+/// Returns the check of callers that the settings ask for.
+fn callers(settings: &Settings) -> Result<Option<Callers>, StackError> {
+    if let Some(jwt) = settings.jwt.clone() {
+        let authorizer = JwtAuthorizer::new(jwt).map_err(StackError::Jwt)?;
+        return Ok(Some(Callers::Jwt(Box::new(authorizer))));
+    }
+    let tokens = settings.api_tokens.as_deref().map(ApiTokens::read).transpose()?;
+    Ok(tokens.map(Callers::Tokens))
 }
 
 #[cfg(test)]

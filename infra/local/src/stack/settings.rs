@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shared::domain::sending::SendingState;
 
+use crate::gateway::JwtSettings;
 use crate::lambda::RecursiveLoop;
 
 /// The settings with which the system runs.
@@ -19,6 +20,8 @@ pub struct Settings {
     pub page_tokens: Option<PathBuf>,
     /// A JSON file of the callers' tokens. `None` lets every caller use the API.
     pub api_tokens: Option<PathBuf>,
+    /// The JWTs by which callers are known, in place of `api_tokens`.
+    pub jwt: Option<JwtSettings>,
     /// Names of the API beside those of this machine, for example of a reverse proxy.
     pub allow_hosts: Vec<String>,
     /// The directory that keeps the data from one start to the next. `None` keeps the data in memory.
@@ -50,6 +53,7 @@ impl Default for Settings {
             graph_url: None,
             page_tokens: None,
             api_tokens: None,
+            jwt: None,
             allow_hosts: Vec::new(),
             data: None,
             sending: None,

@@ -10,7 +10,7 @@ from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 # Resources that cannot be known at deployment, or not be named; all other statements name their resources in full.
-WILDCARDS = {"PageTokens": "/page-tokens/*", "Alarms": "*"}
+WILDCARDS = {"PageTokens": "/page-tokens/*", "Alarms": "*", "Traces": "*"}
 # Parameters under which CodeDeploy shifts callers to a new version.
 GRADUAL = {"GradualRollout": "Canary10Percent5Minutes"}
 # Messenger can neither sign with IAM nor present a JWT.
@@ -384,6 +384,28 @@ def check_environment(template):
         expect(total <= ENVIRONMENT_LIMIT, f"{name}: its variables may have {total} bytes")
 
 
+def check_tracing(template):
+    """Each function is traced by the parameter, and its role may write traces only then."""
+    traces = {
+        "Sid": "Traces",
+        "Effect": "Allow",
+        "Action": ["xray:PutTelemetryRecords", "xray:PutTraceSegments"],
+        "Resource": ["*"],
+    }
+    for name in template.of("AWS::Lambda::Function"):
+        mode = template.properties(name).get("TracingConfig")
+        expect(mode == {"Mode": {"Ref": "Tracing"}}, f"{name}: not traced as Tracing says")
+        role = template.properties(f"{name.removesuffix('Function')}Role")
+        found = [one for policy in role["Policies"] for one in policy["PolicyDocument"]["Statement"] if "Traces" in str(one)]
+        wanted = [{"Fn::If": ["IsTraced", traces, {"Ref": "AWS::NoValue"}]}]
+        expect(found == wanted, f"{name}: its role may write traces otherwise than under IsTraced")
+    expect(
+        template.body["Conditions"]["IsTraced"] == {"Fn::Equals": [{"Ref": "Tracing"}, "Active"]},
+        "IsTraced: not that Tracing is Active",
+    )
+    expect(template.body["Parameters"]["Tracing"]["Default"] == "PassThrough", "Tracing: on by default")
+
+
 def check_concurrency(template):
     mapping = template.properties("ProcessJobFunctionHints")
     at_once = mapping["ScalingConfig"]["MaximumConcurrency"]
@@ -553,6 +575,7 @@ CHECKS = [
     check_tables,
     check_functions,
     check_environment,
+    check_tracing,
     check_concurrency,
     check_schedule,
     check_switch,

@@ -46,6 +46,7 @@ mod secret_leaks;
 mod sending;
 mod sending_switch;
 mod settling;
+mod spans;
 mod stale_workers;
 mod template_and_code;
 mod webhook_events;

@@ -6,6 +6,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use shared::app::App;
 use shared::domain::ids::JobId;
+use shared::runtime::spans;
 use shared::worker::claim::work_on;
 use tokio::time::Instant;
 use tracing::{Instrument as _, error, error_span, warn};
@@ -37,6 +38,7 @@ pub async fn handle(app: &App, event: SqsEvent, context: &Context) -> SqsBatchRe
     let ends = Instant::now() + App::time_left(context.deadline, TIMEOUT);
     let answer = carry_out_all(app, event, ends).instrument(span).await;
     app.metrics.print(None, app.clock.now());
+    spans::export().await;
     answer
 }
 

@@ -9,6 +9,7 @@ use shared::domain::sending::SendingState;
 use shared::reconcile::settle::settle_doubts;
 use shared::reconcile::wake::wake_jobs;
 use shared::runtime::metrics::Event;
+use shared::runtime::spans;
 use tokio::time::Instant;
 use tracing::{Instrument as _, error_span, info, warn};
 
@@ -33,7 +34,9 @@ pub async fn run() -> Result<(), Error> {
         let time = time_left.saturating_sub(last_lookup).max(time_left / 2);
         // Boxed: nested once more, its layout exceeds the compiler's recursion limit.
         let handled = Box::pin(handle(app, Instant::now() + time));
-        handled.instrument(span).await
+        let handled = handled.instrument(span).await;
+        spans::export().await;
+        handled
     }))
     .await
 }

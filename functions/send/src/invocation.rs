@@ -8,6 +8,7 @@ use axum::response::Response;
 use lambda_http::Context;
 use shared::app::App;
 use shared::domain::ids::BroadcastId;
+use shared::runtime::spans;
 use tracing::{Instrument as _, Span, error_span, field};
 
 /// Answers a request within a span of its own, and prints what the request counted.
@@ -15,6 +16,7 @@ pub async fn run(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let span = span(request.extensions().get::<Context>());
     let answer = next.run(request).instrument(span).await;
     app.metrics.print(None, app.clock.now());
+    spans::export().await;
     answer
 }
 

@@ -1,4 +1,4 @@
-//! The environment of a process: configuration, secrets, clock, queue, logs and metrics.
+//! The environment of a process: configuration, secrets, clock, queue, logs, spans and metrics.
 //!
 //! Imports [`domain`](crate::domain) only.
 
@@ -8,4 +8,5 @@ pub mod metrics;
 pub mod parameters;
 pub mod queue;
 pub mod secrets;
+pub mod spans;
 pub mod telemetry;

@@ -1,4 +1,5 @@
-//! Logs: JSON in Lambda, readable on a terminal; `RUST_LOG` filters, `info` by default. They never hold a token or a text.
+//! Logs: JSON in Lambda, readable on a terminal; `RUST_LOG` filters, `info` by default. They never hold a token or a text, and
+//! neither do the spans, which also go to a collector if there is one.
 
 use std::io::IsTerminal;
 
@@ -14,6 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::domain::ids::{ContactId, JobId};
+use crate::runtime::spans;
 
 /// Libraries that below `info` log whole requests and events, texts and tokens included. They are held at `info`, whatever
 /// the filter says.
@@ -52,10 +54,12 @@ fn start(asked: EnvFilter, writer: impl for<'w> MakeWriter<'w> + Send + Sync + '
         true => fmt::layer().with_writer(writer).with_target(false).boxed(),
         false => json(writer),
     };
+    let log = Registry::default().with(log.with_filter(asked.and(discreet)));
     // A second call in one process leaves the first logger in place.
-    let _ = Registry::default()
-        .with(log.with_filter(asked.and(discreet)))
-        .try_init();
+    let _ = match spans::layer() {
+        Some(layer) => log.with(layer).try_init(),
+        None => log.try_init(),
+    };
 }
 
 fn json<S>(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) -> Box<dyn Layer<S> + Send + Sync>

@@ -23,7 +23,8 @@ use crate::caller::Caller;
 use crate::list::{self, unknown_parameter};
 use crate::problem::Problem;
 
-/// The maximum number of broadcasts that one request reads, on both walks together: at most some seconds of API Gateway's 29.
+/// The maximum number of broadcasts, or of jobs of them, that one request reads, on both walks together: at most some seconds of
+/// API Gateway's 29.
 const MAX_LIMIT: usize = 1_000;
 /// The number of concurrent reads.
 const READS_AT_ONCE: usize = 16;
@@ -220,9 +221,10 @@ impl Eraser<'_> {
         while left > 0 {
             let limit = i32::try_from(left.min(list::DEFAULT_LIMIT)).unwrap_or(i32::MAX);
             let (listed, last) = store.broadcasts().list(self.at.after.as_ref(), limit).await?;
-            left -= listed.len().max(1);
             let reads: Vec<_> = listed.iter().map(|listed| self.read(&listed.broadcast_id)).collect();
             let found: Vec<_> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+            let jobs: usize = found.iter().flatten().map(|(_, jobs)| jobs.len()).sum();
+            left = left.saturating_sub(listed.len().max(jobs).max(1));
             for (broadcast, jobs) in found.into_iter().flatten() {
                 match self.at.walk {
                     Walk::Look => self.look(&jobs),

@@ -26,12 +26,15 @@ async fn status(up: &UpProcess, route: (&str, &str), token: &str) -> u16 {
     call(up, route, token, &Value::Null).await.0
 }
 
+/// A provider, the path of its issuer, the options of `up`, the claims of a token that is accepted, and changes with which the
+/// answer is another.
+type Case<'c> = (&'c str, &'c str, &'c [&'c str], Value, &'c [(Value, u16)]);
+
 /// The rows of the table of identity providers in `infra/README.md`.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_each_identity_provider_are_accepted_as_documented() {
     let list = "broadcasts:read contacts:write";
-    // The issuer's path, the options of `up`, the claims of a token that is accepted, and changes with which it is not.
-    let cases: [(&str, &str, &[&str], Value, &[(Value, u16)]); 4] = [
+    let cases: [Case<'_>; 4] = [
         (
             "Cognito",
             "/eu-west-1_Pool",

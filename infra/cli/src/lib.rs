@@ -31,7 +31,7 @@ enum Command {
     /// arrive
     Demo(demo::Options),
     /// Runs the API, the functions and the services that they need, until Ctrl-C
-    Up(up::Options),
+    Up(Box<up::Options>),
     /// Runs one of the functions, as a child process of the other commands
     #[command(hide = true)]
     Function { name: function::FunctionName },
@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     match command {
         Command::Demo(options) => return Ok(Runtime::new()?.block_on(demo::run(&options))?),
-        Command::Up(options) => Runtime::new()?.block_on(up::run(options))?,
+        Command::Up(options) => Runtime::new()?.block_on(up::run(*options))?,
         Command::Function { name } => function::run(name)?,
     }
     Ok(ExitCode::SUCCESS)

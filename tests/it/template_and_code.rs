@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{KeySchemaElement, TableDescription};
 use aws_sdk_sqs::types::QueueAttributeName;
 use local::clients;
-use local::database::Database;
+use local::database::{Database, Reads};
 use local::queue::Queue;
 use local::resources::{Names, create_queues, create_tables};
 use local::stack::{SCHEDULED_TIMEOUT, SEND_TIMEOUT, Settings};
@@ -172,7 +172,7 @@ async fn queues_equal_those_of_the_local_stack() {
 /// Compares keys, indexes, and the attribute by which items expire.
 #[tokio::test]
 async fn tables_equal_those_of_the_local_stack() {
-    let database = Database::start().unwrap();
+    let database = Database::start(Reads::Current).unwrap();
     let dynamodb = clients::dynamodb(database.endpoint());
     create_tables(&dynamodb, &Names::default()).await.unwrap();
     let key = |key: &[KeySchemaElement]| {

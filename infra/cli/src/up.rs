@@ -66,6 +66,9 @@ pub struct Options {
     /// File to which each AWS action that a function calls is appended, as the function's role must allow it
     #[arg(long, value_name = "FILE")]
     log_calls: Option<PathBuf>,
+    /// Lets eventually consistent reads and queries of indexes lag by 2 s, as they may on AWS
+    #[arg(long)]
+    lagging_reads: bool,
 }
 
 /// Runs the system until Ctrl-C or SIGTERM.
@@ -95,6 +98,7 @@ pub async fn run(options: Options) -> Result<(), StackError> {
         schedule_every: options.schedule_every,
         process_timeout: options.process_timeout,
         log_calls: options.log_calls,
+        lagging_reads: options.lagging_reads,
         ..Settings::default()
     })
     .await?;

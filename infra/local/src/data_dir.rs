@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clients;
-use crate::database::{Database, DatabaseError};
+use crate::database::{Database, DatabaseError, Reads};
 use crate::resources::{self, Names, ResourcesError};
 
 /// The format that this version reads and writes.
@@ -113,9 +113,9 @@ impl DataDir {
     ///
     /// Fails if the directory has an unknown format, has lost its database or cannot be written, and if the database
     /// does not start.
-    pub async fn start_database(&self, names: &Names) -> Result<Database, DataDirError> {
+    pub async fn start_database(&self, names: &Names, reads: Reads) -> Result<Database, DataDirError> {
         self.create_missing_files(names).await?;
-        let database = Database::open(&self.path.join(DATABASE_FILE))?;
+        let database = Database::open(&self.path.join(DATABASE_FILE), reads)?;
         let dynamodb = clients::dynamodb(database.endpoint());
         resources::create_missing_indexes(&dynamodb, names).await?;
         Ok(database)
@@ -187,7 +187,7 @@ impl DataDir {
         }
         // SQLite gives the files beside the database the permissions of the database file.
         open_private(&path).map_err(problem_with(&path))?;
-        let database = Database::open(&path)?;
+        let database = Database::open(&path, Reads::Current)?;
         resources::create_tables(&clients::dynamodb(database.endpoint()), names).await?;
         drop(database);
         // SQLite merges its log when it closes the database; before that the file alone is not the whole database.
@@ -249,7 +249,7 @@ mod tests {
     async fn start_on(path: &Path) -> Result<(), DataDirError> {
         let names = Names::default();
         let directory = DataDir::take(path)?;
-        let database = directory.start_database(&names).await?;
+        let database = directory.start_database(&names, Reads::Current).await?;
         let dynamodb = clients::dynamodb(database.endpoint());
         let tables = dynamodb.list_tables().send().await.unwrap().table_names;
         assert_eq!(tables, Some(vec![names.broadcasts, names.contacts, names.deliveries]));
@@ -272,7 +272,7 @@ mod tests {
         let names = Names::default();
         {
             let directory = DataDir::take(parent.path()).unwrap();
-            let database = directory.start_database(&names).await.unwrap();
+            let database = directory.start_database(&names, Reads::Current).await.unwrap();
             let dynamodb = clients::dynamodb(database.endpoint());
             let delete = DeleteGlobalSecondaryIndexAction::builder().index_name("doubt");
             let delete = GlobalSecondaryIndexUpdate::builder().delete(delete.build().unwrap());
@@ -283,7 +283,7 @@ mod tests {
         }
 
         let directory = DataDir::take(parent.path()).unwrap();
-        let database = directory.start_database(&names).await.unwrap();
+        let database = directory.start_database(&names, Reads::Current).await.unwrap();
 
         let dynamodb = clients::dynamodb(database.endpoint());
         assert_eq!(indexes(&dynamodb, &names).await, ["doubt"]);

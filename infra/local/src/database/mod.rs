@@ -4,16 +4,23 @@
 //! dynoxide sets the first and leaves the second at its default). A write has therefore reached the disk before it is
 //! answered.
 
+mod endpoint;
 mod operations;
+mod replica;
 mod storage;
 
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use shared::runtime::clock::Clock;
 use tokio::time::{self, MissedTickBehavior};
 
+use self::endpoint::Served;
+pub use self::replica::LAG;
+use self::replica::Replica;
 pub use self::storage::{Storage, StorageFault};
 use crate::runtime_thread::RuntimeThread;
 use crate::server::Server;
@@ -32,6 +39,15 @@ pub enum DatabaseError {
     Listen(#[from] io::Error),
 }
 
+/// The state that eventually consistent reads and queries of indexes show.
+#[derive(Debug, Clone)]
+pub enum Reads {
+    /// The current one.
+    Current,
+    /// The one of [`LAG`] ago by this clock; so far behind they may be on AWS.
+    Lagging(Clock),
+}
+
 /// A running database. Dropping it closes the database, and loses the data unless it is kept in a file.
 #[derive(Debug)]
 pub struct Database {
@@ -46,8 +62,8 @@ impl Database {
     /// # Errors
     ///
     /// Fails if no port or thread is available.
-    pub fn start() -> Result<Database, DatabaseError> {
-        Database::serve(dynoxide::Database::memory().map_err(DatabaseError::Open)?)
+    pub fn start(reads: Reads) -> Result<Database, DatabaseError> {
+        Database::serve(dynoxide::Database::memory().map_err(DatabaseError::Open)?, reads)
     }
 
     /// Starts the database in this file, on a free port. The file is created if it does not exist.
@@ -55,20 +71,28 @@ impl Database {
     /// # Errors
     ///
     /// Fails if the file cannot be opened as a database, or if no port or thread is available.
-    pub fn open(file: &Path) -> Result<Database, DatabaseError> {
+    pub fn open(file: &Path, reads: Reads) -> Result<Database, DatabaseError> {
         let path = file
             .to_str()
             .ok_or_else(|| DatabaseError::Path { path: file.to_owned() })?;
-        Database::serve(dynoxide::Database::new(path).map_err(DatabaseError::Open)?)
+        Database::serve(dynoxide::Database::new(path).map_err(DatabaseError::Open)?, reads)
     }
 
-    fn serve(database: dynoxide::Database) -> Result<Database, DatabaseError> {
+    fn serve(database: dynoxide::Database, reads: Reads) -> Result<Database, DatabaseError> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let storage = Storage::default();
-        let reported = storage.clone();
-        let thread = RuntimeThread::spawn("database", || serve(listener, database, reported))?;
+        let replica = match reads {
+            Reads::Current => None,
+            Reads::Lagging(clock) => Some(Replica::new(&database, clock).map_err(DatabaseError::Open)?),
+        };
+        let served = Served {
+            database,
+            replica: replica.map(Arc::new),
+            storage: storage.clone(),
+        };
+        let thread = RuntimeThread::spawn("database", || serve(listener, served))?;
         Ok(Database {
             endpoint,
             storage,
@@ -87,24 +111,24 @@ impl Database {
     }
 }
 
-async fn serve(listener: TcpListener, database: dynoxide::Database, storage: Storage) {
-    let router = operations::router(database.clone(), storage);
+async fn serve(listener: TcpListener, served: Served) {
+    let router = served.clone().router();
     let serving = tokio::net::TcpListener::from_std(listener).and_then(|listener| Server::route(listener, router));
     match serving {
-        Ok(_server) => sweep(database).await,
+        Ok(_server) => sweep(served).await,
         Err(error) => tracing::error!(error = %error, "the database cannot listen on its port"),
     }
 }
 
 /// Removes expired items on another thread than the serving one, because a sweep blocks and lets requests in only
 /// between its pages.
-async fn sweep(database: dynoxide::Database) {
+async fn sweep(served: Served) {
     let mut tick = time::interval(TTL_SWEEP_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let database = database.clone();
-        match tokio::task::spawn_blocking(move || database.sweep_ttl()).await {
+        let served = served.clone();
+        match tokio::task::spawn_blocking(move || served.sweep_ttl()).await {
             Ok(Ok(expired)) => tracing::debug!(items.expired = expired, "expired items removed"),
             Ok(Err(error)) => {
                 tracing::warn!(error = %error, "expired items could not be removed; trying again at the next sweep")

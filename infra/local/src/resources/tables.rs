@@ -184,11 +184,11 @@ fn key_schema(key: Key<'_>) -> Result<Vec<KeySchemaElement>, BuildError> {
 mod tests {
     use super::*;
     use crate::clients;
-    use crate::database::Database;
+    use crate::database::{Database, Reads};
 
     #[tokio::test]
     async fn tables_have_their_keys_indexes_and_ttl() {
-        let database = Database::start().unwrap();
+        let database = Database::start(Reads::Current).unwrap();
         let dynamodb = clients::dynamodb(database.endpoint());
         let names = Names::default();
 

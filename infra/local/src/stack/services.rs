@@ -3,12 +3,14 @@
 use std::io;
 use std::path::Path;
 
+use shared::runtime::clock::Clock;
+
 use super::error::StackError;
 use super::settings::Settings;
 use crate::calls::{CallLog, LoggingProxy};
 use crate::clients;
 use crate::data_dir::DataDir;
-use crate::database::{Database, Storage};
+use crate::database::{Database, Reads, Storage};
 use crate::queue::Queue;
 use crate::resources::{self, Names, QueueUrls};
 
@@ -38,10 +40,14 @@ impl Services {
     /// written.
     pub async fn start(settings: &Settings, data: Option<DataDir>) -> Result<Services, StackError> {
         let names = Names::default();
+        let reads = match settings.lagging_reads {
+            true => Reads::Lagging(Clock::default()),
+            false => Reads::Current,
+        };
         let database = match &data {
-            Some(data) => data.start_database(&names).await?,
+            Some(data) => data.start_database(&names, reads).await?,
             None => {
-                let database = Database::start()?;
+                let database = Database::start(reads)?;
                 resources::create_tables(&clients::dynamodb(database.endpoint()), &names).await?;
                 database
             }

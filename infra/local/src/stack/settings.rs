@@ -41,6 +41,8 @@ pub struct Settings {
     pub recursive_loop: Option<RecursiveLoop>,
     /// A file to which the AWS actions that the functions call are appended. `None` records none.
     pub log_calls: Option<PathBuf>,
+    /// Lets eventually consistent reads and queries of indexes lag, as they may on AWS.
+    pub lagging_reads: bool,
     /// Further environment variables of the functions.
     pub env: BTreeMap<String, String>,
 }
@@ -63,6 +65,7 @@ impl Default for Settings {
             executable: std::env::current_exe().unwrap_or_default(),
             recursive_loop: None,
             log_calls: None,
+            lagging_reads: false,
             env: BTreeMap::new(),
         }
     }

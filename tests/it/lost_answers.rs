@@ -129,7 +129,7 @@ async fn unresponsive_database_ends_the_run_and_loses_no_contact() {
     for (write, in_doubt) in [
         ("SET #status = :processing", 0),
         // The read of a contact before its send.
-        ("\"ConsistentRead\":false", 0),
+        ("-contacts\"", 0),
         ("SET #cursor = :cursor", 0),
         ("SET #status = :reserved", 20),
         ("message_id = :message_id", 0),

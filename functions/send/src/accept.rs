@@ -189,7 +189,7 @@ impl SortedIds {
 async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedIds, Problem> {
     let mut seen = HashSet::with_capacity(ids.len());
     let (unique, repeated): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(|id| seen.insert(id.clone()));
-    let contacts = app.store.contacts().find(&unique).await?;
+    let contacts = app.store.contacts().find(&unique, pages).await?;
     let mut counts = ContactCounts {
         requested: ids.len() as u64,
         duplicates_removed: repeated.len() as u64,

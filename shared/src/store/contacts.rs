@@ -56,35 +56,21 @@ impl Contacts<'_> {
     /// # Errors
     /// If DynamoDB does not answer, or the item is unreadable.
     pub async fn get(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
-        self.read(contact_id, Read::Consistent).await
-    }
-
-    /// Reads one contact for a send: eventually consistent, at half the cost, which shows opt-outs soon enough. Falls back
-    /// to a consistent read when the contact is not found: it may have been imported a moment ago.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer, or the item is unreadable.
-    pub async fn get_for_send(&self, contact_id: &ContactId) -> Result<Option<Contact>, Error> {
-        match self.read(contact_id, Read::Eventual).await? {
-            Some(contact) => Ok(Some(contact)),
-            None => self.read(contact_id, Read::Consistent).await,
-        }
-    }
-
-    async fn read(&self, contact_id: &ContactId, read: Read) -> Result<Option<Contact>, Error> {
         let Self(store) = self;
+        let key = keys::contact(contact_id);
         store
-            .get("read a contact", &store.contacts, keys::contact(contact_id), read)
+            .get("read a contact", &store.contacts, key, Read::Consistent)
             .await
     }
 
-    /// Finds the contacts that exist. Ids that are not found at first are read again, strongly consistent: an id that was
-    /// imported a moment ago is not unknown.
+    /// Finds the contacts that exist, for a caller that may use these Pages. The first read is eventually consistent, at half
+    /// the cost. Contacts that it would leave out are read again, strongly consistent: an import of a moment ago counts.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn find(&self, ids: &[ContactId]) -> Result<HashMap<ContactId, Recipient>, Error> {
+    pub async fn find(&self, ids: &[ContactId], pages: &Pages) -> Result<HashMap<ContactId, Recipient>, Error> {
         let mut found = self.read_all(ids, Read::Eventual).await?;
+        found.retain(|_, contact| !contact.opted_out && pages.allow(&contact.page_id));
         let missed: Vec<_> = ids.iter().filter(|id| !found.contains_key(id)).cloned().collect();
         found.extend(self.read_all(&missed, Read::Consistent).await?);
         Ok(found)
@@ -121,7 +107,7 @@ impl Contacts<'_> {
         let mut known = HashMap::new();
         if *pages != Pages::All {
             let ids: Vec<_> = patches.iter().map(|patch| patch.contact_id.clone()).collect();
-            known = self.find(&ids).await?;
+            known = self.find(&ids, pages).await?;
             let foreign: Vec<_> = ids.into_iter().filter(|id| is_foreign(known.get(id), pages)).collect();
             if !foreign.is_empty() {
                 return Ok(foreign);

@@ -270,20 +270,19 @@ impl Jobs<'_> {
         }))
     }
 
-    /// Lists jobs that are due for a wake-up, in one partition of the index, from the longest overdue. The index lags:
-    /// [`Jobs::postpone_wake_up_if_unchanged`] asks the job itself.
+    /// Lists jobs that are due for a wake-up, in one partition of the index, from the longest overdue; at most `limit`.
+    /// The index lags: [`Jobs::postpone_wake_up_if_unchanged`] asks the job itself.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn due_for_wake_up(&self, shard: u64, now: Timestamp) -> Result<Vec<JobId>, Error> {
+    pub async fn due_for_wake_up(&self, shard: u64, limit: usize, now: Timestamp) -> Result<Vec<JobId>, Error> {
         const DUE: &str = "wake_shard = :shard AND wake_at <= :now";
         let Self(store) = self;
         let query = Query::index(&store.broadcasts, "wake", DUE)
             .bind(":shard", shard.to_string())
-            .bind(":now", millis(now))
-            .limit(100);
-        let (found, _) = store.query_page::<JobKey>("list jobs to wake", query).await?;
-        Ok(found.into_iter().filter_map(JobKey::into_job).collect())
+            .bind(":now", millis(now));
+        let found: Vec<JobKey> = store.query_all("list jobs to wake", query, limit).await?;
+        Ok(found.into_iter().take(limit).filter_map(JobKey::into_job).collect())
     }
 
     /// Lists every job that has a wake-up ahead, whenever that is: for a start with an empty queue. The index lags.

@@ -163,7 +163,7 @@ impl Sender<'_> {
                 reason: reason.to_owned(),
             })
         };
-        let Some(contact) = self.app.store.contacts().get_for_send(&entry.contact_id).await? else {
+        let Some(contact) = self.app.store.contacts().get(&entry.contact_id).await? else {
             return Ok(skipped("contact_deleted"));
         };
         if contact.opted_out {

@@ -151,6 +151,23 @@ async fn request_key_is_bound_to_its_first_body_until_it_expires() {
     assert_ne!(expired.broadcast_id(), first.broadcast_id());
 }
 
+/// The contacts were there when the first request came, and are deleted before the second.
+#[tokio::test]
+async fn replay_a_moment_later_is_answered_before_contacts_are_looked_up() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let first = stack.post(&request(&ids)).await;
+
+    let path = format!("/v1/contacts/{}", ids[0]);
+    let deleted = stack.call("DELETE", &path, None, None).await;
+    let second = stack.post(&request(&ids)).await;
+
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    assert_eq!((second.status, second.replayed), (StatusCode::ACCEPTED, true));
+    assert_eq!(second.broadcast_id(), first.broadcast_id());
+    assert_eq!(stack.finish(&first.broadcast_id()).await["counters"]["skipped"], 1);
+}
+
 #[tokio::test]
 async fn replay_is_answered_before_scheduled_time_is_validated() {
     let stack = TestStack::start().await;

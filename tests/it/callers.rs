@@ -216,6 +216,7 @@ async fn page_limited_token_reaches_no_other_page() {
             assert!(seen || status == StatusCode::NOT_FOUND);
         }
     }
+    stack.let_reads_catch_up();
     let (mut listed, mut parts, mut cursor) = (BTreeSet::new(), 0, String::new());
     loop {
         let path = format!("/v1/broadcasts?limit=1{cursor}");
@@ -234,6 +235,23 @@ async fn page_limited_token_reaches_no_other_page() {
         parts >= 4,
         "{parts} parts: a part without visible broadcasts must not end the list"
     );
+}
+
+#[tokio::test]
+async fn contact_is_of_the_page_to_which_it_was_moved_a_moment_ago() {
+    let stack = TestStack::start_with(&[PAGES_CLAIM]).await;
+    let ids = ["ben".to_owned()];
+    stack.import(PAGES[1], &ids).await;
+    stack.let_reads_catch_up();
+    stack.import(PAGES[0], &ids).await;
+
+    let limited = limited_to(PAGES[0]);
+    let import = json!({"contacts": [{"contact_id": "ben", "page_id": PAGES[0]}]});
+    let imported = stack.call_as(&limited, ("PUT", "/v1/contacts"), None, Some(&import));
+    assert_eq!(imported.await.status, StatusCode::OK);
+    let broadcast = request(&ids);
+    let accepted = stack.call_as(&limited, ("POST", "/v1/broadcasts"), None, Some(&broadcast));
+    assert_eq!(accepted.await.status, StatusCode::ACCEPTED);
 }
 
 /// The contact's Page may change between the check and the write.

@@ -95,7 +95,10 @@ async fn no_secret_leaks_and_no_text_is_logged() {
     let dynamodb = clients::dynamodb(&up.address("DynamoDB"));
     let mut items = String::new();
     for table in ["broadcasts", "deliveries", "contacts"] {
-        let scan = dynamodb.scan().table_name(format!("oncecast-{table}"));
+        let scan = dynamodb
+            .scan()
+            .table_name(format!("oncecast-{table}"))
+            .consistent_read(true);
         items.push_str(&format!("{:?}", scan.send().await.unwrap().items()));
     }
     let printed = up.printed().join("\n");

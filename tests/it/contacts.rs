@@ -331,6 +331,7 @@ async fn deleted_contact_is_removed_completely() {
 
     let deleted = delete(&stack, "ana").await;
     let again = delete(&stack, "ana").await;
+    stack.let_reads_catch_up();
     let asked = stack.post(&request(&["ana".to_owned()])).await;
 
     assert_eq!((deleted.status, deleted.body), (StatusCode::NO_CONTENT, Value::Null));
@@ -341,6 +342,22 @@ async fn deleted_contact_is_removed_completely() {
     import_csv(&stack, "contact_id,page_id\nana,page-1").await;
     let ana = contact(&stack, "ana").await;
     assert_eq!((&ana["first_name"], &ana["attributes"]), (&Value::Null, &json!({})));
+}
+
+/// A script imports the names that its broadcast needs, and requests the broadcast at once.
+#[tokio::test]
+async fn contact_is_sent_to_as_it_was_imported_a_moment_ago() {
+    let stack = TestStack::start().await;
+    import_csv(&stack, "contact_id,page_id,first_name,opted_out\nana,page-1,,true").await;
+    stack.let_reads_catch_up();
+
+    import_csv(&stack, "contact_id,page_id,first_name,opted_out\nana,page-1,Ana,false").await;
+    let id = stack.broadcast(&["ana".to_owned()]).await;
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["counters"]["sent"], 1, "{report:#}");
+    let message = &stack.sandbox.received()[0];
+    assert_eq!(message.text.as_deref(), Some("Hi Ana, we open at nine."));
 }
 
 #[tokio::test]

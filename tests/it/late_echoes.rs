@@ -10,6 +10,7 @@ use shared::domain::delivery::State;
 use shared::domain::ids::{BroadcastId, ContactId};
 use shared::store::deliveries::RowChange;
 
+use crate::fixture::doubts::{FIRST_LOOKUP, LAST_LOOKUP};
 use crate::fixture::proxy::Reply;
 use crate::fixture::{TestStack, request};
 use crate::metrics::{count_events, counts};
@@ -97,7 +98,8 @@ async fn late_echo_leaves_a_row_that_changed_meanwhile() {
     assert_eq!(store.deliveries().get(&job, &contact).await.unwrap(), Some(in_doubt));
 }
 
-/// The message of a delivery that is recorded as failed is as little another broadcast's as that of one that is sent.
+/// The message of a delivery that is recorded as failed is as little another broadcast's as that of one that is sent, also when
+/// its echo came only a moment ago.
 #[tokio::test]
 async fn message_of_a_late_echo_is_no_evidence_for_another_broadcast() {
     let stack = TestStack::start().await;
@@ -105,9 +107,11 @@ async fn message_of_a_late_echo_is_no_evidence_for_another_broadcast() {
     let lost = stack.broadcast_with_doubts(&ids, &[], &[0]).await;
     let refused = broadcast_with_refusal(&stack, &ids).await;
     let message_id = stack.newest_message_id(&ids[0]);
-    stack.echo(&refused, &ids[0], 1, &message_id).await;
 
-    stack.tick_at_both_lookups().await;
+    stack.advance(FIRST_LOOKUP);
+    stack.echo(&refused, &ids[0], 1, &message_id).await;
+    stack.tick().await;
+    stack.tick_after(LAST_LOOKUP - FIRST_LOOKUP).await;
 
     assert_eq!(stack.sent_failed_in_doubt(&lost).await, [0, 0, 1]);
     assert_eq!(stack.sent_failed_in_doubt(&refused).await, [0, 1, 0]);

@@ -57,6 +57,26 @@ async fn wake_ups_of_a_job_that_stays_queued_back_off_until_its_claim() {
     assert_eq!(stack.report(&id).await["counters"]["sent"], 1);
 }
 
+/// The index still shows the jobs that the same firing has just woken.
+#[tokio::test]
+async fn all_due_jobs_are_woken_by_one_firing() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    stack.write_job_copies_by_hand(&id, 120).await;
+
+    stack.advance(Duration::from_secs(200));
+    let now = stack.app.clock.now().as_millisecond();
+    stack.tick().await;
+
+    let jobs = stack.stored_items().await.into_iter();
+    let wake_ats = jobs.filter_map(|item| item.get("wake_at")?.as_n().ok()?.parse::<i64>().ok());
+    let wake_ats: Vec<_> = wake_ats.collect();
+    assert_eq!(wake_ats.len(), 121);
+    assert_eq!(wake_ats.iter().filter(|wake_at| **wake_at <= now).count(), 0);
+    stack.drain_queue().await;
+}
+
 #[tokio::test]
 async fn concurrent_schedule_ticks_wake_a_due_broadcast_once() {
     let stack = TestStack::start().await;

@@ -85,6 +85,7 @@ async fn broadcasts_are_listed_newest_first_without_gap_or_repeat() {
         expected.extend([ids.0, ids.1, ids.2, ids.3]);
     }
 
+    stack.let_reads_catch_up();
     let listed = list(&stack, 100).await;
 
     assert_eq!(listed.len(), expected.len());
@@ -113,9 +114,11 @@ async fn broadcast_created_during_listing_repeats_none() {
         before.push(stack.broadcast(slice::from_ref(contact_id)).await.to_string());
     }
 
+    stack.let_reads_catch_up();
     let path = "/v1/broadcasts?limit=1";
     let newest = stack.call("GET", path, None, None).await.body;
     stack.broadcast(&ids).await;
+    stack.let_reads_catch_up();
     let cursor = newest["next_cursor"].as_str().unwrap();
     let path = format!("/v1/broadcasts?cursor={cursor}");
     let rest = stack.call("GET", &path, None, None).await.body;

@@ -36,6 +36,10 @@ async fn delivery_not_found_stays_in_doubt_and_lookups_end() {
 
     stack.tick_after(FIRST_LOOKUP).await;
     assert_eq!(stack.delivery(&id, &ids[0]).await["reason"], "connection lost");
+    // The index still shows it as due.
+    stack.sandbox.forget_conversation_calls();
+    stack.tick().await;
+    assert_eq!(stack.sandbox.conversation_calls(), 0);
     stack.tick_after(LAST_LOOKUP - FIRST_LOOKUP).await;
     let after_last = stack.delivery(&id, &ids[0]).await;
     stack.tick_after(LAST_LOOKUP).await;

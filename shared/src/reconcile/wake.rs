@@ -1,8 +1,6 @@
 //! Waking: sends a wake-up for every job that is due: a scheduled job, a job whose wake-up was lost, or a job whose worker
 //! died.
 
-use std::collections::BTreeSet;
-
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::{Instrument, info};

@@ -121,7 +121,7 @@ async fn queued_job_is_woken_at_the_first_tick_after_on() {
     stack.drain_queue().await;
 
     stack.switch("on").await;
-    stack.advance(Duration::from_secs(1));
+    stack.let_reads_catch_up();
     stack.tick().await;
     stack.drain_queue().await;
 

@@ -121,6 +121,10 @@ async fn each_limit_of_a_list_is_where_the_documents_say() {
         assert_eq!(status(most).await, StatusCode::OK, "{path}");
         assert_eq!(status(most + 1).await, StatusCode::BAD_REQUEST, "{path}");
     }
+    let erasure = format!("/v1/contacts/{}?erase=true", ids[0]);
+    let status = async |limit| stack.call("DELETE", &format!("{erasure}&limit={limit}"), None, None).await.status;
+    assert_eq!(status(1_001).await, StatusCode::BAD_REQUEST, "{erasure}");
+    assert_eq!(status(1_000).await, StatusCode::OK, "{erasure}");
     let status = async |limit| stack.get_csv(&format!("{deliveries}?limit={limit}")).await.status();
     assert_eq!(status(10_000).await, StatusCode::OK);
     assert_eq!(status(10_001).await, StatusCode::BAD_REQUEST);
@@ -285,7 +289,7 @@ async fn more_doubts_than_fit_into_a_transaction_are_written() {
     let id = stack.broadcast(&ids).await;
     let claim = stack.claim(&stack.job(&id).await.id()).await;
     for id in &ids {
-        stack.reserve(&claim, &ContactId::parse(id).unwrap()).await;
+        let _in_flight = stack.reserve(&claim, &ContactId::parse(id).unwrap()).await;
     }
 
     stack.advance(LEASE + Duration::from_secs(1));

@@ -179,7 +179,7 @@ async fn worker_frozen_between_reserve_and_send_does_not_send() {
 #[tokio::test]
 async fn worker_frozen_between_reading_the_contact_and_reserve_does_not_send() {
     let reads_contact = |call: &str| {
-        let reads = call.contains("\"ConsistentRead\":false") && call.contains("\"Key\":{\"contact_id\"");
+        let reads = call.contains("\"ConsistentRead\":true") && call.contains("\"Key\":{\"contact_id\"");
         reads && !call.contains("\"job\"")
     };
     worker_frozen_at_a_call_does_not_send(reads_contact).await;

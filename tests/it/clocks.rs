@@ -194,6 +194,7 @@ async fn schedule_that_is_ahead_wakes_a_job_once_in_a_firing() {
         ..stack.another_app(&endpoints)
     };
 
+    stack.let_reads_catch_up();
     scheduled::handle(&scheduled, Instant::now() + Duration::from_secs(4))
         .await
         .unwrap();

@@ -17,6 +17,7 @@ const ALL_OVER: Duration = Duration::from_secs(700);
 impl TestStack {
     /// Erases a contact, in requests that read at most so many broadcasts; returns all of their answers as one.
     async fn erase_by(&self, contact_id: &str, limit: usize) -> Value {
+        self.let_reads_catch_up();
         let (mut erased, mut kept) = (json!({"contact": false, "deliveries": 0, "unknown_ids": 0}), Vec::new());
         let mut cursor = String::new();
         loop {
@@ -100,6 +101,7 @@ async fn erased_contact_is_named_by_no_item_and_gets_nothing_again() {
     stack
         .call("DELETE", &format!("/v1/contacts/{contact}"), None, None)
         .await;
+    stack.let_reads_catch_up();
     post("unknown").await;
     stack.import_contacts(1).await;
     let due = stack.app.clock.now() + SignedDuration::from_hours(48);

@@ -122,7 +122,12 @@ async fn each_limit_of_a_list_is_where_the_documents_say() {
         assert_eq!(status(most + 1).await, StatusCode::BAD_REQUEST, "{path}");
     }
     let erasure = format!("/v1/contacts/{}?erase=true", ids[0]);
-    let status = async |limit| stack.call("DELETE", &format!("{erasure}&limit={limit}"), None, None).await.status;
+    let status = async |limit| {
+        stack
+            .call("DELETE", &format!("{erasure}&limit={limit}"), None, None)
+            .await
+            .status
+    };
     assert_eq!(status(1_001).await, StatusCode::BAD_REQUEST, "{erasure}");
     assert_eq!(status(1_000).await, StatusCode::OK, "{erasure}");
     let status = async |limit| stack.get_csv(&format!("{deliveries}?limit={limit}")).await.status();

@@ -17,15 +17,37 @@ pub const LAG: Duration = Duration::from_secs(2);
 
 /// A copy of the database as it was [`LAG`] ago.
 pub struct Replica {
-    clock: Clock,
+    time: Time,
     // Locked before `pending`, where both are.
     database: Mutex<Database>,
     /// The writes that it has not made yet, from the first.
     pending: Mutex<VecDeque<Write>>,
 }
 
+/// The time by which a replica lags. It goes by a clock, and stands still while that goes back.
+struct Time {
+    clock: Clock,
+    /// The clock's last reading, and the time that has passed.
+    last: Mutex<(Timestamp, Duration)>,
+}
+
+impl Time {
+    fn new(clock: Clock) -> Time {
+        let last = Mutex::new((clock.now(), Duration::ZERO));
+        Time { clock, last }
+    }
+
+    /// Returns the time that has passed.
+    fn passed(&self) -> Duration {
+        let (mut last, now) = (locked(&self.last), self.clock.now());
+        let since = now.duration_since(last.0);
+        *last = (now, last.1 + Duration::try_from(since).unwrap_or_default());
+        last.1
+    }
+}
+
 struct Write {
-    at: Timestamp,
+    at: Duration,
     operation: String,
     body: Bytes,
 }
@@ -34,7 +56,7 @@ impl Replica {
     /// Returns a replica of a database as it is now, which lags by this clock.
     pub fn new(database: &Database, clock: Clock) -> Result<Replica, DynoxideError> {
         Ok(Replica {
-            clock,
+            time: Time::new(clock),
             database: Mutex::new(copy(database)?),
             pending: Mutex::default(),
         })
@@ -43,7 +65,7 @@ impl Replica {
     /// Answers a read that lags, once the writes before are made. That takes its time, and must not hold up the database.
     pub fn read(&self, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
         let database = locked(&self.database);
-        self.write_until(&database, self.clock.now())?;
+        self.write_until(&database, self.time.passed())?;
         answer(&database, operation, body)
     }
 
@@ -55,7 +77,7 @@ impl Replica {
                 // Locked until the write is remembered, so that the order is that of the database.
                 let mut pending = locked(&self.pending);
                 let answered = answer(primary, operation, &body)?;
-                let (at, operation) = (self.clock.now(), operation.to_owned());
+                let (at, operation) = (self.time.passed(), operation.to_owned());
                 pending.push_back(Write { at, operation, body });
                 Ok(answered)
             }
@@ -63,7 +85,7 @@ impl Replica {
             Kind::Tables => {
                 let database = locked(&self.database);
                 let answered = answer(primary, operation, &body)?;
-                self.write_until(&database, Timestamp::MAX)?;
+                self.write_until(&database, Duration::MAX)?;
                 answer(&database, operation, &body)?;
                 Ok(answered)
             }
@@ -74,14 +96,14 @@ impl Replica {
     pub fn sweep_ttl(&self, primary: &Database) -> Result<usize, DynoxideError> {
         let database = locked(&self.database);
         let expired = primary.sweep_ttl()?;
-        self.write_until(&database, Timestamp::MAX)?;
+        self.write_until(&database, Duration::MAX)?;
         database.sweep_ttl()?;
         Ok(expired)
     }
 
     /// Makes the writes that are old enough at this time. Each succeeds as it did in the database, since the writes before
     /// it are the same.
-    fn write_until(&self, database: &Database, now: Timestamp) -> Result<(), DynoxideError> {
+    fn write_until(&self, database: &Database, now: Duration) -> Result<(), DynoxideError> {
         let next = || locked(&self.pending).pop_front_if(|write| write.at + LAG <= now);
         while let Some(write) = next() {
             answer(database, &write.operation, &write.body)?;
@@ -154,6 +176,7 @@ mod tests {
         create_tables(&dynamodb, &names).await.unwrap();
         write(&dynamodb, &names).await;
 
+        clock.advance(SignedDuration::from_hours(-1));
         assert_eq!(shown(&dynamodb, &names).await, [true, false, false]);
         clock.advance(SignedDuration::try_from(LAG).unwrap());
         assert_eq!(shown(&dynamodb, &names).await, [true, true, true]);

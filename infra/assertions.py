@@ -216,7 +216,7 @@ def check_routes(template):
         scope = SCOPES.get(key, default)
         scopes = properties.get("AuthorizationScopes")
         named = {"Fn::Sub": f"${{ScopePrefix}}{scope}"}
-        wanted = scope and {"Fn::If": ["HasJwt", [named], {"Ref": "AWS::NoValue"}]}
+        wanted = scope and {"Fn::If": ["HasScopes", [named], {"Ref": "AWS::NoValue"}]}
         expect(scopes == wanted, f"{name}: {key} must ask for the scope {scope}")
     logged = template.properties("ApiStage")["AccessLogSettings"]["Format"]
     variables = set(re.findall(r"\$context\.([A-Za-z.]+)", logged))

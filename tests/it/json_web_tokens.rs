@@ -34,7 +34,7 @@ type Case<'c> = (&'c str, &'c str, &'c [&'c str], Value, &'c [(Value, u16)]);
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_each_identity_provider_are_accepted_as_documented() {
     let list = "broadcasts:read contacts:write";
-    let cases: [Case<'_>; 4] = [
+    let cases: [Case<'_>; 5] = [
         (
             "Cognito",
             "/eu-west-1_Pool",
@@ -75,6 +75,16 @@ async fn tokens_of_each_identity_provider_are_accepted_as_documented() {
                     403,
                 ),
                 (json!({"aud": "00000003-0000-0000-c000-000000000000"}), 401),
+            ],
+        ),
+        (
+            "Entra, an application",
+            "/tenant/v2.0",
+            &["--jwt-audience", "api-1", "--roles-claim", "roles"],
+            json!({"sub": "s", "oid": "o", "aud": "api-1", "roles": ["broadcasts:read", "contacts:write"]}),
+            &[
+                (json!({"roles": ["contacts:write"]}), 403),
+                (json!({"roles": null, "scp": "broadcasts:read"}), 403),
             ],
         ),
         (

@@ -8,8 +8,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use local::gateway::Access;
 use serde_json::{Value, json};
+use shared::domain::access::Access;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::fixture::template::TEMPLATE;
@@ -263,7 +263,7 @@ fn local_gateway_requires_the_scopes_of_the_template() {
             _ => None,
         };
 
-        let access = Access::of(&method.parse().unwrap(), path);
+        let access = Access::of(method, path);
 
         match access {
             Access::Scope(required) => assert_eq!(Some(required), scope, "{key}"),

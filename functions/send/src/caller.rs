@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use lambda_http::request::RequestContext;
 use serde_json::json;
 use shared::app::App;
+use shared::domain::access::Access;
 use shared::domain::ids::{PageId, Pages};
 
 use crate::problem::Problem;
@@ -34,7 +35,11 @@ impl FromRequestParts<Arc<App>> for Caller {
         let jwt = authorizer.and_then(|authorizer| authorizer.jwt.as_ref());
         let iam = authorizer.and_then(|authorizer| authorizer.iam.as_ref());
         match (jwt, iam) {
-            (Some(jwt), _) => Self::by_token(&jwt.claims, app.config.pages_claim.as_deref()),
+            (Some(jwt), _) => {
+                let access = Access::of(parts.method.as_str(), parts.uri.path());
+                check_role(app.config.roles_claim.as_deref(), &jwt.claims, access)?;
+                Self::by_token(&jwt.claims, app.config.pages_claim.as_deref())
+            }
             (None, Some(iam)) => Self::by_signature(iam.user_id.as_deref()),
             (None, None) => Ok(Self::unauthenticated()),
         }
@@ -92,6 +97,19 @@ impl Caller {
     }
 }
 
+/// Checks that a token has the scope of the route among its roles or groups. API Gateway looks for scopes in `scope` and `scp`
+/// only, and some issuers give applications neither.
+fn check_role(claim: Option<&str>, claims: &HashMap<String, String>, access: Access) -> Result<(), Problem> {
+    let (Some(claim), Access::Scope(scope)) = (claim, access) else {
+        return Ok(());
+    };
+    let roles = claims.get(claim).map_or("", String::as_str);
+    match listed(roles).any(|role| role == scope) {
+        true => Ok(()),
+        false => Err(forbidden(&format!("The token must have {scope} in its claim {claim}."))),
+    }
+}
+
 /// Returns the Pages of the claim with this name. Without the claim they are none, or all if the name is given with a `?`.
 fn allowed_pages(claim: &str, claims: &HashMap<String, String>) -> Pages {
     let (name, is_optional) = match claim.strip_suffix('?') {
@@ -104,12 +122,15 @@ fn allowed_pages(claim: &str, claims: &HashMap<String, String>) -> Pages {
     }
 }
 
-/// Parses the Pages of a claim. API Gateway writes a list as `[a b]`; an identity provider may write a text with spaces or
-/// commas. Parts that are no Page ids are ignored.
+/// Parses the Pages of a claim. Parts that are no Page ids are ignored.
 fn pages(claim: &str) -> BTreeSet<PageId> {
-    let is_separator = |c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']');
-    let ids = claim.split(is_separator);
-    ids.filter_map(|id| PageId::parse(id).ok()).collect()
+    listed(claim).filter_map(|id| PageId::parse(id).ok()).collect()
+}
+
+/// Returns the parts of a claim that is a list. API Gateway writes a list as `[a b]`; an identity provider may write a text with
+/// spaces or commas.
+fn listed(claim: &str) -> impl Iterator<Item = &str> {
+    claim.split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']'))
 }
 
 fn forbidden(detail: &str) -> Problem {

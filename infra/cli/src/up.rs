@@ -47,6 +47,9 @@ pub struct Options {
     /// Claim of a JWT that lists the Pages which its bearer may use; with `?` at its end, all without the claim
     #[arg(long, value_name = "CLAIM", requires = "jwt_issuer")]
     pages_claim: Option<String>,
+    /// Claim of a JWT that lists the scopes of its bearer as roles or groups, in place of its scopes
+    #[arg(long, value_name = "CLAIM", requires = "jwt_issuer", conflicts_with = "scope_prefix")]
+    roles_claim: Option<String>,
     /// Name by which the API may be called beside localhost, such as that of a reverse proxy; may be repeated
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     allow_host: Vec<String>,
@@ -85,6 +88,7 @@ pub async fn run(options: Options) -> Result<(), StackError> {
         audiences: options.jwt_audience,
         scope_prefix: options.scope_prefix,
         pages_claim: options.pages_claim,
+        roles_claim: options.roles_claim,
     });
     let stack = Stack::start(Settings {
         port: options.port,

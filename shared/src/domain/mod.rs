@@ -2,6 +2,7 @@
 //!
 //! Imports no other module of the crate.
 
+pub mod access;
 pub mod backlog;
 pub mod breakers;
 pub mod contact;

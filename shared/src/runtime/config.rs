@@ -56,6 +56,8 @@ pub struct Config {
     pub retention: Duration,
     /// `PAGES_CLAIM`: the JWT claim that names the Pages which its bearer may use; without it a bearer may use every Page.
     pub pages_claim: Option<String>,
+    /// `ROLES_CLAIM`: the JWT claim that lists the scopes of its bearer as roles or groups; without it API Gateway checks scopes.
+    pub roles_claim: Option<String>,
     /// `METRICS_NAMESPACE`: the CloudWatch namespace of the metrics; without it no metrics are printed.
     pub metrics_namespace: Option<String>,
 }
@@ -183,6 +185,7 @@ impl Config {
             in_doubt_policy,
             retention: DAY * variables.number("RETENTION_DAYS", 90, 1..=3_650)?,
             pages_claim: variables.optional("PAGES_CLAIM"),
+            roles_claim: variables.optional("ROLES_CLAIM"),
             metrics_namespace: variables.optional("METRICS_NAMESPACE"),
         })
     }

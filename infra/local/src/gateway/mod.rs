@@ -1,6 +1,5 @@
 //! API Gateway's HTTP API on this machine: each request is an invocation of one function.
 
-mod access;
 mod event;
 mod jwt;
 mod tokens;
@@ -21,15 +20,14 @@ use base64::prelude::BASE64_STANDARD;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde_json::Value;
+use shared::domain::access::HEALTH;
 use tokio::net::TcpListener;
 use tokio::time;
 
-use self::access::HEALTH;
 use crate::database::Storage;
 use crate::lambda::{Function, InvokeError};
 use crate::server::{HostNames, Problem, Rules, Server};
 
-pub use self::access::Access;
 pub use self::jwt::{JwtAuthorizer, JwtSettings};
 pub use self::tokens::{ApiTokens, OPTIONAL_PAGES_CLAIM, TokensError};
 

@@ -12,10 +12,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use shared::domain::access::{Access, SCOPES};
 use shared::domain::ids::PageId;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::access::{Access, SCOPES};
 use crate::server::Problem;
 
 /// The claim that lists the Pages of a token. A token without Pages has no such claim.
@@ -124,7 +124,7 @@ impl ApiTokens {
     ///
     /// Fails with status 401 without a valid token, and with 403 if the token lacks the scope of the route.
     pub fn authorize(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Option<Value>, Problem> {
-        let Access::Scope(scope) = Access::of(method, path) else {
+        let Access::Scope(scope) = Access::of(method.as_str(), path) else {
             return Ok(None);
         };
         let token = bearer(headers).and_then(|presented| self.find(presented));

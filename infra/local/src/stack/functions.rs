@@ -61,7 +61,7 @@ impl Functions {
 }
 
 /// Returns the variables that are added to the functions' environment. Those of the settings take precedence over all
-/// but the generated secrets and the claim of the callers' tokens.
+/// but the generated secrets and the claims of the callers' tokens.
 pub fn environment(
     settings: &Settings,
     services: &Services,
@@ -84,8 +84,12 @@ pub fn environment(
     if settings.api_tokens.is_some() {
         env.insert("PAGES_CLAIM".to_owned(), gateway::OPTIONAL_PAGES_CLAIM.to_owned());
     }
-    if let Some(claim) = settings.jwt.as_ref().and_then(|jwt| jwt.pages_claim.clone()) {
-        env.insert("PAGES_CLAIM".to_owned(), claim);
+    if let Some(jwt) = &settings.jwt {
+        let claims = [("PAGES_CLAIM", &jwt.pages_claim), ("ROLES_CLAIM", &jwt.roles_claim)];
+        let given = claims
+            .into_iter()
+            .filter_map(|(name, claim)| Some((name.to_owned(), claim.clone()?)));
+        env.extend(given);
     }
     env.extend(secrets.into_iter().flat_map(SharedSecrets::variables));
     env

@@ -263,20 +263,19 @@ async fn concurrent_move_to_another_page_is_not_overwritten() {
         let hook = move |call: ProxiedCall| {
             let moving = clients::dynamodb(&database).put_item();
             let asked: Value = serde_json::from_str(&call.body()).unwrap();
-            let table = asked["RequestItems"].as_object();
-            let table = table.and_then(|tables| tables.keys().next().cloned());
+            let table = asked["TableName"].as_str().map(str::to_owned);
             let text = |text: &str| AttributeValue::S(text.to_owned());
             let moving = moving
                 .set_table_name(table)
                 .item("contact_id", text("ben"))
                 .item("page_id", text(PAGES[1]));
+            // After every check of the contact's Page.
+            let is_import = call.name().ends_with("UpdateItem") && asked["Key"]["contact_id"]["S"] == "ben";
             async move {
-                let is_check = call.name().ends_with("BatchGetItem");
-                let answer = call.forward().await;
-                if is_check {
+                if is_import {
                     moving.send().await.unwrap();
                 }
-                answer
+                call.forward().await
             }
         };
         let endpoints = Endpoints {

@@ -65,6 +65,23 @@ async fn echo_before_the_response_is_counted_once() {
     assert_eq!(count_events(&stack), counts([("Sent", 1)]));
 }
 
+/// The index still shows the delivery as in doubt.
+#[tokio::test]
+async fn delivery_that_has_just_been_settled_is_not_the_oldest_doubt() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let id = stack.broadcast_with_doubts(&ids, &[0], &[]).await;
+    stack.let_reads_catch_up();
+    let doubts = stack.app.store.doubts();
+    assert!(doubts.oldest().await.unwrap().is_some());
+
+    for (metadata, message_id) in stack.echoes(&id) {
+        settle_by_echo(&stack.app, &metadata, &message_id).await.unwrap();
+    }
+
+    assert_eq!(doubts.oldest().await.unwrap(), None);
+}
+
 /// One contact is refused and one rate-limited once; two sends get no answer, one of which arrives; a Page has no token; ids
 /// and the request are repeated.
 #[tokio::test]

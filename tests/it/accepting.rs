@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use send::accept::accept;
+use send::api::broadcasts::NewBroadcast;
 use send::caller::Caller;
-use send::new_broadcast::NewBroadcast;
 use serde_json::json;
 
 use crate::fixture::{PAGES, TEXT, TestStack, request};

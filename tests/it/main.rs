@@ -30,6 +30,7 @@ mod lost_answers;
 mod metrics;
 mod mixed_versions;
 mod odd_lookups;
+mod openapi;
 mod pacing;
 mod parameters;
 mod permissions;

@@ -17,6 +17,7 @@ use serde_yaml_ng::Value;
 use shared::runtime::config::Config;
 use shared::worker::run::WIND_UP;
 
+use crate::fixture::document::operations;
 use crate::fixture::template::{TEMPLATE, tagged};
 
 fn seconds(value: &Value) -> Duration {
@@ -228,10 +229,28 @@ async fn tables_equal_those_of_the_local_stack() {
 fn exactly_the_handled_routes_are_declared() {
     let declared = TEMPLATE.of_type("AWS::ApiGatewayV2::Route").into_iter();
     let declared = declared.map(|id| TEMPLATE.properties(id)["RouteKey"].as_str().unwrap());
-    let routes = send::routes();
-    let routes = routes.iter().map(|(route, _)| *route);
+    let operations = operations();
+    let documented = operations.keys().map(String::as_str);
 
-    assert_eq!(declared.collect::<BTreeSet<_>>(), routes.collect());
+    assert_eq!(declared.collect::<BTreeSet<_>>(), documented.collect());
+}
+
+#[test]
+fn document_asks_for_the_scopes_of_the_template() {
+    let operations = operations();
+    for id in TEMPLATE.of_type("AWS::ApiGatewayV2::Route") {
+        let route = TEMPLATE.properties(id);
+        let key = route["RouteKey"].as_str().unwrap();
+        let scope = match &route["AuthorizationScopes"] {
+            Value::Tagged(choice) => tagged(&choice.value[1][0]).1.strip_prefix("${ScopePrefix}"),
+            _ => None,
+        };
+        let expected = match route["AuthorizationType"].as_str() {
+            Some("NONE") => json!([{}]),
+            _ => json!([{"jwt": scope.into_iter().collect::<Vec<_>>()}, {"iam": []}]),
+        };
+        assert_eq!(operations[key]["security"], expected, "{key}");
+    }
 }
 
 /// Only Messenger calls without an IAM signature or a token.

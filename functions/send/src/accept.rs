@@ -22,11 +22,10 @@ use shared::worker::claim::work_inline;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::api::broadcasts::{BroadcastReport, NewBroadcast};
 use crate::caller::Caller;
 use crate::invocation::record_broadcast;
-use crate::new_broadcast::NewBroadcast;
 use crate::problem::Problem;
-use crate::report::BroadcastReport;
 
 /// The maximum number of Pages in one request: each is a job, and a transaction has at most 100 items.
 const MAX_PAGES: usize = 90;
@@ -238,8 +237,8 @@ struct PlannedJob {
 fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (Broadcast, Vec<PlannedJob>) {
     let broadcast = Broadcast {
         broadcast_id: BroadcastId::random(),
+        envelope: new.envelope(),
         message: new.message,
-        envelope: new.envelope,
         created_at: received,
         scheduled_at: new.scheduled_at,
         contacts: ids.counts.clone(),

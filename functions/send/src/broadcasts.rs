@@ -16,12 +16,13 @@ use shared::store::jobs::WakeUp;
 use tracing::info;
 
 use crate::accept::{Accepted, accept};
+use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
+use crate::api::lists::ListPart;
+use crate::api::problems::{Conflict, Invalid, NotFound, TooLarge, Unprocessable, UnsupportedType};
 use crate::caller::Caller;
 use crate::invocation::record_broadcast;
-use crate::list::{self, DEFAULT_LIMIT, ListPart};
-use crate::new_broadcast::NewBroadcast;
+use crate::list::{self, DEFAULT_LIMIT};
 use crate::problem::Problem;
-use crate::report::{BroadcastReport, BroadcastSummary};
 use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
 
 /// The maximum number of broadcasts in one answer.
@@ -33,6 +34,34 @@ const READS_AT_ONCE: usize = 8;
 ///
 /// # Errors
 /// If the body has faults (400), or as [`accept`] says.
+#[utoipa::path(
+    post, path = "/v1/broadcasts", operation_id = "createBroadcast", tag = "broadcasts",
+    summary = "Send a message to many contacts",
+    description = "A broadcast to few contacts is sent within the request and answered with 200 and its outcome. A larger one, or \
+        one that is not finished within 20 seconds, is answered with 202 and continues by itself.",
+    params((
+        "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "opening-hours-1",
+        description = "The caller's own name for the request. A repetition is answered with the broadcast of the first request, and \
+            sends nothing. Without it the body identifies the request, for five minutes.",
+    )),
+    request_body = NewBroadcast,
+    responses(
+        (
+            status = 200, description = "The broadcast was sent within the request.", body = BroadcastReport,
+            headers(("Idempotent-Replayed" = String, description = "`true` if the request is a repetition."))
+        ),
+        (
+            status = 202, description = "The broadcast is accepted, and continues by itself.", body = BroadcastReport,
+            headers(("Idempotent-Replayed" = String, description = "`true` if the request is a repetition."))
+        ),
+        (status = 400, response = Invalid),
+        (status = 404, response = NotFound),
+        (status = 413, response = TooLarge),
+        (status = 415, response = UnsupportedType),
+        (status = 422, response = Unprocessable),
+    ),
+    security(("jwt" = ["broadcasts:write"]), ("iam" = [])),
+)]
 pub async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -58,6 +87,17 @@ pub async fn create(
 ///
 /// # Errors
 /// As [`visible_report`].
+#[utoipa::path(
+    get, path = "/v1/broadcasts/{id}", operation_id = "getBroadcast", tag = "broadcasts",
+    summary = "Report on a broadcast",
+    description = "The status, the counters as of the last checkpoint, and the jobs.",
+    params(("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0")),
+    responses(
+        (status = 200, description = "The report.", body = BroadcastReport),
+        (status = 404, response = NotFound),
+    ),
+    security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
+)]
 pub async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -70,6 +110,18 @@ pub async fn show(
 ///
 /// # Errors
 /// If the broadcast is completed or cancelled (409), or as [`visible_report`] says.
+#[utoipa::path(
+    post, path = "/v1/broadcasts/{id}/resume", operation_id = "resumeBroadcast", tag = "broadcasts",
+    summary = "Resume the halted jobs of a broadcast",
+    description = "Jobs that are not halted are left alone. Repair the cause first.",
+    params(("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0")),
+    responses(
+        (status = 202, description = "No job is halted any more.", body = BroadcastReport),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+    ),
+    security(("jwt" = ["broadcasts:write"]), ("iam" = [])),
+)]
 pub async fn resume(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -113,6 +165,20 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
 ///
 /// # Errors
 /// If a parameter is unknown or wrong (400), or DynamoDB does not answer (503).
+#[utoipa::path(
+    get, path = "/v1/broadcasts", operation_id = "listBroadcasts", tag = "broadcasts",
+    summary = "List broadcasts, newest first",
+    description = "A part may be empty and still have a `next_cursor`.",
+    params(
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, example = 50, description = "The number of items; 50 if absent."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "MTc2NDU0"),
+    ),
+    responses(
+        (status = 200, description = "A part of the list.", body = ListPart<BroadcastSummary>),
+        (status = 400, response = Invalid),
+    ),
+    security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,

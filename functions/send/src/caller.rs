@@ -12,8 +12,8 @@ use shared::app::App;
 use shared::domain::access::Access;
 use shared::domain::ids::{PageId, Pages};
 
+use crate::api::broadcasts::BroadcastReport;
 use crate::problem::Problem;
-use crate::report::BroadcastReport;
 
 /// The caller of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,11 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
 use shared::app::App;
-use shared::domain::contact::{Contact, FIELDS};
-use shared::domain::ids::{ContactId, first_ten};
+use shared::domain::ids::{ContactId, PageId, first_ten};
 
+use crate::api::contacts::{Contact, ContactImport, Erasure, Imported};
+use crate::api::problems::{Conflict, Invalid, NotFound, TooLarge, UnsupportedType};
 use crate::caller::Caller;
 use crate::erasure::{ErasureRequest, erase};
 use crate::import;
@@ -26,11 +26,33 @@ const CSV_READ_AS: &str = "x-csv-read-as";
 ///
 /// # Errors
 /// If the body has faults (400), names such a contact (403), makes a contact larger than 400 KB (409), or DynamoDB does not answer (503).
+#[utoipa::path(
+    put, path = "/v1/contacts", operation_id = "importContacts", tag = "contacts",
+    summary = "Create or change contacts",
+    description = "Up to 1,000 contacts, each once. If one is wrong, none is stored. A field that is absent keeps its stored value; \
+        `null` clears it. A CSV file has the same names as columns, a column `attributes.NAME` for each attribute, and tags \
+        separated by `;`; an empty cell keeps the stored value.",
+    request_body(content(
+        (ContactImport = "application/json"),
+        (String = "text/csv", example = "contact_id,page_id,first_name,tags,opted_out,attributes.city\n6001,page-1,Ana,vip;new,,Porto\n"),
+    )),
+    responses(
+        (
+            status = 200, description = "All contacts are stored.", body = Imported,
+            headers(("X-Csv-Read-As" = String, description = "CSV only: the form in which the file was read."))
+        ),
+        (status = 400, response = Invalid),
+        (status = 409, response = Conflict),
+        (status = 413, response = TooLarge),
+        (status = 415, response = UnsupportedType),
+    ),
+    security(("jwt" = ["contacts:write"]), ("iam" = [])),
+)]
 pub async fn upsert(
     State(app): State<Arc<App>>,
     caller: Caller,
     body: JsonOrCsv,
-) -> Result<(Option<[(&'static str, String); 1]>, Json<Value>), Problem> {
+) -> Result<(Option<[(&'static str, String); 1]>, Json<Imported>), Problem> {
     let pages = &caller.pages;
     let (patches, read_as) = match body {
         JsonOrCsv::Json { parsed, text } => (import::from_json(&parsed, &text, pages)?, None),
@@ -44,22 +66,38 @@ pub async fn upsert(
         let detail = format!("Of a Page that you may not use: {}.", first_ten(&foreign));
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
-    Ok((read_as, Json(json!({"upserted": patches.len()}))))
+    Ok((
+        read_as,
+        Json(Imported {
+            upserted: patches.len() as u64,
+        }),
+    ))
 }
 
 /// `GET /v1/contacts/{contact_id}`: shows a contact as it is stored.
 ///
 /// # Errors
 /// If there is no such contact of a Page that the caller may use (404), or DynamoDB does not answer (503).
+#[utoipa::path(
+    get, path = "/v1/contacts/{contact_id}", operation_id = "getContact", tag = "contacts",
+    summary = "Show a contact",
+    description = "A contact of a Page that the caller may not use is unknown to it.",
+    params(("contact_id" = ContactId, Path, description = "The id of the contact.", example = "6001")),
+    responses(
+        (status = 200, description = "The contact as it is stored.", body = Contact),
+        (status = 404, response = NotFound),
+    ),
+    security(("jwt" = ["contacts:write"]), ("iam" = [])),
+)]
 pub async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(contact_id): PathId,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Contact>, Problem> {
     let contact_id = ContactId::parse_stored(&contact_id).ok_or_else(unknown)?;
     let contact = app.store.contacts().get(&contact_id).await?;
     let contact = contact.filter(|contact| caller.pages.allow(&contact.page_id));
-    Ok(Json(shown(&contact.ok_or_else(unknown)?)))
+    Ok(Json(contact.ok_or_else(unknown)?.into()))
 }
 
 /// `DELETE /v1/contacts/{contact_id}`: deletes a contact, its opt-out included. With `erase=true` everything else that is stored
@@ -70,6 +108,32 @@ pub async fn show(
 /// # Errors
 /// If there is no such contact of a Page that the caller may use (404), a parameter is wrong (400), or DynamoDB does not answer
 /// (503).
+#[utoipa::path(
+    delete, path = "/v1/contacts/{contact_id}", operation_id = "deleteContact", tag = "contacts",
+    summary = "Delete a contact, or erase all that is stored of it",
+    description = "Deletes the contact, its opt-out included; a job that has it in its backlog skips it. With `erase=true` all that is \
+        stored of it is deleted, in parts: repeat the request with `cursor` until `next_cursor` is null.",
+    params(
+        ("contact_id" = ContactId, Path, description = "The id of the contact.", example = "6001"),
+        ("erase" = Option<bool>, Query, description = "True to erase all that is stored of the contact.", example = true),
+        (
+            "limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, example = 1_000,
+            description = "Erasure only: the number of jobs that one request reads, about; 1,000 if absent.",
+        ),
+        ("cursor" = Option<String>, Query, description = "Erasure only: `next_cursor` of the part before.", example = "ZXJhc2UgKiAq"),
+        (
+            "page_id" = Option<PageId>, Query, example = "page-1",
+            description = "Erasure only: the Page of a contact that is gone; jobs of other Pages are left out.",
+        ),
+    ),
+    responses(
+        (status = 200, description = "A part of the erasure is done.", body = Erasure),
+        (status = 204, description = "The contact is deleted."),
+        (status = 400, response = Invalid),
+        (status = 404, response = NotFound),
+    ),
+    security(("jwt" = ["contacts:write"]), ("iam" = [])),
+)]
 pub async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -89,10 +153,4 @@ pub async fn delete(
 
 fn unknown() -> Problem {
     Problem::not_found("There is no such contact.")
-}
-
-fn shown(contact: &Contact) -> Value {
-    let fields = FIELDS.iter();
-    let fields = fields.map(|field| (field.name.to_owned(), (field.value)(contact)));
-    Value::Object(fields.collect::<Map<_, _>>())
 }

@@ -9,19 +9,20 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use csv::{Terminator, WriterBuilder};
-use jiff::Timestamp;
-use serde::Serialize;
 use shared::app::App;
 use shared::domain::delivery::{Delivery, Status};
-use shared::domain::ids::{ContactId, JobId, PageId};
+use shared::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use tracing::error;
 
+use crate::api::broadcasts::BroadcastReport;
+use crate::api::deliveries::DeliveryReport;
+use crate::api::lists::ListPart;
+use crate::api::problems::{Invalid, NotFound};
 use crate::broadcasts::visible_report;
 use crate::caller::Caller;
 use crate::fields::word;
-use crate::list::{self, DEFAULT_LIMIT, ListPart};
+use crate::list::{self, DEFAULT_LIMIT};
 use crate::problem::Problem;
-use crate::report::BroadcastReport;
 use crate::request::{AcceptsCsv, PathId};
 
 /// The maximum number of rows in one answer of JSON.
@@ -58,6 +59,35 @@ const COLUMNS: [&str; 7] = [
 ///
 /// # Errors
 /// If a parameter is unknown or wrong (400), the CSV cannot be written (500), or as [`visible_report`] says.
+#[utoipa::path(
+    get, path = "/v1/broadcasts/{id}/deliveries", operation_id = "listDeliveries", tag = "broadcasts",
+    summary = "List the deliveries of a broadcast",
+    description = "One for each contact that was reached so far, sorted by Page and contact; as CSV with the header `Accept: text/csv`. \
+        A `failed` or `skipped` delivery with a `message_id` did arrive, as its reason says.",
+    params(
+        ("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0"),
+        ("status" = Option<Status>, Query, description = "The state of the deliveries that are listed; all if absent.", example = "in_doubt"),
+        (
+            "limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, example = 50,
+            description = "The number of items; 50 if absent. CSV has up to 10,000, also if absent.",
+        ),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "cGFnZS0xIDYwMDE"),
+    ),
+    responses(
+        (
+            status = 200, description = "A part of the list.",
+            content(
+                (ListPart<DeliveryReport> = "application/json"),
+                (String = "text/csv", example = "contact_id,page_id,status,message_id,reason,attempts,updated_at\r\n\
+                    6001,page-1,sent,m_AbC,,1,2026-12-01T01:00:02.125Z\r\n"),
+            ),
+            headers(("X-Next-Cursor" = String, description = "CSV only: the cursor of the next part, if there is one."))
+        ),
+        (status = 400, response = Invalid),
+        (status = 404, response = NotFound),
+    ),
+    security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -127,20 +157,6 @@ async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Resul
     }
     let next_cursor = None;
     Ok(ListPart { items, next_cursor })
-}
-
-/// A delivery as the API shows it.
-#[derive(Serialize)]
-struct DeliveryReport {
-    contact_id: ContactId,
-    page_id: PageId,
-    status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    attempts: u32,
-    updated_at: Timestamp,
 }
 
 impl DeliveryReport {
@@ -270,6 +286,8 @@ impl fmt::Display for ListPosition {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]

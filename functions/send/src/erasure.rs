@@ -10,14 +10,14 @@ use std::fmt;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use serde::Serialize;
 use shared::app::App;
-use shared::domain::delivery::{Delivery, State, Status};
+use shared::domain::delivery::{Delivery, State};
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::job::{Broadcast, Job, JobStatus};
 use shared::store;
 use shared::store::broadcasts::Listed;
 
+use crate::api::contacts::{Erased, Erasure, Kept};
 use crate::broadcasts::position;
 use crate::caller::Caller;
 use crate::list::{self, unknown_parameter};
@@ -33,32 +33,6 @@ const READS_AT_ONCE: usize = 16;
 pub struct ErasureRequest {
     from: Position,
     limit: usize,
-}
-
-/// The part of an erasure that one request did.
-#[derive(Debug, Serialize)]
-pub struct Erasure {
-    erased: Erased,
-    kept: Vec<Kept>,
-    next_cursor: Option<String>,
-}
-
-/// The numbers of things that were erased.
-#[derive(Debug, Default, Serialize)]
-struct Erased {
-    contact: bool,
-    deliveries: u64,
-    unknown_ids: u64,
-}
-
-/// A delivery that is kept for now, or may still come about.
-#[derive(Debug, Serialize)]
-struct Kept {
-    broadcast_id: BroadcastId,
-    page_id: PageId,
-    /// The state of the delivery; `None` if there is none yet.
-    status: Option<Status>,
-    reason: String,
 }
 
 /// The position of an erasure on its way.

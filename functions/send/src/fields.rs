@@ -7,7 +7,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::problem::{Fault, Problem};
+use crate::api::problems::Fault;
+use crate::problem::Problem;
 
 /// The faults of one request.
 #[derive(Default)]

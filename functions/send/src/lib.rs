@@ -1,6 +1,7 @@
 //! The function send: the HTTP API. Accepts contacts, broadcasts and Messenger's events, and reports on broadcasts.
 
 pub mod accept;
+pub mod api;
 pub mod broadcasts;
 pub mod caller;
 pub mod contact_values;
@@ -9,6 +10,7 @@ pub mod csv;
 pub mod csv_form;
 pub mod csv_lines;
 pub mod deliveries;
+pub mod document;
 pub mod erasure;
 pub mod fields;
 pub mod import;
@@ -29,8 +31,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
-use axum::routing::{MethodRouter, delete, get, post, put};
 use shared::app::App;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::problem::Problem;
 
@@ -44,23 +49,27 @@ pub async fn run() -> Result<(), lambda_http::Error> {
     lambda_http::run(router(Arc::new(app))).await
 }
 
-/// Returns every route, by method and path as API Gateway names it.
-pub fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 13] {
-    [
-        ("GET /v1/health", get(sending::health)),
-        ("GET /v1/sending", get(sending::show)),
-        ("PUT /v1/sending", put(sending::change)),
-        ("PUT /v1/contacts", put(contacts::upsert)),
-        ("GET /v1/contacts/{contact_id}", get(contacts::show)),
-        ("DELETE /v1/contacts/{contact_id}", delete(contacts::delete)),
-        ("POST /v1/broadcasts", post(broadcasts::create)),
-        ("GET /v1/broadcasts", get(broadcasts::list)),
-        ("GET /v1/broadcasts/{id}", get(broadcasts::show)),
-        ("POST /v1/broadcasts/{id}/resume", post(broadcasts::resume)),
-        ("GET /v1/broadcasts/{id}/deliveries", get(deliveries::list)),
-        ("GET /v1/webhooks/messenger", get(webhook::verify)),
-        ("POST /v1/webhooks/messenger", post(webhook::receive)),
-    ]
+/// Returns every route, and the document of them. The template declares the same routes: one that is missing there does not reach
+/// the function.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(document::Head::openapi())
+        .routes(routes!(sending::health))
+        .routes(routes!(document::show))
+        .routes(routes!(sending::show, sending::change))
+        .routes(routes!(contacts::upsert))
+        .routes(routes!(contacts::show, contacts::delete))
+        .routes(routes!(broadcasts::create, broadcasts::list))
+        .routes(routes!(broadcasts::show))
+        .routes(routes!(broadcasts::resume))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(webhook::verify, webhook::receive))
+}
+
+/// Returns the OpenAPI document of the API.
+pub fn document() -> OpenApi {
+    let (_, mut document) = routes().split_for_parts();
+    document::complete(&mut document);
+    document
 }
 
 /// Returns the API as a service.
@@ -70,11 +79,7 @@ pub fn router(app: Arc<App>) -> Router {
         let detail = "This path does not support the method.";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     };
-    let mut router = Router::new();
-    for (route, handler) in routes() {
-        let (_, path) = route.split_once(' ').unwrap_or_default();
-        router = router.route(path, handler);
-    }
+    let (router, _) = routes().split_for_parts();
     router
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)

@@ -4,21 +4,11 @@ use std::fmt::Display;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
 
 use crate::problem::Problem;
 
 /// The number of items in an answer if the request does not say.
 pub const DEFAULT_LIMIT: usize = 50;
-
-/// A part of a list. A part may be empty and still not be the last.
-#[derive(Serialize)]
-pub struct ListPart<T> {
-    /// The items of this part.
-    pub items: Vec<T>,
-    /// The cursor of the next part; `None` if this is the last.
-    pub next_cursor: Option<String>,
-}
 
 /// Parses the parameter `limit`.
 ///

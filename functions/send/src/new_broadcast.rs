@@ -7,9 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::domain::ids::ContactId;
-use shared::domain::message::{Envelope, Message, MessagingType, NotificationType, Tag};
+use shared::domain::message::{Envelope, MessagingType, NotificationType, Tag};
 use shared::store::requests::RequestKey;
 
+use crate::api::broadcasts::NewBroadcast;
 use crate::fields::{Faults, Fields, time, word};
 use crate::new_message::{self, LiteralBraces};
 use crate::problem::Problem;
@@ -22,21 +23,6 @@ const FARTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 const KEY_VALID_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// The time for which a request without a key is recognised by its body: long enough for a double click.
 const BODY_VALID_FOR: Duration = Duration::from_secs(300);
-
-/// The message and the contacts of a request.
-#[derive(Debug)]
-pub struct NewBroadcast {
-    /// The ids of the request, repetitions included.
-    pub contact_ids: Vec<ContactId>,
-    /// The message.
-    pub message: Message,
-    /// The parameters that accompany the message in each call of the Send API.
-    pub envelope: Envelope,
-    /// The time at which sending begins; `None` if it begins at once.
-    pub scheduled_at: Option<Timestamp>,
-    /// The consent to placeholders that are sent as they are.
-    braces: LiteralBraces,
-}
 
 impl NewBroadcast {
     /// Parses a request.
@@ -68,13 +54,25 @@ impl NewBroadcast {
             .and_then(|message| new_message::read(message, braces, faults));
         let envelope = envelope(&fields, fields.optional("message"));
         let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), time);
+        let envelope = envelope?;
         Some(Self {
             contact_ids: contact_ids?,
             message: message?,
-            envelope: envelope?,
+            allow_literal_braces: braces == LiteralBraces::Allowed,
+            messaging_type: envelope.messaging_type,
+            tag: envelope.tag,
+            notification_type: envelope.notification_type,
             scheduled_at,
-            braces,
         })
+    }
+
+    /// Returns the fields that go with the message in each call of the Send API.
+    pub fn envelope(&self) -> Envelope {
+        Envelope {
+            messaging_type: self.messaging_type,
+            tag: self.tag,
+            notification_type: self.notification_type,
+        }
     }
 
     /// Returns the key by which repetitions of the request are recognised: a digest of the caller and its `Idempotency-Key`
@@ -87,11 +85,11 @@ impl NewBroadcast {
         let mut body = vec![
             json!(ids),
             json!(self.message),
-            json!(self.envelope),
+            json!(self.envelope()),
             json!(self.scheduled_at),
         ];
         // Absent otherwise, so that requests which earlier versions have accepted keep their fingerprints.
-        if self.braces == LiteralBraces::Allowed {
+        if self.allow_literal_braces {
             body.push(json!("allow_literal_braces"));
         }
         let body = Value::from(body);

@@ -3,10 +3,11 @@
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use shared::runtime::secrets;
 use shared::store;
 use tracing::error;
+
+use crate::api::problems::{Fault, PROBLEM_JSON, ProblemDetails};
 
 /// The maximum number of faults that one answer lists.
 const MAX_FAULTS: usize = 100;
@@ -17,25 +18,6 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     faults: Vec<Fault>,
-}
-
-/// A fault of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// The location: a JSON pointer into the body, a line and column of CSV, or the name of a parameter or header.
-    pub field: String,
-    /// A predicate whose subject is the field, such as "is required".
-    pub message: String,
-}
-
-#[derive(Serialize)]
-struct ProblemDetails<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    errors: &'a [Fault],
 }
 
 impl Problem {
@@ -108,14 +90,14 @@ impl From<secrets::Error> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = ProblemDetails {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or_default(),
+            kind: "about:blank".to_owned(),
+            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
             status: self.status.as_u16(),
-            detail: &self.detail,
-            errors: self.faults.get(..MAX_FAULTS).unwrap_or(&self.faults),
+            detail: self.detail,
+            errors: self.faults.into_iter().take(MAX_FAULTS).collect(),
         };
         let mut answer = (self.status, Json(body)).into_response();
-        let json = header::HeaderValue::from_static("application/problem+json");
+        let json = header::HeaderValue::from_static(PROBLEM_JSON);
         answer.headers_mut().insert(header::CONTENT_TYPE, json);
         answer
     }

@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::api::problems::{Forbidden, TooLarge, Unavailable};
 use crate::problem::Problem;
 use crate::request::whole_body;
 use crate::webhook_events::{self, Echo, Event, Unreadable};
@@ -39,6 +40,22 @@ const MAX_REFUSED_AGE: SignedDuration = SignedDuration::from_mins(5);
 ///
 /// # Errors
 /// If the verify token is wrong or not configured (403), or cannot be read (503).
+#[utoipa::path(
+    get, path = "/v1/webhooks/messenger", operation_id = "verifyWebhook", tag = "webhooks",
+    summary = "Confirm the subscription that Meta verifies",
+    description = "Meta calls it once, when the webhook is set up.",
+    params(
+        ("hub.mode" = String, Query, description = "Always `subscribe`.", example = "subscribe"),
+        ("hub.verify_token" = String, Query, description = "The verify token that is configured.", example = "a-long-random-word"),
+        ("hub.challenge" = String, Query, description = "The text to answer with.", example = "1158201444"),
+    ),
+    responses(
+        (status = 200, description = "The challenge.", body = String, content_type = "text/plain", example = "1158201444"),
+        (status = 403, response = Forbidden),
+        (status = 503, response = Unavailable),
+    ),
+    security(()),
+)]
 pub async fn verify(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let query = query.unwrap_or_default();
     let parameter = |wanted| {
@@ -67,6 +84,29 @@ pub async fn verify(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> R
 /// # Errors
 /// If the body is too large (413), the signature is not the app's (403), the app secret cannot be read (503), not all events
 /// could be processed in time (503), or a new event that may be our echo cannot be read (503).
+#[utoipa::path(
+    post, path = "/v1/webhooks/messenger", operation_id = "receiveWebhook", tag = "webhooks",
+    summary = "Process events of Messenger",
+    description = "200 confirms all events of the call; after any other answer, Meta sends them again.",
+    params((
+        "X-Hub-Signature-256" = String, Header, description = "`sha256=` and the HMAC of the body with the app secret.",
+        example = "sha256=0f0c8a2f4a51a3bd1c1c32a1c9bb6d3f6f8f6e0e6d0d4d9a3b3e5c7a1b2c3d4e",
+    )),
+    request_body(content = Object, description = "The events, as Messenger writes them.", example = json!({
+        "object": "page",
+        "entry": [{"id": "page-1", "time": 1_764_550_802_125_u64, "messaging": [{
+            "sender": {"id": "6001"}, "recipient": {"id": "page-1"}, "timestamp": 1_764_550_802_125_u64,
+            "message": {"mid": "m_AbC", "text": "Thank you"}
+        }]}]
+    })),
+    responses(
+        (status = 200, description = "All events are processed."),
+        (status = 403, response = Forbidden),
+        (status = 413, response = TooLarge),
+        (status = 503, response = Unavailable),
+    ),
+    security(()),
+)]
 pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<StatusCode, Problem> {
     let headers = request.headers().clone();
     let body = whole_body(request).await?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Job;
@@ -108,7 +109,8 @@ pub enum State {
 }
 
 /// The name of a [`State`], as it is stored, filtered by and shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[schema(as = DeliveryStatus, description = "The state of a delivery.")]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// See [`State::Reserved`].

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::visible::is_visible;
@@ -49,7 +50,8 @@ const TEXT_MARKS: [&str; 2] = ["'", "=\""];
 const MAX_CONTACT_ID: usize = 128;
 
 /// The id of a contact: its Page-scoped id, which Messenger takes as `recipient.id`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(min_length = 1, max_length = 128, examples("6001"))]
 #[serde(transparent)]
 pub struct ContactId(String);
 
@@ -83,7 +85,8 @@ impl ContactId {
 }
 
 /// The id of a Facebook Page.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9_-]{1,64}$", examples("page-1"))]
 #[serde(transparent)]
 pub struct PageId(String);
 
@@ -132,7 +135,8 @@ impl Pages {
 }
 
 /// The id of an accepted request to send: 32 hexadecimal digits that sort by creation time.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(pattern = "^[0-9a-f]{32}$", examples("019ac2f07d3e7c51a0e0b5c4d3e2f1a0"))]
 #[serde(transparent)]
 pub struct BroadcastId(String);
 

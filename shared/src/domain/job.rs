@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::breakers::Breakers;
 use crate::domain::ids::{BroadcastId, JobId, PageId};
@@ -39,7 +40,7 @@ pub struct Broadcast {
 }
 
 /// The ids of a request, counted by what acceptance found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContactCounts {
     /// All ids of the request.
     pub requested: u64,
@@ -58,7 +59,8 @@ pub struct ContactCounts {
 /// The status of a job, each with the event that changes it.
 ///
 /// The order is that of importance: the status of a broadcast is the first in this list that one of its jobs has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[schema(description = "The status of a job. A broadcast has the first in this list that one of its jobs has.")]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     /// A worker holds the job; when its lease expires, any other worker may claim the job.
@@ -190,23 +192,28 @@ impl Job {
 }
 
 /// Contacts of a job by outcome; a contact that is counted in none of these is pending.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct OutcomeCounts {
     /// Contacts requeued in the backlog for a later time.
+    #[schema(required)]
     pub waiting: u64,
     /// Contacts for which Messenger accepted the message.
+    #[schema(required)]
     pub sent: u64,
     /// Contacts for which the message cannot be sent: Messenger refused it for good, or it could not be rendered.
+    #[schema(required)]
     pub failed: u64,
     /// Contacts that were deleted or opted out after acceptance.
+    #[schema(required)]
     pub skipped: u64,
     /// Contacts for which Messenger may or may not have accepted the message.
+    #[schema(required)]
     pub in_doubt: u64,
 }
 
 /// Accepted contacts by state; each contact is counted in exactly one of six.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// Contacts not reached yet, or in flight.
     pub pending: u64,

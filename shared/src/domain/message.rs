@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The sends per second and Page that Messenger takes of audio and video. Source:
 /// <https://developers.facebook.com/documentation/business-messaging/messenger-platform/overview/rate-limiting>
@@ -48,7 +49,7 @@ pub struct Envelope {
 }
 
 /// Messenger's `messaging_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum MessagingType {
     /// A reply, within 24 hours.
@@ -62,7 +63,7 @@ pub enum MessagingType {
 }
 
 /// Messenger's `tag`; Meta withdrew the other tags on 27 April 2026.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Tag {
     /// A reply by a human within seven days.
@@ -70,7 +71,7 @@ pub enum Tag {
 }
 
 /// Messenger's `notification_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum NotificationType {
     /// Sound or vibration.

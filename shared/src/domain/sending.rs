@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The position of the switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SendingState {
     /// Due jobs are worked on.
@@ -16,7 +17,10 @@ pub enum SendingState {
 }
 
 /// The switch as it was set last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "state": "off", "reason": "wrong text", "changed_by": null, "changed_at": "2026-12-01T01:00:00Z"
+})))]
 pub struct SendingSwitch {
     /// The position.
     pub state: SendingState,

@@ -183,8 +183,9 @@ impl Variables {
         let missing = Arc::default();
         let attributes = Attributes {
             known: contact
-                .attributes()
-                .map(|(name, value)| (name.to_owned(), scalar(value)))
+                .attributes
+                .iter()
+                .map(|(name, value)| (name.clone(), scalar(value)))
                 .collect(),
             any: false,
             missing: Arc::clone(&missing),

@@ -160,7 +160,7 @@ impl Contacts<'_> {
         if patch.clears_attributes
             && let Some(known) = self.get(&patch.contact_id).await?
         {
-            for (name, _) in known.attributes() {
+            for name in known.attributes.keys() {
                 fields.entry(format!("{ATTRIBUTE_PREFIX}{name}")).or_insert(None);
             }
         }

@@ -1,0 +1,126 @@
+//! Broadcasts: the request for one, and the reports on it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use shared::domain::ids::{BroadcastId, ContactId, PageId};
+use shared::domain::job::{ContactCounts, Counters, JobStatus};
+use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
+use utoipa::ToSchema;
+
+use super::messages::MessageForm;
+
+/// A request to send one message to many contacts.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "contact_ids": ["6001", "6002", "6001"],
+    "message": {"text": "Hi {{ first_name | default('there') }}, we open at nine."},
+    "scheduled_at": null
+})))]
+pub struct NewBroadcast {
+    /// The contacts, on up to 90 Pages. Repeated ids are removed and counted; unknown and opted-out contacts are counted.
+    #[schema(min_items = 1, max_items = 100_000)]
+    pub contact_ids: Vec<ContactId>,
+    /// The message, one for each contact.
+    #[schema(value_type = MessageForm)]
+    pub message: Message,
+    /// True if texts that look like placeholders of another system are sent as they are; they are a fault otherwise.
+    #[schema(value_type = Option<bool>, default = false)]
+    pub allow_literal_braces: bool,
+    /// The purpose of the message. A template has `UTILITY`, and nothing else has.
+    #[schema(value_type = Option<MessagingType>, default = "UPDATE")]
+    pub messaging_type: MessagingType,
+    /// The reason that allows a message outside of the 24-hour window, with `MESSAGE_TAG` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    /// The kind of notification on the contact's device.
+    #[schema(value_type = Option<NotificationType>, default = "REGULAR")]
+    pub notification_type: NotificationType,
+    /// The time at which sending begins, up to 366 days ahead; at once if it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Timestamp>,
+}
+
+/// A broadcast with its jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "status": "queued", "created_at": "2026-12-01T01:00:00Z",
+    "scheduled_at": null,
+    "contacts": {
+        "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
+    },
+    "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
+    "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
+    "jobs": [{
+        "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2,
+        "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}
+    }]
+})))]
+pub struct BroadcastReport {
+    /// The broadcast without its jobs.
+    #[serde(flatten)]
+    pub summary: BroadcastSummary,
+    /// The jobs, sorted by Page.
+    pub jobs: Vec<JobReport>,
+    /// True if the request itself worked the broadcast off and was answered with 200.
+    #[serde(skip)]
+    pub done_inline: bool,
+}
+
+/// A broadcast without its jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "status": "completed", "created_at": "2026-12-01T01:00:00Z",
+    "scheduled_at": null,
+    "contacts": {
+        "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
+    },
+    "counters": {"pending": 0, "waiting": 0, "sent": 2, "failed": 0, "skipped": 0, "in_doubt": 0},
+    "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0}
+})))]
+pub struct BroadcastSummary {
+    /// The identity of the broadcast.
+    pub broadcast_id: BroadcastId,
+    /// The first of these that one of the jobs has: processing, queued, waiting, paused, scheduled, halted, cancelled, completed.
+    pub status: JobStatus,
+    /// The time at which the request was received.
+    pub created_at: Timestamp,
+    /// The time at which sending begins; `null` if it begins at once.
+    #[schema(required)]
+    pub scheduled_at: Option<Timestamp>,
+    /// The ids of the request by what acceptance found.
+    pub contacts: ContactCounts,
+    /// The sum of the counters of the jobs.
+    pub counters: Counters,
+    /// The sum of the duplicates that each layer prevented, over all jobs.
+    pub duplicates_prevented: DuplicatesPrevented,
+}
+
+/// Duplicates that did not happen, by the layer that removed or prevented them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DuplicatesPrevented {
+    /// Ids repeated in the request.
+    pub request: u64,
+    /// Requests repeated.
+    pub replay: u64,
+    /// Claims that a live lease refused.
+    pub claim: u64,
+    /// Contacts that were settled already when a worker tried to reserve them.
+    pub reservation: u64,
+}
+
+/// The part of a broadcast for one Page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobReport {
+    /// The Page that sends.
+    pub page_id: PageId,
+    /// The status of the job.
+    pub status: JobStatus,
+    /// The reason why the job is halted; `null` otherwise.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// Contacts accepted for this Page.
+    pub contacts: u64,
+    /// Those contacts by state, as of the last checkpoint.
+    pub counters: Counters,
+}

@@ -1,0 +1,12 @@
+//! The requests and answers of the HTTP API, by resource. The handlers, the OpenAPI document and the clients use them.
+//!
+//! A request that is read from a caller is not deserialized into these structs at once: [`Fields`](crate::fields::Fields) reads it,
+//! which tells all faults of a request together.
+
+pub mod broadcasts;
+pub mod contacts;
+pub mod deliveries;
+pub mod lists;
+pub mod messages;
+pub mod problems;
+pub mod sending;

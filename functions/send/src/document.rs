@@ -1,0 +1,149 @@
+//! The OpenAPI document of the API, which is made from the handlers and the structs of [`api`](crate::api).
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use utoipa::OpenApi;
+use utoipa::openapi::link::LinkBuilder;
+use utoipa::openapi::schema::ArrayBuilder;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{self, Components, Ref, RefOr, Schema};
+
+use crate::api::problems::{GatewayMessage, ProblemDetails, problem_answers};
+
+/// The document as it is committed; a test compares it with the code.
+const COMMITTED: &str = include_str!("../openapi.json");
+
+/// The head of the document.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Oncecast",
+        description = "Sends one message to many Facebook Messenger contacts, each contact once.\n\nBodies and answers are JSON \
+            unless stated otherwise; times are RFC 3339 with an offset. Unknown fields are faults. A field that is `null` counts as \
+            absent, unless stated otherwise. An error is an RFC 9457 problem, which lists all faults of a request.",
+    ),
+    components(schemas(GatewayMessage, ProblemDetails)),
+    tags(
+        (name = "contacts", description = "The people whom messages are for."),
+        (name = "broadcasts", description = "Messages to many contacts, and the outcome for each."),
+        (name = "sending", description = "The switch for sending."),
+        (name = "webhooks", description = "Messenger's own calls."),
+        (name = "service", description = "The API itself."),
+    )
+)]
+pub struct Head;
+
+/// `GET /v1/openapi.json`: shows the document.
+#[utoipa::path(
+    get, path = "/v1/openapi.json", operation_id = "getDocument", tag = "service",
+    summary = "Show this document",
+    description = "It is made from the code of this version.",
+    responses((
+        status = 200, description = "The OpenAPI document of this version.", body = Object,
+        example = json!({"openapi": "3.1.0", "info": {"title": "Oncecast", "version": "0.1.0"}, "paths": {}}),
+    )),
+    security(("jwt" = []), ("iam" = [])),
+)]
+pub async fn show() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], COMMITTED).into_response()
+}
+
+/// The answers of which each operation of a caller may have any: API Gateway refuses the caller, or something fails.
+const COMMON_ANSWERS: [(&str, &str); 5] = [
+    ("401", "Unauthorized"),
+    ("403", "Forbidden"),
+    ("429", "TooMany"),
+    ("500", "Failed"),
+    ("503", "Unavailable"),
+];
+
+/// The operations that may follow another: its id and the status codes of its answers; the name of the link; the id of the
+/// following operation, and the source of its one parameter.
+const LINKS: [(&str, &[&str], &str, &str, (&str, &str)); 9] = [
+    ("createBroadcast", &["200", "202"], "Show", "getBroadcast", OF_BODY),
+    (
+        "createBroadcast",
+        &["200", "202"],
+        "Deliveries",
+        "listDeliveries",
+        OF_BODY,
+    ),
+    ("createBroadcast", &["202"], "Resume", "resumeBroadcast", OF_BODY),
+    ("getBroadcast", &["200"], "Deliveries", "listDeliveries", OF_BODY),
+    ("getBroadcast", &["200"], "Resume", "resumeBroadcast", OF_BODY),
+    ("resumeBroadcast", &["202"], "Show", "getBroadcast", OF_BODY),
+    ("importContacts", &["200"], "Show", "getContact", OF_IMPORT),
+    ("importContacts", &["200"], "Delete", "deleteContact", OF_IMPORT),
+    (
+        "getContact",
+        &["200"],
+        "Delete",
+        "deleteContact",
+        ("contact_id", "$response.body#/contact_id"),
+    ),
+];
+const OF_BODY: (&str, &str) = ("id", "$response.body#/broadcast_id");
+const OF_IMPORT: (&str, &str) = ("contact_id", "$request.body#/contacts/0/contact_id");
+
+/// Completes the document that the router has collected: the answers that all operations share, links and security schemes.
+pub fn complete(document: &mut openapi::OpenApi) {
+    let components = document.components.get_or_insert_with(Components::new);
+    let answers = problem_answers().into_iter();
+    components
+        .responses
+        .extend(answers.map(|(name, answer)| (name.to_owned(), answer)));
+    let schemes = security_schemes().map(|(name, scheme)| (name.to_owned(), scheme.into()));
+    components.security_schemes.extend(schemes);
+    components.schemas.iter_mut().for_each(refer_to_items);
+    let paths = document.paths.paths.values_mut();
+    let operations = paths.flat_map(|path| [&mut path.get, &mut path.put, &mut path.post, &mut path.delete]);
+    for operation in operations.flatten() {
+        let answers = &mut operation.responses.responses;
+        if operation.security.as_ref().is_some_and(|security| security.len() > 1) {
+            for (status, name) in COMMON_ANSWERS {
+                let common = RefOr::Ref(Ref::from_response_name(name));
+                answers.entry(status.to_owned()).or_insert(common);
+            }
+        }
+        let id = operation.operation_id.as_deref().unwrap_or_default();
+        for (_, statuses, name, following, (parameter, source)) in LINKS.iter().filter(|(from, ..)| *from == id) {
+            let link = LinkBuilder::new()
+                .operation_id(*following)
+                .parameter(*parameter, *source)
+                .build();
+            for status in *statuses {
+                if let Some(RefOr::T(answer)) = answers.get_mut(*status) {
+                    answer.links.insert((*name).to_owned(), link.clone().into());
+                }
+            }
+        }
+    }
+}
+
+/// Has a list refer to the schema of its items. The derived schema of a generic type repeats it.
+fn refer_to_items((name, schema): (&String, &mut RefOr<Schema>)) {
+    let (Some((_, item)), RefOr::T(Schema::Object(list))) = (name.split_once("ListPart_"), schema) else {
+        return;
+    };
+    let items = ArrayBuilder::new().items(Ref::from_schema_name(item)).build();
+    list.properties.insert("items".to_owned(), items.into());
+}
+
+fn security_schemes() -> [(&'static str, SecurityScheme); 2] {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some(
+            "A token of the identity provider that the deployment trusts, or of the file of tokens on one machine, with the \
+             scope of the operation.",
+        ));
+    let signature = ApiKeyValue::with_description(
+        "Authorization",
+        "An AWS signature (Signature Version 4, service `execute-api`) of a principal that may invoke the API; it goes with the \
+         headers `X-Amz-Date` and, for temporary credentials, `X-Amz-Security-Token`.",
+    );
+    [
+        ("jwt", SecurityScheme::Http(bearer.build())),
+        ("iam", SecurityScheme::ApiKey(ApiKey::Header(signature))),
+    ]
+}

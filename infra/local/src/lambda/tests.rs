@@ -197,7 +197,11 @@ async fn process_is_told_to_end_and_killed_two_seconds_later() {
     let begun = time::Instant::now();
     let error = invoke(&function, json!({ "do": "hang on" })).await.unwrap_err();
     assert!(matches!(error, InvokeError::TimedOut));
-    assert!(begun.elapsed() >= Duration::from_millis(2_500));
+    let took = begun.elapsed();
+    assert!(
+        (Duration::from_millis(2_500)..Duration::from_secs(12)).contains(&took),
+        "{took:?}"
+    );
     assert_eq!(function.processes_running(), []);
 }
 

@@ -243,6 +243,37 @@ fn file_of_tokens_that_is_not_private_stops_the_start() {
     }
 }
 
+/// The page shows the document that the API serves, and asks no other server for anything.
+#[test]
+fn docs_are_shown_without_another_server() {
+    let file = file_of_tokens(&tokens(), 0o600);
+    let up = UpProcess::start(&["--api-token", file.path().to_str().unwrap()], &[]);
+    let get = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let (status, answer) = raw(port_of(up.url()), &request);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    };
+
+    for path in ["/docs", "/docs/page.css", "/docs/page.js"] {
+        let answer = get(path);
+        let (head, content) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains("content-security-policy: default-src 'none'; script-src 'self'"),
+            "{head}"
+        );
+        for other in ["http:", "https:", "\"//"] {
+            assert!(!content.contains(other), "{path}: {other}");
+        }
+    }
+    let page = get("/docs");
+    assert!(
+        page.contains("\"/docs/page.css\"") && page.contains("\"/docs/page.js\""),
+        "{page}"
+    );
+    assert!(get("/v1/openapi.json").contains("\"openapi\": \"3.1.0\""));
+}
+
 /// Returns the scope of `!Sub "${ScopePrefix}…"`, without the prefix.
 fn scope_of(substituted: &serde_yaml_ng::Value) -> Option<&str> {
     match substituted {

@@ -57,33 +57,51 @@ const COMMON_ANSWERS: [(&str, &str); 5] = [
     ("503", "Unavailable"),
 ];
 
-/// The operations that may follow another: its id and the status codes of its answers; the name of the link; the id of the
-/// following operation, and the source of its one parameter.
-const LINKS: [(&str, &[&str], &str, &str, (&str, &str)); 9] = [
-    ("createBroadcast", &["200", "202"], "Show", "getBroadcast", OF_BODY),
-    (
+/// An operation that may follow another, with a parameter from its request or answer.
+struct Link {
+    after: &'static str,
+    statuses: &'static [&'static str],
+    name: &'static str,
+    operation: &'static str,
+    parameter: (&'static str, &'static str),
+}
+
+const LINKS: [Link; 9] = [
+    link("createBroadcast", &["200", "202"], "Show", "getBroadcast", OF_BROADCAST),
+    link(
         "createBroadcast",
         &["200", "202"],
         "Deliveries",
         "listDeliveries",
-        OF_BODY,
+        OF_BROADCAST,
     ),
-    ("createBroadcast", &["202"], "Resume", "resumeBroadcast", OF_BODY),
-    ("getBroadcast", &["200"], "Deliveries", "listDeliveries", OF_BODY),
-    ("getBroadcast", &["200"], "Resume", "resumeBroadcast", OF_BODY),
-    ("resumeBroadcast", &["202"], "Show", "getBroadcast", OF_BODY),
-    ("importContacts", &["200"], "Show", "getContact", OF_IMPORT),
-    ("importContacts", &["200"], "Delete", "deleteContact", OF_IMPORT),
-    (
-        "getContact",
-        &["200"],
-        "Delete",
-        "deleteContact",
-        ("contact_id", "$response.body#/contact_id"),
-    ),
+    link("createBroadcast", &["202"], "Resume", "resumeBroadcast", OF_BROADCAST),
+    link("getBroadcast", &["200"], "Deliveries", "listDeliveries", OF_BROADCAST),
+    link("getBroadcast", &["200"], "Resume", "resumeBroadcast", OF_BROADCAST),
+    link("resumeBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
+    link("importContacts", &["200"], "Show", "getContact", OF_IMPORT),
+    link("importContacts", &["200"], "Delete", "deleteContact", OF_IMPORT),
+    link("getContact", &["200"], "Delete", "deleteContact", OF_CONTACT),
 ];
-const OF_BODY: (&str, &str) = ("id", "$response.body#/broadcast_id");
+const OF_BROADCAST: (&str, &str) = ("id", "$response.body#/broadcast_id");
 const OF_IMPORT: (&str, &str) = ("contact_id", "$request.body#/contacts/0/contact_id");
+const OF_CONTACT: (&str, &str) = ("contact_id", "$response.body#/contact_id");
+
+const fn link(
+    after: &'static str,
+    statuses: &'static [&'static str],
+    name: &'static str,
+    operation: &'static str,
+    parameter: (&'static str, &'static str),
+) -> Link {
+    Link {
+        after,
+        statuses,
+        name,
+        operation,
+        parameter,
+    }
+}
 
 /// Completes the document that the router has collected: the answers that all operations share, links and security schemes.
 pub fn complete(document: &mut openapi::OpenApi) {
@@ -106,14 +124,15 @@ pub fn complete(document: &mut openapi::OpenApi) {
             }
         }
         let id = operation.operation_id.as_deref().unwrap_or_default();
-        for (_, statuses, name, following, (parameter, source)) in LINKS.iter().filter(|(from, ..)| *from == id) {
+        for follower in LINKS.iter().filter(|link| link.after == id) {
+            let (parameter, source) = follower.parameter;
             let link = LinkBuilder::new()
-                .operation_id(*following)
-                .parameter(*parameter, *source)
+                .operation_id(follower.operation)
+                .parameter(parameter, source)
                 .build();
-            for status in *statuses {
+            for status in follower.statuses {
                 if let Some(RefOr::T(answer)) = answers.get_mut(*status) {
-                    answer.links.insert((*name).to_owned(), link.clone().into());
+                    answer.links.insert(follower.name.to_owned(), link.clone().into());
                 }
             }
         }

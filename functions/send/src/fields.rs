@@ -1,5 +1,8 @@
 //! A reader of request bodies, field by field, that collects every fault instead of stopping at the first. All input is
 //! checked through it.
+//!
+//! Crates that collect errors while they deserialize do less. `eserde` repeats serde's own messages, and cannot check a value
+//! beyond its type. `deserr` takes rules for values, but knows no location other than a path of keys: no line of CSV.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -140,6 +140,7 @@ fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>) {
     let api = stack.api_url();
     println!("Oncecast is ready.");
     println!("  API       {api}");
+    println!("            {api}/docs");
     if let Some(sandbox) = stack.sandbox() {
         println!("  Sandbox   {}", sandbox.url());
         println!("            {}/summary", sandbox.control_url());

@@ -24,11 +24,14 @@ pub enum SendingState {
 pub struct SendingSwitch {
     /// The position.
     pub state: SendingState,
-    /// The reason that the operator gave.
+    /// The reason that the operator gave, if it gave one.
+    #[schema(required)]
     pub reason: Option<String>,
-    /// The caller that set it, as a request key names it; `None` if nobody has, or the caller was not authenticated.
+    /// The caller that set it, as a request key names it, if it was authenticated.
+    #[schema(required)]
     pub changed_by: Option<String>,
-    /// The time at which it was set; `None` if that is not recorded.
+    /// The time at which it was set, if that is recorded.
+    #[schema(required)]
     pub changed_at: Option<Timestamp>,
 }
 

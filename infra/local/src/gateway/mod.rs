@@ -1,5 +1,6 @@
 //! API Gateway's HTTP API on this machine: each request is an invocation of one function.
 
+mod docs;
 mod event;
 mod jwt;
 mod tokens;
@@ -90,6 +91,9 @@ pub fn start(listener: TcpListener, names: HostNames, api: Api) -> io::Result<Se
 async fn answer(State(api): State<Api>, request: Request) -> Response {
     let received = jiff::Timestamp::now();
     let (mut head, body) = request.into_parts();
+    if let Some(page) = docs::page(&head.method, head.uri.path()) {
+        return page;
+    }
     let authorizer = match &api.callers {
         None => None,
         Some(callers) => match callers.authorize(&head).await {

@@ -10,13 +10,18 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 const API_ID: &str = "local";
 
 /// Returns the event of a request. Its `timeEpoch` is `received`, the time at which the request arrived, however long
 /// it takes to process. The `authorizer` describes the caller, if it has been authenticated.
-pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp, authorizer: Option<Value>) -> Value {
+pub fn http_event(
+    head: &request::Parts,
+    body: &[u8],
+    request_id: &str,
+    received: Timestamp,
+    authorizer: Option<Value>,
+) -> Value {
     let path = head.uri.path();
     let query = head.uri.query().unwrap_or_default();
     let host = text(&head.headers, header::HOST);
@@ -43,7 +48,7 @@ pub fn http_event(head: &request::Parts, body: &[u8], received: Timestamp, autho
                 "sourceIp": "127.0.0.1",
                 "userAgent": text(&head.headers, header::USER_AGENT),
             },
-            "requestId": Uuid::new_v4().to_string(),
+            "requestId": request_id,
             "routeKey": "$default",
             "stage": "$default",
             "time": received.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string(),
@@ -127,7 +132,7 @@ mod tests {
             .body(())
             .unwrap();
         let received = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
-        serde_json::from_value(http_event(&request.into_parts().0, body, received, None)).unwrap()
+        serde_json::from_value(http_event(&request.into_parts().0, body, "r1", received, None)).unwrap()
     }
 
     #[test]

@@ -24,6 +24,7 @@ use serde_json::Value;
 use shared::domain::access::HEALTH;
 use tokio::net::TcpListener;
 use tokio::time;
+use uuid::Uuid;
 
 use crate::database::Storage;
 use crate::lambda::{Function, InvokeError};
@@ -39,6 +40,9 @@ const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 /// The limit for the answer to a request. It is the time-out of the function, which has to be below API Gateway's own
 /// limit of 30 s: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(29);
+
+/// The header that names a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The number of connections of the API at the same time.
 const MAX_CONNECTIONS: usize = 256;
@@ -88,7 +92,19 @@ pub fn start(listener: TcpListener, names: HostNames, api: Api) -> io::Result<Se
     Server::serve(listener, TowerToHyperService::new(router), rules)
 }
 
+/// Answers a request. The function names the request in its answer; an answer of the gateway itself has the gateway's id.
 async fn answer(State(api): State<Api>, request: Request) -> Response {
+    let request_id = Uuid::new_v4().to_string();
+    let mut answer = forward(api, request, &request_id).await;
+    if let header::Entry::Vacant(vacant) = answer.headers_mut().entry(REQUEST_ID)
+        && let Ok(request_id) = HeaderValue::from_str(&request_id)
+    {
+        vacant.insert(request_id);
+    }
+    answer
+}
+
+async fn forward(api: Api, request: Request, request_id: &str) -> Response {
     let received = jiff::Timestamp::now();
     let (mut head, body) = request.into_parts();
     if let Some(page) = docs::page(&head.method, head.uri.path()) {
@@ -111,11 +127,11 @@ async fn answer(State(api): State<Api>, request: Request) -> Response {
     let Ok(body) = body::to_bytes(body, MAX_BODY_BYTES).await else {
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
     };
-    let event = event::http_event(&head, &body, received, authorizer);
-    invoke(&api.function, &head, event.to_string()).await
+    let event = event::http_event(&head, &body, request_id, received, authorizer);
+    invoke(&api.function, &head, request_id, event.to_string()).await
 }
 
-async fn invoke(function: &Function, head: &Parts, event: String) -> Response {
+async fn invoke(function: &Function, head: &Parts, request_id: &str, event: String) -> Response {
     let invocation = time::timeout(ANSWER_TIMEOUT, function.invoke(event));
     let error = match invocation.await {
         Ok(Ok(answer)) => match http_response(&answer) {
@@ -126,6 +142,7 @@ async fn invoke(function: &Function, head: &Parts, event: String) -> Response {
         Err(_) => InvokeError::TimedOut,
     };
     tracing::error!(
+        requestId = request_id,
         function.name = function.name(),
         http.method = %head.method,
         http.path = head.uri.path(),

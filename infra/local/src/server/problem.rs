@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 const CONTENT_TYPE: &str = "application/problem+json";
+/// The time after which a caller is to repeat a request that was refused for now, in seconds.
+const RETRY_SECONDS: u16 = 2;
 
 /// A refusal. Its detail says what the caller or the operator can do.
 #[derive(Clone, Debug)]
@@ -59,6 +61,9 @@ impl IntoResponse for Problem {
         let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
         let mut answer = (self.status, content_type, self.document()).into_response();
         answer.headers_mut().extend(self.header);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.headers_mut().insert(header::RETRY_AFTER, RETRY_SECONDS.into());
+        }
         answer
     }
 }

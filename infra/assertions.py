@@ -18,6 +18,7 @@ PUBLIC = {"GET /v1/webhooks/messenger", "POST /v1/webhooks/messenger"}
 SCOPES = {
     "GET /v1/health": None,
     "GET /v1/openapi.json": None,
+    "GET /v1/problems/{name}": None,
     "PUT /v1/contacts": "contacts:write",
     "GET /v1/contacts/{contact_id}": "contacts:write",
     "DELETE /v1/contacts/{contact_id}": "contacts:write",

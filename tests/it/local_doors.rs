@@ -282,7 +282,7 @@ fn scope_of(substituted: &serde_yaml_ng::Value) -> Option<&str> {
     }
 }
 
-/// The health check and the document are open, so that a monitor or a reader needs no token.
+/// The health check and the documents are open, so that a monitor or a reader needs no token.
 #[test]
 fn local_gateway_requires_the_scopes_of_the_template() {
     for id in TEMPLATE.of_type("AWS::ApiGatewayV2::Route") {
@@ -299,7 +299,7 @@ fn local_gateway_requires_the_scopes_of_the_template() {
         match access {
             Access::Scope(required) => assert_eq!(Some(required), scope, "{key}"),
             Access::Open => {
-                let is_open = ["/v1/health", "/v1/openapi.json"].contains(&path);
+                let is_open = ["/v1/health", "/v1/openapi.json", "/v1/problems/{name}"].contains(&path);
                 assert!(is_open || route["AuthorizationType"] == "NONE", "{key}");
             }
         }

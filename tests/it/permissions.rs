@@ -63,7 +63,11 @@ async fn use_the_whole_api(stack: &TestStack) {
     stack.sandbox.clear_faults();
     stack.report(&id).await;
     stack.deliveries(&id, "").await;
+    stack.let_reads_catch_up();
     stack.call("GET", "/v1/broadcasts", None, None).await;
+    let of_contact = format!("/v1/contacts/{}/deliveries", ids[0]);
+    let answer = stack.call("GET", &of_contact, None, None).await;
+    assert_eq!(answer.status, StatusCode::OK);
     let message = &stack.sandbox.received()[0];
     let status = stack.echo(&id, &message.contact_id, 1, &message.message_id).await;
     assert_eq!(status, StatusCode::OK);

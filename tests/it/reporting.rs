@@ -133,10 +133,13 @@ async fn broadcast_created_during_listing_repeats_none() {
 #[tokio::test]
 async fn invalid_list_parameter_is_rejected_and_named() {
     let stack = TestStack::start().await;
-    let ids = stack.import_contacts(1).await;
+    let ids = stack.import_contacts(2).await;
     let id = stack.broadcast(&ids).await;
+    stack.drain_queue().await;
     let deliveries = format!("/v1/broadcasts/{id}/deliveries");
-    let cursor_of_deliveries = "cGFnZS0xIA";
+    let first = stack.get_csv(&format!("{deliveries}?limit=1")).await;
+    let cursor_of_deliveries = first.headers()["x-next-cursor"].to_str().unwrap().to_owned();
+    let cursor_of_deliveries = cursor_of_deliveries.as_str();
 
     for (path, parameter, value) in [
         ("/v1/broadcasts", "limit", "0"),
@@ -155,10 +158,10 @@ async fn invalid_list_parameter_is_rejected_and_named() {
         (&deliveries, "page", "1"),
     ] {
         let path = format!("{path}?{parameter}={value}");
-        let answers = [
-            stack.call("GET", &path, None, None).await.body,
-            serde_json::from_slice(stack.get_csv(&path).await.body()).unwrap(),
-        ];
+        let mut answers = vec![stack.call("GET", &path, None, None).await.body];
+        if path.starts_with(&deliveries) {
+            answers.push(serde_json::from_slice(stack.get_csv(&path).await.body()).unwrap());
+        }
         for answer in answers {
             assert_eq!(answer["status"], 400, "{path}: {answer}");
             assert_eq!(answer["errors"][0]["field"], parameter, "{path}: {answer}");

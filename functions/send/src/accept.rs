@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use shared::app::App;
@@ -23,6 +22,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::api::broadcasts::{BroadcastReport, NewBroadcast};
+use crate::api::problems::Kind;
 use crate::caller::Caller;
 use crate::invocation::record_broadcast;
 use crate::problem::Problem;
@@ -140,7 +140,7 @@ async fn work_off(app: &App, broadcast: Broadcast, jobs: &[Job]) -> BroadcastRep
 async fn replay(app: &App, caller: &Caller, key: &RequestKey, answered: &Answered) -> Result<Accepted, Problem> {
     if !answered.has_body_of(key) {
         let detail = "This Idempotency-Key was used for another request.";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        return Err(Problem::new(Kind::IdempotencyKeyReused, detail));
     }
     let broadcast_id = &answered.broadcast_id;
     record_broadcast(broadcast_id);
@@ -155,7 +155,7 @@ async fn replay(app: &App, caller: &Caller, key: &RequestKey, answered: &Answere
         warn!(error, "repetition of the request not counted in the report");
     }
     let report = BroadcastReport::read(&app.store, broadcast_id).await?;
-    let report = report.filter(|report| caller.may_see(report));
+    let report = report.filter(|report| caller.may_see(&report.jobs));
     let report = report.ok_or_else(|| Problem::not_found("The broadcast of this request is no longer kept."))?;
     Ok(Accepted { report, replayed: true })
 }
@@ -214,7 +214,7 @@ async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedI
     if accepted.is_empty() {
         let ContactCounts { unknown, opted_out, .. } = counts;
         let detail = format!("No contact accepted: {unknown} unknown, {opted_out} opted out.");
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        return Err(Problem::new(Kind::NoContactAccepted, detail));
     }
     if accepted.len() > MAX_PAGES {
         let message = format!("are on {} Pages, more than {MAX_PAGES}", accepted.len());
@@ -238,6 +238,9 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
     let broadcast = Broadcast {
         broadcast_id: BroadcastId::random(),
         envelope: new.envelope(),
+        name: new.name,
+        metadata: new.metadata,
+        page_ids: ids.accepted.keys().cloned().collect(),
         message: new.message,
         created_at: received,
         scheduled_at: new.scheduled_at,

@@ -3,37 +3,38 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use shared::app::App;
-use shared::domain::ids::{BroadcastId, JobId};
+use shared::domain::ids::{BroadcastId, JobId, PageId};
 use shared::domain::job::JobStatus;
-use shared::store::broadcasts::Listed;
+use shared::store::broadcasts::{Listed, Listing};
 use shared::store::jobs::WakeUp;
 use tracing::info;
 
 use crate::accept::{Accepted, accept};
 use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
 use crate::api::lists::ListPart;
-use crate::api::problems::{Conflict, Invalid, NotFound, TooLarge, Unprocessable, UnsupportedType};
+use crate::api::problems::{Conflict, Invalid, Kind, NotFound, TooLarge, Unprocessable, UnsupportedType};
 use crate::caller::Caller;
+use crate::etag::{EntityTag, IfNoneMatch};
+use crate::fields::{time, word};
 use crate::invocation::record_broadcast;
 use crate::list::{self, DEFAULT_LIMIT};
 use crate::problem::Problem;
+use crate::query::{NoParameters, Query};
+use crate::report::Progress;
 use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
 
 /// The maximum number of broadcasts in one answer.
 const MAX_LIMIT: usize = 100;
-/// The number of concurrent reads for one answer.
-const READS_AT_ONCE: usize = 8;
 
 /// `POST /v1/broadcasts`: accepts a broadcast.
 ///
 /// # Errors
-/// If the body has faults (400), or as [`accept`] says.
+/// If the body has faults, or there is a parameter (400), or as [`accept`] says.
 #[utoipa::path(
     post, path = "/v1/broadcasts", operation_id = "createBroadcast", tag = "broadcasts",
     summary = "Send a message to many contacts",
@@ -48,11 +49,11 @@ const READS_AT_ONCE: usize = 8;
     responses(
         (
             status = 200, description = "The broadcast was sent within the request.", body = BroadcastReport,
-            headers(("Idempotent-Replayed" = String, description = "`true` if the request is a repetition."))
+            headers(("Location" = String, description = "The URL of the broadcast."), ("Idempotent-Replayed" = String, description = "`true` if the request is a repetition."))
         ),
         (
             status = 202, description = "The broadcast is accepted, and continues by itself.", body = BroadcastReport,
-            headers(("Idempotent-Replayed" = String, description = "`true` if the request is a repetition."))
+            headers(("Location" = String, description = "The URL of the broadcast."), ("Idempotent-Replayed" = String, description = "`true` if the request is a repetition."))
         ),
         (status = 400, response = Invalid),
         (status = 404, response = NotFound),
@@ -67,6 +68,7 @@ pub async fn create(
     caller: Caller,
     ReceivedAt(received): ReceivedAt,
     IdempotencyKey(key): IdempotencyKey,
+    _: NoParameters,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let new = NewBroadcast::parse(&body)?;
@@ -75,7 +77,7 @@ pub async fn create(
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
     };
-    let mut answer = (status, Json(report)).into_response();
+    let mut answer = (status, location(&report), Json(report)).into_response();
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
         answer.headers_mut().insert(name, HeaderValue::from_static("true"));
@@ -83,17 +85,41 @@ pub async fn create(
     Ok(answer)
 }
 
-/// `GET /v1/broadcasts/{id}`: reports on a broadcast.
+/// Returns the header that names the URL of a broadcast.
+fn location(report: &BroadcastReport) -> [(HeaderName, String); 1] {
+    [(
+        header::LOCATION,
+        format!("/v1/broadcasts/{}", report.summary.broadcast_id),
+    )]
+}
+
+/// `GET /v1/broadcasts/{id}`: reports on a broadcast. A caller that has the report already is told so (304), and pays little:
+/// the jobs alone are read then, as of a moment ago.
 ///
 /// # Errors
-/// As [`visible_report`].
+/// If there is a parameter, or `If-None-Match` is no list of entity tags (400), or as [`visible_report`] says.
 #[utoipa::path(
     get, path = "/v1/broadcasts/{id}", operation_id = "getBroadcast", tag = "broadcasts",
     summary = "Report on a broadcast",
-    description = "The status, the counters as of the last checkpoint, and the jobs.",
-    params(("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0")),
+    description = "The status, the counters as of the last checkpoint, and the jobs. A caller that polls sends the `ETag` of the report \
+        that it has.",
+    params(
+        ("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0"),
+        (
+            "If-None-Match" = Option<String>, Header, nullable = false, example = "W/\"5d41402abc4b2a76b9719d911017c592\"",
+            description = "The entity tags of the reports that the caller has, or `*`.",
+        ),
+    ),
     responses(
-        (status = 200, description = "The report.", body = BroadcastReport),
+        (
+            status = 200, description = "The report.", body = BroadcastReport,
+            headers(("ETag" = String, description = "The weak entity tag of the report."))
+        ),
+        (
+            status = 304, description = "The caller has the report, as of a moment ago.",
+            headers(("ETag" = String, description = "The weak entity tag of the report."))
+        ),
+        (status = 400, response = Invalid),
         (status = 404, response = NotFound),
     ),
     security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
@@ -102,21 +128,46 @@ pub async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(id): PathId,
-) -> Result<Json<BroadcastReport>, Problem> {
-    Ok(Json(visible_report(&app, &caller, &id).await?))
+    _: NoParameters,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    if !known.is_absent()
+        && let Some(id) = BroadcastId::parse(&id)
+    {
+        record_broadcast(&id);
+        let progress = Progress::read(&app.store, &id).await?;
+        let progress = progress.filter(|progress| caller.may_see(&progress.jobs));
+        let tag = progress.map(|progress| progress.tag(&id));
+        if let Some(tag) = tag.filter(|tag| known.matches(tag)) {
+            return Ok(not_modified(&tag));
+        }
+    }
+    let report = visible_report(&app, &caller, &id).await?;
+    let tag = report.tag();
+    if known.matches(&tag) {
+        return Ok(not_modified(&tag));
+    }
+    Ok(([(header::ETAG, tag.to_string())], Json(report)).into_response())
+}
+
+fn not_modified(tag: &EntityTag) -> Response {
+    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag.to_string())]).into_response()
 }
 
 /// `POST /v1/broadcasts/{id}/resume`: requeues the halted jobs. Jobs that go on by themselves are left alone.
 ///
 /// # Errors
-/// If the broadcast is completed or cancelled (409), or as [`visible_report`] says.
+/// If there is a parameter (400), the broadcast is completed or cancelled (409), or as [`visible_report`] says.
 #[utoipa::path(
     post, path = "/v1/broadcasts/{id}/resume", operation_id = "resumeBroadcast", tag = "broadcasts",
     summary = "Resume the halted jobs of a broadcast",
     description = "Jobs that are not halted are left alone. Repair the cause first.",
     params(("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0")),
     responses(
-        (status = 202, description = "No job is halted any more.", body = BroadcastReport),
+        (
+            status = 202, description = "No job is halted any more.", body = BroadcastReport,
+            headers(("Location" = String, description = "The URL of the broadcast."))
+        ),
         (status = 404, response = NotFound),
         (status = 409, response = Conflict),
     ),
@@ -126,11 +177,12 @@ pub async fn resume(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(id): PathId,
-) -> Result<(StatusCode, Json<BroadcastReport>), Problem> {
+    _: NoParameters,
+) -> Result<Response, Problem> {
     let found = visible_report(&app, &caller, &id).await?;
     if [JobStatus::Completed, JobStatus::Cancelled].contains(&found.summary.status) {
         let detail = format!("The broadcast is {}; nothing is left to resume.", found.summary.status);
-        return Err(Problem::new(StatusCode::CONFLICT, detail));
+        return Err(Problem::new(Kind::NothingToResume, detail));
     }
     for job in found.jobs.iter().filter(|job| job.status == JobStatus::Halted) {
         let job = JobId {
@@ -143,7 +195,8 @@ pub async fn resume(
             app.queue.wake(&job, epoch, wake_at).await;
         }
     }
-    Ok((StatusCode::ACCEPTED, Json(visible_report(&app, &caller, &id).await?)))
+    let report = visible_report(&app, &caller, &id).await?;
+    Ok((StatusCode::ACCEPTED, location(&report), Json(report)).into_response())
 }
 
 /// Reads the broadcast with the id of a path.
@@ -155,21 +208,28 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
     let id = BroadcastId::parse(id).ok_or_else(unknown)?;
     record_broadcast(&id);
     let report = BroadcastReport::read(&app.store, &id).await?;
-    report.filter(|report| caller.may_see(report)).ok_or_else(unknown)
+    report.filter(|report| caller.may_see(&report.jobs)).ok_or_else(unknown)
 }
 
 /// `GET /v1/broadcasts`: lists broadcasts from the newest.
 ///
-/// The index gives the ids and their order, each broadcast its own status. A broadcast that is gone by then is left out, as
-/// is one that the caller may not see. So a part may be empty and still not be the last.
+/// The index gives the ids and their order, each broadcast its own status, as of a moment ago. A broadcast that is gone by then
+/// is left out, as is one that the caller may not see, or that has another status than is asked for. So a part may be empty and
+/// still not be the last.
 ///
 /// # Errors
 /// If a parameter is unknown or wrong (400), or DynamoDB does not answer (503).
 #[utoipa::path(
     get, path = "/v1/broadcasts", operation_id = "listBroadcasts", tag = "broadcasts",
     summary = "List broadcasts, newest first",
-    description = "A part may be empty and still have a `next_cursor`.",
+    description = "As of a moment ago. A filter is applied to the items of a part, which may be empty and still have a `next_cursor`.",
     params(
+        ("status" = Option<JobStatus>, Query, description = "The status of the broadcasts that are listed; any if absent.", example = "halted"),
+        ("page_id" = Option<PageId>, Query, description = "A Page of which one of their jobs is.", example = "page-1"),
+        (
+            "created_after" = Option<Timestamp>, Query, example = "2026-12-01T00:00:00Z",
+            description = "The time after which their requests were received.",
+        ),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, example = 50, description = "The number of items; 50 if absent."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "MTc2NDU0"),
     ),
@@ -182,32 +242,37 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
-    RawQuery(query): RawQuery,
+    mut query: Query,
 ) -> Result<Json<ListPart<BroadcastSummary>>, Problem> {
-    let (mut limit, mut after) = (DEFAULT_LIMIT, None);
-    for (name, value) in form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes()) {
-        match &*name {
-            "limit" => limit = list::limit(&value, MAX_LIMIT)?,
-            "cursor" => after = Some(list::from_cursor(&value, position)?),
-            other => return Err(list::unknown_parameter(other)),
-        }
-    }
-    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let (listed, last) = app.store.broadcasts().list(after.as_ref(), limit).await?;
-    let reads: Vec<_> = listed
-        .iter()
-        .map(|listed| BroadcastReport::read(&app.store, &listed.broadcast_id))
-        .collect();
-    let reports: Vec<_> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
-    let reports = reports.into_iter().flatten();
-    let reports = reports.filter(|report| caller.may_see(report));
+    const STATUSES: &str = "processing, queued, waiting, paused, scheduled, halted, cancelled and completed";
+    let list_id = query.list_id("broadcasts");
+    let status: Option<JobStatus> = query.take("status", |value| word(value, STATUSES));
+    let listing = Listing {
+        page_id: query.take("page_id", |value| PageId::parse(value).map_err(str::to_owned)),
+        created_after: query.take("created_after", time),
+    };
+    let limit = query.take("limit", |value| list::limit(value, MAX_LIMIT));
+    let after = query.take("cursor", |value| list::from_cursor(value, &list_id, position));
+    query.finish()?;
+    let limit = i32::try_from(limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(i32::MAX);
+    let broadcasts = app.store.broadcasts();
+    let (listed, last) = broadcasts.list(&listing, after.as_ref(), limit).await?;
+    let ids: Vec<_> = listed.into_iter().map(|listed| listed.broadcast_id).collect();
+    let found = broadcasts.all_with_jobs_lately(&ids).await?.into_iter();
+    let reports = found.map(|(broadcast, jobs)| BroadcastReport::new(broadcast, &jobs));
+    let reports = reports.filter(|report| caller.may_see(&report.jobs));
+    let summaries = reports.map(|report| report.summary);
     Ok(Json(ListPart {
-        items: reports.map(|report| report.summary).collect(),
-        next_cursor: last.map(|last| {
-            let created_at = last.created_at.as_millisecond();
-            list::to_cursor(format_args!("{created_at} {}", last.broadcast_id))
-        }),
+        items: summaries
+            .filter(|summary| status.is_none_or(|status| status == summary.status))
+            .collect(),
+        next_cursor: last.map(|last| list::to_cursor(&list_id, from_position(&last))),
     }))
+}
+
+/// Writes a position as [`position`] reads it.
+pub fn from_position(position: &Listed) -> String {
+    format!("{} {}", position.created_at.as_millisecond(), position.broadcast_id)
 }
 
 /// Parses the position that a cursor of the list encodes: the time in milliseconds of the epoch, and the id.

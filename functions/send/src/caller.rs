@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use lambda_http::request::RequestContext;
 use serde_json::json;
@@ -12,7 +11,8 @@ use shared::app::App;
 use shared::domain::access::Access;
 use shared::domain::ids::{PageId, Pages};
 
-use crate::api::broadcasts::BroadcastReport;
+use crate::api::broadcasts::JobReport;
+use crate::api::problems::Kind;
 use crate::problem::Problem;
 
 /// The caller of one request.
@@ -90,9 +90,9 @@ impl Caller {
         })
     }
 
-    /// Returns true if the caller may see a broadcast: only if it may use the Page of every job.
-    pub fn may_see(&self, report: &BroadcastReport) -> bool {
-        let mut pages = report.jobs.iter().map(|job| &job.page_id);
+    /// Returns true if the caller may see a broadcast with these jobs: only if it may use the Page of every job.
+    pub fn may_see(&self, jobs: &[JobReport]) -> bool {
+        let mut pages = jobs.iter().map(|job| &job.page_id);
         pages.all(|page_id| self.pages.allow(page_id))
     }
 }
@@ -134,7 +134,7 @@ fn listed(claim: &str) -> impl Iterator<Item = &str> {
 }
 
 fn forbidden(detail: &str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, detail)
+    Problem::new(Kind::Forbidden, detail)
 }
 
 #[cfg(test)]

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use shared::app::App;
 use shared::domain::ids::{ContactId, PageId, first_ten};
 
 use crate::api::contacts::{Contact, ContactImport, Erasure, Imported};
-use crate::api::problems::{Conflict, Invalid, NotFound, TooLarge, UnsupportedType};
+use crate::api::problems::{Conflict, Invalid, Kind, NotFound, TooLarge, UnsupportedType};
 use crate::caller::Caller;
 use crate::erasure::{ErasureRequest, erase};
 use crate::import;
 use crate::problem::Problem;
+use crate::query::{NoParameters, Query};
 use crate::request::{JsonOrCsv, PathId};
 
 /// The header of an answer that tells the form in which a CSV file was read.
@@ -51,6 +52,7 @@ const CSV_READ_AS: &str = "x-csv-read-as";
 pub async fn upsert(
     State(app): State<Arc<App>>,
     caller: Caller,
+    _: NoParameters,
     body: JsonOrCsv,
 ) -> Result<(Option<[(&'static str, String); 1]>, Json<Imported>), Problem> {
     let pages = &caller.pages;
@@ -64,7 +66,7 @@ pub async fn upsert(
     let foreign = app.store.contacts().upsert_all(&patches, pages).await?;
     if !foreign.is_empty() {
         let detail = format!("Of a Page that you may not use: {}.", first_ten(&foreign));
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        return Err(Problem::new(Kind::Forbidden, detail));
     }
     Ok((
         read_as,
@@ -93,6 +95,7 @@ pub async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(contact_id): PathId,
+    _: NoParameters,
 ) -> Result<Json<Contact>, Problem> {
     let contact_id = ContactId::parse_stored(&contact_id).ok_or_else(unknown)?;
     let contact = app.store.contacts().get(&contact_id).await?;
@@ -138,10 +141,10 @@ pub async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(contact_id): PathId,
-    RawQuery(query): RawQuery,
+    query: Query,
 ) -> Result<Response, Problem> {
     let contact_id = ContactId::parse_stored(&contact_id).ok_or_else(unknown)?;
-    if let Some(erasure) = ErasureRequest::parse(query.as_deref().unwrap_or_default())? {
+    if let Some(erasure) = ErasureRequest::parse(query, &contact_id)? {
         return Ok(Json(erase(&app, &caller, &contact_id, erasure).await?).into_response());
     }
     let contacts = app.store.contacts();
@@ -151,6 +154,7 @@ pub async fn delete(
     }
 }
 
-fn unknown() -> Problem {
+/// The problem of a contact that there is not, or that the caller may not see.
+pub fn unknown() -> Problem {
     Problem::not_found("There is no such contact.")
 }

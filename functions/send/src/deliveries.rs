@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Extension, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use csv::{Terminator, WriterBuilder};
 use shared::app::App;
@@ -17,13 +17,15 @@ use tracing::error;
 use crate::api::broadcasts::BroadcastReport;
 use crate::api::deliveries::DeliveryReport;
 use crate::api::lists::ListPart;
-use crate::api::problems::{Invalid, NotFound};
+use crate::api::problems::{Invalid, Kind, NotFound};
 use crate::broadcasts::visible_report;
 use crate::caller::Caller;
 use crate::fields::word;
 use crate::list::{self, DEFAULT_LIMIT};
+use crate::negotiation::Form;
 use crate::problem::Problem;
-use crate::request::{AcceptsCsv, PathId};
+use crate::query::Query;
+use crate::request::PathId;
 
 /// The maximum number of rows in one answer of JSON.
 const MAX_ROWS: usize = 1_000;
@@ -92,10 +94,11 @@ pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(id): PathId,
-    AcceptsCsv(as_csv): AcceptsCsv,
-    RawQuery(query): RawQuery,
+    Extension(form): Extension<Form>,
+    query: Query,
 ) -> Result<Response, Problem> {
-    let query = DeliveryQuery::parse(query.as_deref().unwrap_or_default(), as_csv)?;
+    let as_csv = form == Form::Csv;
+    let query = DeliveryQuery::parse(query, &id, as_csv)?;
     let part = read(&app, visible_report(&app, &caller, &id).await?, query).await?;
     if !as_csv {
         return Ok(Json(part).into_response());
@@ -106,7 +109,7 @@ pub async fn list(
             "list of deliveries not written as CSV"
         );
         let detail = "The list could not be written as CSV.";
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        Problem::new(Kind::Internal, detail)
     })?;
     let content_type = [(header::CONTENT_TYPE, "text/csv; charset=utf-8")];
     let next_cursor = part.next_cursor.map(|cursor| [("x-next-cursor", cursor)]);
@@ -132,7 +135,7 @@ async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Resul
         loop {
             let is_full = items.len() >= query.limit || bytes >= MAX_BYTES;
             if is_full || queries == MAX_QUERIES || Instant::now() >= ends {
-                let next_cursor = Some(list::to_cursor(ListPosition { page_id, after }));
+                let next_cursor = Some(list::to_cursor(&query.list_id, ListPosition { page_id, after }));
                 return Ok(ListPart { items, next_cursor });
             }
             let limit = (query.limit - items.len()).min(MAX_QUERIED_ROWS);
@@ -160,7 +163,8 @@ async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Resul
 }
 
 impl DeliveryReport {
-    fn new(page_id: &PageId, row: Delivery) -> Self {
+    /// Returns a delivery of a job of this Page as it is shown.
+    pub fn new(page_id: &PageId, row: Delivery) -> Self {
         Self {
             page_id: page_id.clone(),
             status: row.state.status(),
@@ -226,35 +230,32 @@ fn defused(cell: &str) -> String {
 
 /// The parameters of a list of deliveries.
 struct DeliveryQuery {
+    list_id: String,
     status: Option<Status>,
     limit: usize,
     from: Option<ListPosition>,
 }
 
 impl DeliveryQuery {
-    fn parse(query: &str, as_csv: bool) -> Result<Self, Problem> {
-        let (limit, max) = if as_csv {
+    fn parse(mut query: Query, id: &str, as_csv: bool) -> Result<Self, Problem> {
+        let (default, max) = if as_csv {
             (MAX_CSV_ROWS, MAX_CSV_ROWS)
         } else {
             (DEFAULT_LIMIT, MAX_ROWS)
         };
-        let mut parsed = Self {
-            status: None,
-            limit,
-            from: None,
-        };
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "status" => {
-                    let status = word(&value, "reserved, sent, failed, skipped, waiting and in_doubt");
-                    parsed.status = Some(status.map_err(|message| Problem::fault("status", message))?);
-                }
-                "limit" => parsed.limit = list::limit(&value, max)?,
-                "cursor" => parsed.from = Some(list::from_cursor(&value, ListPosition::parse)?),
-                other => return Err(list::unknown_parameter(other)),
-            }
-        }
-        Ok(parsed)
+        let list_id = query.list_id(&format!("deliveries\0{id}"));
+        let status = |value: &str| word(value, "reserved, sent, failed, skipped, waiting and in_doubt");
+        let status = query.take("status", status);
+        let limit = query.take("limit", |value| list::limit(value, max));
+        let cursor = |value: &str| list::from_cursor(value, &list_id, ListPosition::parse);
+        let from = query.take("cursor", cursor);
+        query.finish()?;
+        Ok(Self {
+            list_id,
+            status,
+            limit: limit.unwrap_or(default),
+            from,
+        })
     }
 }
 

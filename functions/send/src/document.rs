@@ -8,7 +8,8 @@ use utoipa::openapi::schema::ArrayBuilder;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, Components, Ref, RefOr, Schema};
 
-use crate::api::problems::{GatewayMessage, ProblemDetails, problem_answers};
+use crate::api::problems::{GatewayMessage, ProblemDetails, REQUEST_ID, problem_answers, request_id};
+use crate::query::NoParameters;
 
 /// The document as it is committed; a test compares it with the code.
 const COMMITTED: &str = include_str!("../openapi.json");
@@ -44,14 +45,16 @@ pub struct Head;
     )),
     security(("jwt" = []), ("iam" = [])),
 )]
-pub async fn show() -> Response {
+pub async fn show(_: NoParameters) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], COMMITTED).into_response()
 }
 
 /// The answers of which each operation of a caller may have any: API Gateway refuses the caller, or something fails.
-const COMMON_ANSWERS: [(&str, &str); 5] = [
+const COMMON_ANSWERS: [(&str, &str); 7] = [
+    ("400", "Invalid"),
     ("401", "Unauthorized"),
     ("403", "Forbidden"),
+    ("406", "NotAcceptable"),
     ("429", "TooMany"),
     ("500", "Failed"),
     ("503", "Unavailable"),
@@ -66,7 +69,7 @@ struct Link {
     parameter: (&'static str, &'static str),
 }
 
-const LINKS: [Link; 9] = [
+const LINKS: [Link; 11] = [
     link("createBroadcast", &["200", "202"], "Show", "getBroadcast", OF_BROADCAST),
     link(
         "createBroadcast",
@@ -80,7 +83,21 @@ const LINKS: [Link; 9] = [
     link("getBroadcast", &["200"], "Resume", "resumeBroadcast", OF_BROADCAST),
     link("resumeBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
     link("importContacts", &["200"], "Show", "getContact", OF_IMPORT),
+    link(
+        "importContacts",
+        &["200"],
+        "Deliveries",
+        "listContactDeliveries",
+        OF_IMPORT,
+    ),
     link("importContacts", &["200"], "Delete", "deleteContact", OF_IMPORT),
+    link(
+        "getContact",
+        &["200"],
+        "Deliveries",
+        "listContactDeliveries",
+        OF_CONTACT,
+    ),
     link("getContact", &["200"], "Delete", "deleteContact", OF_CONTACT),
 ];
 const OF_BROADCAST: (&str, &str) = ("id", "$response.body#/broadcast_id");
@@ -121,6 +138,11 @@ pub fn complete(document: &mut openapi::OpenApi) {
             for (status, name) in COMMON_ANSWERS {
                 let common = RefOr::Ref(Ref::from_response_name(name));
                 answers.entry(status.to_owned()).or_insert(common);
+            }
+        }
+        for answer in answers.values_mut() {
+            if let RefOr::T(answer) = answer {
+                answer.headers.insert(REQUEST_ID.to_owned(), request_id().into());
             }
         }
         let id = operation.operation_id.as_deref().unwrap_or_default();

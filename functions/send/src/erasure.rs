@@ -15,13 +15,14 @@ use shared::domain::delivery::{Delivery, State};
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::job::{Broadcast, Job, JobStatus};
 use shared::store;
-use shared::store::broadcasts::Listed;
+use shared::store::broadcasts::{Listed, Listing};
 
 use crate::api::contacts::{Erased, Erasure, Kept};
 use crate::broadcasts::position;
 use crate::caller::Caller;
-use crate::list::{self, unknown_parameter};
+use crate::list;
 use crate::problem::Problem;
+use crate::query::{Query, flag};
 
 /// The maximum number of broadcasts, or of jobs of them, that one request reads, on both walks together: at most some seconds of
 /// API Gateway's 29.
@@ -111,36 +112,28 @@ impl ErasureRequest {
     ///
     /// # Errors
     /// If a parameter is unknown or wrong (400).
-    pub fn parse(query: &str) -> Result<Option<Self>, Problem> {
-        let mut asked = false;
+    pub fn parse(mut query: Query, contact_id: &ContactId) -> Result<Option<Self>, Problem> {
+        let asked = query.take("erase", flag);
+        let limit = query.take("limit", |value| list::limit(value, MAX_LIMIT));
+        let cursor = |value: &str| list::from_cursor(value, &list_id(contact_id), Position::parse);
+        let from = query.take("cursor", cursor);
+        let page_id = query.take("page_id", |value| PageId::parse(value).map_err(str::to_owned));
+        if asked != Some(true) && (limit.is_some() || from.is_some() || page_id.is_some()) {
+            query.fault("erase", "must be true, for other parameters are those of an erasure");
+        }
+        query.finish()?;
         let mut request = Self {
-            from: Position::start(),
-            limit: MAX_LIMIT,
+            from: from.unwrap_or_else(Position::start),
+            limit: limit.unwrap_or(MAX_LIMIT),
         };
-        let (mut page_id, mut has_more) = (None, false);
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match (&*name, &*value) {
-                ("erase", "true") => asked = true,
-                ("erase", "false") => asked = false,
-                ("erase", _) => return Err(Problem::fault("erase", "must be true or false")),
-                ("limit", value) => (request.limit, has_more) = (list::limit(value, MAX_LIMIT)?, true),
-                ("cursor", value) => (request.from, has_more) = (list::from_cursor(value, Position::parse)?, true),
-                ("page_id", value) => match PageId::parse(value) {
-                    Ok(id) => (page_id, has_more) = (Some(id), true),
-                    Err(fault) => return Err(Problem::fault("page_id", fault.to_string())),
-                },
-                (other, _) => return Err(unknown_parameter(other)),
-            }
-        }
-        if !asked && has_more {
-            return Err(Problem::fault(
-                "erase",
-                "must be true, for other parameters are those of an erasure",
-            ));
-        }
         request.from.page_id = page_id.or(request.from.page_id);
-        Ok(asked.then_some(request))
+        Ok((asked == Some(true)).then_some(request))
     }
+}
+
+/// Returns the identity of the erasure of a contact, to which its cursors are bound. They hold its parameters themselves.
+fn list_id(contact_id: &ContactId) -> String {
+    format!("erasure\0{contact_id}")
 }
 
 /// Deletes a contact, and erases what else is stored of it, on as long a part of the way as the request asks for. Only jobs of
@@ -194,7 +187,10 @@ impl Eraser<'_> {
         let store = &self.app.store;
         while left > 0 {
             let limit = i32::try_from(left.min(list::DEFAULT_LIMIT)).unwrap_or(i32::MAX);
-            let (listed, last) = store.broadcasts().list(self.at.after.as_ref(), limit).await?;
+            let (listed, last) = store
+                .broadcasts()
+                .list(&Listing::default(), self.at.after.as_ref(), limit)
+                .await?;
             let reads: Vec<_> = listed.iter().map(|listed| self.read(&listed.broadcast_id)).collect();
             let found: Vec<_> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
             let jobs: usize = found.iter().flatten().map(|(_, jobs)| jobs.len()).sum();
@@ -213,7 +209,7 @@ impl Eraser<'_> {
                 }
             }
         }
-        self.done.next_cursor = Some(list::to_cursor(&self.at));
+        self.done.next_cursor = Some(list::to_cursor(&list_id(self.contact_id), &self.at));
         Ok(())
     }
 

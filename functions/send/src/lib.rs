@@ -12,14 +12,19 @@ pub mod csv_lines;
 pub mod deliveries;
 pub mod document;
 pub mod erasure;
+pub mod etag;
+pub mod evidence;
 pub mod fields;
 pub mod import;
 pub mod invocation;
 pub mod list;
+pub mod negotiation;
 pub mod new_broadcast;
 pub mod new_message;
 pub mod numbers;
 pub mod problem;
+pub mod problem_types;
+pub mod query;
 pub mod report;
 pub mod request;
 pub mod sending;
@@ -29,7 +34,6 @@ mod webhook_events;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::middleware;
 use shared::app::App;
 use utoipa::OpenApi as _;
@@ -37,6 +41,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api::problems::Kind;
 use crate::problem::Problem;
 
 /// Runs as a Lambda function until the process is told to end.
@@ -58,10 +63,13 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(sending::show, sending::change))
         .routes(routes!(contacts::upsert))
         .routes(routes!(contacts::show, contacts::delete))
+        .routes(routes!(evidence::list_of_contact))
         .routes(routes!(broadcasts::create, broadcasts::list))
         .routes(routes!(broadcasts::show))
         .routes(routes!(broadcasts::resume))
         .routes(routes!(deliveries::list))
+        .routes(routes!(evidence::show))
+        .routes(routes!(problem_types::describe))
         .routes(routes!(webhook::verify, webhook::receive))
 }
 
@@ -77,12 +85,13 @@ pub fn router(app: Arc<App>) -> Router {
     let unknown = || async { Problem::not_found("There is no such path.") };
     let wrong_method = || async {
         let detail = "This path does not support the method.";
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+        Problem::new(Kind::MethodNotAllowed, detail)
     };
     let (router, _) = routes().split_for_parts();
     router
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(negotiation::negotiate))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), invocation::run))
         .with_state(app)
 }

@@ -1,6 +1,6 @@
 //! The request `POST /v1/broadcasts`, parsed. Everything that needs neither a table nor a clock is checked here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::domain::ids::ContactId;
 use shared::domain::message::{Envelope, MessagingType, NotificationType, Tag};
+use shared::domain::visible::{is_blank, trimmed};
 use shared::store::requests::RequestKey;
 
 use crate::api::broadcasts::NewBroadcast;
@@ -17,6 +18,14 @@ use crate::problem::Problem;
 
 /// The maximum number of ids in one request.
 const MAX_CONTACT_IDS: usize = 100_000;
+/// The maximum number of characters in the name of a broadcast.
+const MAX_NAME: usize = 200;
+/// The maximum number of entries of the metadata.
+const MAX_METADATA: usize = 20;
+/// The maximum number of characters in a key of the metadata.
+const MAX_KEY: usize = 40;
+/// The maximum number of characters in a value of the metadata.
+const MAX_VALUE: usize = 500;
 /// The maximum time from the request to the sending that it schedules.
 const FARTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// The time for which a request with an `Idempotency-Key` is recognised.
@@ -36,7 +45,7 @@ impl NewBroadcast {
     }
 
     fn read(body: &Value, faults: &Faults) -> Option<Self> {
-        const KNOWN: [&str; 8] = [
+        const KNOWN: [&str; 10] = [
             "contact_ids",
             "audience",
             "message",
@@ -45,6 +54,8 @@ impl NewBroadcast {
             "tag",
             "notification_type",
             "scheduled_at",
+            "name",
+            "metadata",
         ];
         let fields = Fields::of(body, "", &KNOWN, faults)?;
         let contact_ids = contact_ids(&fields, faults);
@@ -54,9 +65,13 @@ impl NewBroadcast {
             .and_then(|message| new_message::read(message, braces, faults));
         let envelope = envelope(&fields, fields.optional("message"));
         let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), time);
+        let name = fields.parsed("name", fields.optional("name"), name);
+        let metadata = metadata(&fields);
         let envelope = envelope?;
         Some(Self {
             contact_ids: contact_ids?,
+            name,
+            metadata,
             message: message?,
             allow_literal_braces: braces == LiteralBraces::Allowed,
             messaging_type: envelope.messaging_type,
@@ -91,6 +106,12 @@ impl NewBroadcast {
         // Absent otherwise, so that requests which earlier versions have accepted keep their fingerprints.
         if self.allow_literal_braces {
             body.push(json!("allow_literal_braces"));
+        }
+        if let Some(name) = &self.name {
+            body.push(json!({"name": name}));
+        }
+        if !self.metadata.is_empty() {
+            body.push(json!({"metadata": self.metadata}));
         }
         let body = Value::from(body);
         let fingerprint = digest("body", caller, &body.to_string());
@@ -196,6 +217,49 @@ fn envelope(fields: &Fields<'_>, message: Option<&Value>) -> Option<Envelope> {
     })
 }
 
+/// Checks the name of a broadcast; blanks at its ends are removed.
+fn name(text: &str) -> Result<String, String> {
+    let text = trimmed(text);
+    match text.chars().count() {
+        _ if is_blank(text) => Err("must have a visible character".to_owned()),
+        n if n > MAX_NAME => Err(format!("must have at most {MAX_NAME} characters")),
+        _ if text.contains(char::is_control) => Err("must have no control character".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// Reads the metadata: strings by key, which are kept as they are.
+fn metadata(fields: &Fields<'_>) -> BTreeMap<String, String> {
+    const NAME: &str = "metadata";
+    let mut metadata = BTreeMap::new();
+    let Some(value) = fields.optional(NAME) else {
+        return metadata;
+    };
+    let Some(entries) = value.as_object().filter(|entries| entries.len() <= MAX_METADATA) else {
+        let message = format!("must be an object with at most {MAX_METADATA} entries");
+        fields.fault(NAME, message);
+        return metadata;
+    };
+    for (key, value) in entries {
+        let is_key = !is_blank(key) && key.chars().count() <= MAX_KEY && !key.contains(char::is_control);
+        let value = value
+            .as_str()
+            .filter(|value| value.chars().count() <= MAX_VALUE && !value.contains('\0'));
+        match value {
+            _ if !is_key => {
+                let message = format!("must have a key of 1 to {MAX_KEY} visible characters");
+                fields.entry_fault(NAME, key, message);
+            }
+            None => {
+                let message = format!("must be a string of at most {MAX_VALUE} characters, without U+0000");
+                fields.entry_fault(NAME, key, message);
+            }
+            Some(value) => drop(metadata.insert(key.clone(), value.to_owned())),
+        }
+    }
+    metadata
+}
+
 fn tag(text: &str) -> Result<Tag, String> {
     const WITHDRAWN: [&str; 3] = ["ACCOUNT_UPDATE", "CONFIRMED_EVENT_UPDATE", "POST_PURCHASE_UPDATE"];
     if WITHDRAWN.contains(&text) {
@@ -259,6 +323,25 @@ mod tests {
         assert_eq!(fingerprint(json!(false)), key(None, None).fingerprint);
         assert_eq!(fingerprint(json!(null)), key(None, None).fingerprint);
         assert_ne!(fingerprint(json!(true)), key(None, None).fingerprint);
+    }
+
+    #[test]
+    fn name_and_metadata_are_part_of_the_fingerprint_if_they_are_given() {
+        let fingerprint = |more: Value| {
+            let mut body = json!({"contact_ids": ["6001"], "message": {"text": "Hi"}});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            NewBroadcast::parse(&body).unwrap().key(None, None).fingerprint
+        };
+        let without = fingerprint(json!({}));
+        assert_eq!(fingerprint(json!({"name": null, "metadata": {}})), without);
+        let given = [
+            json!({"name": "a"}),
+            json!({"name": "b"}),
+            json!({"metadata": {"name": "a"}}),
+            json!({"name": "a", "metadata": {"name": "a"}}),
+        ];
+        let digests: BTreeSet<_> = given.into_iter().map(fingerprint).chain([without]).collect();
+        assert_eq!(digests.len(), 5);
     }
 
     /// The data directory of an earlier version holds such keys. If they changed, its requests could be made twice.

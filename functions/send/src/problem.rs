@@ -1,30 +1,33 @@
 //! Errors as the caller sees them: RFC 9457 problem details, which never show internals.
 
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use shared::runtime::secrets;
 use shared::store;
 use tracing::error;
 
-use crate::api::problems::{Fault, PROBLEM_JSON, ProblemDetails};
+use crate::api::problems::{Fault, Kind, PROBLEM_JSON, ProblemDetails};
 
 /// The maximum number of faults that one answer lists.
 const MAX_FAULTS: usize = 100;
 
+/// The time after which a caller is to repeat a request that could not be completed, in seconds.
+const RETRY_SECONDS: u16 = 2;
+
 /// An answer that reports an error to the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    status: StatusCode,
+    kind: Kind,
     detail: String,
     faults: Vec<Fault>,
 }
 
 impl Problem {
     /// Returns a problem without faults.
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self {
-            status,
+            kind,
             detail: detail.into(),
             faults: Vec::new(),
         }
@@ -37,7 +40,7 @@ impl Problem {
             n => format!("The request has {n} faults; nothing was stored."),
         };
         Self {
-            status: StatusCode::BAD_REQUEST,
+            kind: Kind::InvalidRequest,
             detail,
             faults,
         }
@@ -51,7 +54,7 @@ impl Problem {
 
     /// Returns a problem with status 404.
     pub fn not_found(detail: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, detail)
+        Self::new(Kind::NotFound, detail)
     }
 }
 
@@ -62,14 +65,14 @@ impl From<store::Error> for Problem {
         if matches!(error, store::Error::TooLarge { .. }) {
             let detail = "A contact with its stored attributes would be larger than 400 KB, and was not changed; others of the request \
                           may have been. Clear attributes that are not needed with \"attributes\": null.";
-            return Self::new(StatusCode::CONFLICT, detail);
+            return Self::new(Kind::ContactTooLarge, detail);
         }
         error!(
             error = &error as &dyn std::error::Error,
             "call to DynamoDB failed; the caller is asked to repeat the request"
         );
         Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Unavailable,
             "The request could not be completed. Repeat it; with the same Idempotency-Key it takes effect at most once.",
         )
     }
@@ -83,22 +86,26 @@ impl From<secrets::Error> for Problem {
             "secret not read; the caller is asked to repeat the request"
         );
         let detail = "The request could not be checked. Repeat it.";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        Self::new(Kind::Unavailable, detail)
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let status = self.kind.status();
         let body = ProblemDetails {
-            kind: "about:blank".to_owned(),
-            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
-            status: self.status.as_u16(),
+            kind: self.kind.uri(),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
             detail: self.detail,
             errors: self.faults.into_iter().take(MAX_FAULTS).collect(),
         };
-        let mut answer = (self.status, Json(body)).into_response();
-        let json = header::HeaderValue::from_static(PROBLEM_JSON);
-        answer.headers_mut().insert(header::CONTENT_TYPE, json);
+        let mut answer = (status, Json(body)).into_response();
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.kind == Kind::Unavailable {
+            headers.insert(header::RETRY_AFTER, RETRY_SECONDS.into());
+        }
         answer
     }
 }

@@ -7,6 +7,7 @@ use shared::domain::job::{Broadcast, Job, JobStatus};
 use shared::store::{self, Store};
 
 use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, DuplicatesPrevented, JobReport};
+use crate::etag::EntityTag;
 
 impl BroadcastReport {
     /// Reads a broadcast and its jobs, and reports on them.
@@ -20,23 +21,66 @@ impl BroadcastReport {
 
     /// Reports on a broadcast and all of its jobs.
     pub fn new(broadcast: Broadcast, jobs: &[Job]) -> Self {
-        let by_page: BTreeMap<_, _> = jobs.iter().map(|job| (&job.page_id, job)).collect();
         let done_inline = broadcast.done_inline;
+        let progress = Progress::of(jobs);
         let summary = BroadcastSummary {
             status: jobs.iter().map(|job| job.status).min().unwrap_or(JobStatus::Completed),
             counters: jobs.iter().map(Job::counters).sum(),
             duplicates_prevented: DuplicatesPrevented {
                 request: broadcast.contacts.duplicates_removed,
                 replay: broadcast.replays,
-                claim: jobs.iter().map(|job| job.prevented_claim).sum(),
-                reservation: jobs.iter().map(|job| job.prevented_reservation).sum(),
+                claim: progress.prevented_claim,
+                reservation: progress.prevented_reservation,
             },
             broadcast_id: broadcast.broadcast_id,
+            name: broadcast.name,
+            metadata: broadcast.metadata,
             created_at: broadcast.created_at,
             scheduled_at: broadcast.scheduled_at,
             contacts: broadcast.contacts,
         };
-        let jobs = by_page.into_values().map(|job| JobReport {
+        Self {
+            summary,
+            jobs: progress.jobs,
+            done_inline,
+        }
+    }
+
+    /// Returns the entity tag of the report: that of its [`Progress`].
+    pub fn tag(&self) -> EntityTag {
+        let BroadcastSummary {
+            broadcast_id,
+            duplicates_prevented: prevented,
+            ..
+        } = &self.summary;
+        tag(broadcast_id, &self.jobs, prevented.claim, prevented.reservation)
+    }
+}
+
+/// The part of a report that changes while the broadcast is worked on. Its entity tag is that of the report, so that a look at
+/// the jobs alone tells whether the report has changed. Repetitions of the request and the erasure of an unknown id, which
+/// change the broadcast itself, do not count: hence the tag is a weak one.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The jobs, sorted by Page.
+    pub jobs: Vec<JobReport>,
+    prevented_claim: u64,
+    prevented_reservation: u64,
+}
+
+impl Progress {
+    /// Reads the progress of a broadcast as of a moment ago; `None` if there is no such broadcast.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or an item is unreadable.
+    pub async fn read(store: &Store, id: &BroadcastId) -> Result<Option<Self>, store::Error> {
+        let jobs = store.broadcasts().jobs_lately(id).await?;
+        Ok((!jobs.is_empty()).then(|| Self::of(&jobs)))
+    }
+
+    fn of(jobs: &[Job]) -> Self {
+        let by_page: BTreeMap<_, _> = jobs.iter().map(|job| (&job.page_id, job)).collect();
+        let reports = by_page.into_values().map(|job| JobReport {
             page_id: job.page_id.clone(),
             status: job.status,
             reason: job.reason.clone(),
@@ -44,9 +88,18 @@ impl BroadcastReport {
             counters: job.counters(),
         });
         Self {
-            summary,
-            jobs: jobs.collect(),
-            done_inline,
+            jobs: reports.collect(),
+            prevented_claim: jobs.iter().map(|job| job.prevented_claim).sum(),
+            prevented_reservation: jobs.iter().map(|job| job.prevented_reservation).sum(),
         }
     }
+
+    /// Returns the entity tag.
+    pub fn tag(&self, id: &BroadcastId) -> EntityTag {
+        tag(id, &self.jobs, self.prevented_claim, self.prevented_reservation)
+    }
+}
+
+fn tag(id: &BroadcastId, jobs: &[JobReport], prevented_claim: u64, prevented_reservation: u64) -> EntityTag {
+    EntityTag::of(&(id, jobs, prevented_claim, prevented_reservation))
 }

@@ -1,17 +1,17 @@
 //! Extractors for the parts of a request: body, path id, headers, time of receipt.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use jiff::Timestamp;
 use lambda_http::request::RequestContext;
 use serde_json::Value;
 use shared::app::App;
 
+use crate::api::problems::Kind;
 use crate::problem::Problem;
 
 /// The maximum size of a body, in bytes.
@@ -73,7 +73,7 @@ fn has_type(media_type: &str, headers: &HeaderMap) -> bool {
 }
 
 fn unsupported(detail: &str) -> Problem {
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+    Problem::new(Kind::UnsupportedMediaType, detail)
 }
 
 /// Reads a whole body.
@@ -83,7 +83,7 @@ fn unsupported(detail: &str) -> Problem {
 pub async fn whole_body(request: Request) -> Result<Bytes, Problem> {
     axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
         let detail = format!("The body must have at most {MAX_BODY} bytes.");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        Problem::new(Kind::BodyTooLarge, detail)
     })
 }
 
@@ -105,21 +105,6 @@ fn is_type(value: &str, essence: &str) -> bool {
     found.trim().eq_ignore_ascii_case(essence)
 }
 
-/// True if the `Accept` header names CSV; the answer is JSON otherwise.
-pub struct AcceptsCsv(pub bool);
-
-impl FromRequestParts<Arc<App>> for AcceptsCsv {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Infallible> {
-        let accepted = parts.headers.get_all(header::ACCEPT).into_iter();
-        let mut accepted = accepted
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','));
-        Ok(Self(accepted.any(|value| is_type(value, CSV))))
-    }
-}
-
 /// The id in the path, not checked yet.
 pub struct PathId(pub String);
 
@@ -130,6 +115,19 @@ impl FromRequestParts<Arc<App>> for PathId {
         let path = Path::from_request_parts(parts, app).await;
         let Path(id) = path.map_err(|_| Problem::not_found("There is no such path."))?;
         Ok(Self(id))
+    }
+}
+
+/// The two ids in the path, not checked yet.
+pub struct PathIds(pub String, pub String);
+
+impl FromRequestParts<Arc<App>> for PathIds {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, app).await;
+        let Path((outer, inner)) = path.map_err(|_| Problem::not_found("There is no such path."))?;
+        Ok(Self(outer, inner))
     }
 }
 

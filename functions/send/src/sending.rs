@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use shared::app::App;
 use shared::domain::ids::Pages;
 use shared::domain::sending::SendingSwitch;
 use shared::domain::visible::trimmed;
 use tracing::warn;
 
-use crate::api::problems::{Invalid, TooLarge, UnsupportedType};
+use crate::api::problems::{Invalid, Kind, TooLarge, UnsupportedType};
 use crate::api::sending::{Health, SendingChange};
 use crate::caller::Caller;
 use crate::fields::{Faults, Fields, word};
 use crate::problem::Problem;
+use crate::query::NoParameters;
 use crate::request::JsonBody;
 
 /// The maximum length of a reason, in characters.
@@ -24,7 +24,7 @@ const MAX_REASON: usize = 200;
 /// `GET /v1/health`: tells that the API works, and whether sending is switched on.
 ///
 /// # Errors
-/// If DynamoDB does not answer (503).
+/// If there is a parameter (400), or DynamoDB does not answer (503).
 #[utoipa::path(
     get, path = "/v1/health", operation_id = "getHealth", tag = "service",
     summary = "Check that the API works",
@@ -32,7 +32,7 @@ const MAX_REASON: usize = 200;
     responses((status = 200, description = "The API works.", body = Health)),
     security(("jwt" = []), ("iam" = [])),
 )]
-pub async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem> {
+pub async fn health(State(app): State<Arc<App>>, _: NoParameters) -> Result<Json<Health>, Problem> {
     let switch = app.store.sending().read(app.clock.now()).await?;
     Ok(Json(Health {
         status: "ok".to_owned(),
@@ -43,7 +43,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem
 /// `GET /v1/sending`: shows the switch for sending.
 ///
 /// # Errors
-/// If DynamoDB does not answer (503).
+/// If there is a parameter (400), or DynamoDB does not answer (503).
 #[utoipa::path(
     get, path = "/v1/sending", operation_id = "getSending", tag = "sending",
     summary = "Show the switch for sending",
@@ -51,7 +51,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem
     responses((status = 200, description = "The switch as it was set last.", body = SendingSwitch)),
     security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
 )]
-pub async fn show(State(app): State<Arc<App>>, _: Caller) -> Result<Json<SendingSwitch>, Problem> {
+pub async fn show(State(app): State<Arc<App>>, _: Caller, _: NoParameters) -> Result<Json<SendingSwitch>, Problem> {
     Ok(Json(app.store.sending().read(app.clock.now()).await?))
 }
 
@@ -77,11 +77,12 @@ pub async fn show(State(app): State<Arc<App>>, _: Caller) -> Result<Json<Sending
 pub async fn change(
     State(app): State<Arc<App>>,
     caller: Caller,
+    _: NoParameters,
     JsonBody(body): JsonBody,
 ) -> Result<Json<SendingSwitch>, Problem> {
     if caller.pages != Pages::All {
         let detail = "The switch concerns every Page, and you may not use all of them.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        return Err(Problem::new(Kind::Forbidden, detail));
     }
     let faults = Faults::default();
     let read = Fields::of(&body, "", &["state", "reason"], &faults).and_then(|fields| {

@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::api::problems::{Forbidden, TooLarge, Unavailable};
+use crate::api::problems::{Forbidden, Kind, TooLarge, Unavailable};
 use crate::problem::Problem;
 use crate::request::whole_body;
 use crate::webhook_events::{self, Echo, Event, Unreadable};
@@ -130,7 +130,7 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<St
         Ok(_) | Err(_) => {
             error!("not all events of a webhook call could be processed; Meta sends them again");
             let detail = "Not all events could be processed. Send them again.";
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+            Err(Problem::new(Kind::Unavailable, detail))
         }
     }
 }
@@ -164,7 +164,7 @@ fn confirm_unreadable(app: &App, events: &[Event]) -> bool {
 }
 
 fn forbidden(detail: &str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, detail)
+    Problem::new(Kind::Forbidden, detail)
 }
 
 /// Compares in constant time, so that the duration does not reveal how many characters are right.

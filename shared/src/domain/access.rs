@@ -11,12 +11,13 @@ pub const SCOPES: [&str; 3] = [BROADCASTS_READ, BROADCASTS_WRITE, CONTACTS_WRITE
 pub const HEALTH: &str = "/v1/health";
 const DOCUMENT: &str = "/v1/openapi.json";
 const WEBHOOKS: &str = "/v1/webhooks/messenger";
+const PROBLEMS: &str = "/v1/problems/";
 const CONTACTS: &str = "/v1/contacts";
 
 /// The access that a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// The route is open. Messenger signs its webhooks, a monitor has no token, and the document is no secret.
+    /// The route is open. Messenger signs its webhooks, a monitor has no token, and documents are no secret.
     Open,
     /// The route is for callers with this scope.
     Scope(&'static str),
@@ -28,9 +29,19 @@ impl Access {
         let reads = ["GET", "HEAD"].contains(&method);
         match path {
             HEALTH | DOCUMENT | WEBHOOKS => Access::Open,
+            _ if path.starts_with(PROBLEMS) => Access::Open,
+            _ if is_deliveries_of_contact(path) => Access::Scope(BROADCASTS_READ),
             _ if path.starts_with(CONTACTS) => Access::Scope(CONTACTS_WRITE),
             _ if reads => Access::Scope(BROADCASTS_READ),
             _ => Access::Scope(BROADCASTS_WRITE),
         }
     }
+}
+
+/// Returns true for the list of the deliveries to a contact, which is a report. A contact may be called `deliveries`.
+fn is_deliveries_of_contact(path: &str) -> bool {
+    let contact = path
+        .strip_prefix(CONTACTS)
+        .and_then(|rest| rest.strip_suffix("/deliveries"));
+    contact.is_some_and(|contact| contact.len() > 1)
 }

@@ -1,5 +1,6 @@
 //! A broadcast and its jobs, as they are stored.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -19,6 +20,15 @@ pub const MAX_STALLS: u32 = 5;
 pub struct Broadcast {
     /// The identity of the broadcast.
     pub broadcast_id: BroadcastId,
+    /// The name that the request gave it; Messenger never sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The notes that the request gave it; Messenger never sees them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// The Pages of the jobs, by which all of them are read; none if an earlier version accepted the broadcast.
+    #[serde(default)]
+    pub page_ids: Vec<PageId>,
     /// The message, rendered for each contact.
     pub message: Message,
     /// The parameters that accompany the message in each call of the Send API.

@@ -100,7 +100,7 @@ impl Store {
             .scan_index_forward(!query.newest_first)
             .set_limit(query.limit)
             .set_exclusive_start_key(query.after)
-            .consistent_read(query.index.is_none());
+            .consistent_read(!query.lags);
         let found = with_retries(|| call.clone().send())
             .await
             .map_err(unsettled(operation))?;

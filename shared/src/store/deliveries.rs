@@ -289,15 +289,6 @@ impl Deliveries<'_> {
         Ok((rows, last))
     }
 
-    /// Reads the deliveries of these jobs to one contact, as of now.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer.
-    pub async fn of_contact(&self, contact_id: &ContactId, jobs: &[JobId]) -> Result<Vec<Delivery>, Error> {
-        let keys: Vec<_> = jobs.iter().map(|job| keys::delivery(job, contact_id)).collect();
-        self.get_all("read the deliveries of a contact", &keys).await
-    }
-
     /// Reads the rows of these keys, as far as they exist, as of now.
     pub(super) async fn get_all(&self, operation: &'static str, keys: &[Item]) -> Result<Vec<Delivery>, Error> {
         let Self(store) = self;

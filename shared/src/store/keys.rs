@@ -24,7 +24,8 @@ const WAKE_SHARDS: u64 = 8;
 const DOUBT_SHARDS: u64 = 8;
 
 const BROADCAST_PREFIX: &str = "broadcast#";
-const JOB_PREFIX: &str = "job#";
+/// The beginning of the sort keys of jobs.
+pub(super) const JOB_PREFIX: &str = "job#";
 
 /// The key of a contact.
 pub(super) fn contact(contact_id: &ContactId) -> Item {

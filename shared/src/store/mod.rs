@@ -5,6 +5,7 @@
 
 pub mod broadcasts;
 mod calls;
+mod contact_deliveries;
 pub mod contacts;
 pub mod deliveries;
 pub mod doubts;

@@ -254,6 +254,8 @@ impl<'a> Delete<'a> {
 pub(super) struct Query<'a> {
     pub(super) table: &'a str,
     pub(super) index: Option<&'static str>,
+    /// A state of a moment ago will do, at half the cost.
+    pub(super) lags: bool,
     pub(super) key_condition: &'static str,
     pub(super) filter: Option<&'static str>,
     pub(super) bindings: Bindings,
@@ -268,6 +270,7 @@ impl<'a> Query<'a> {
         Self {
             table,
             index: None,
+            lags: false,
             key_condition,
             filter: None,
             bindings: Bindings::default(),
@@ -281,8 +284,15 @@ impl<'a> Query<'a> {
     pub(super) fn index(table: &'a str, index: &'static str, key_condition: &'static str) -> Self {
         Self {
             index: Some(index),
+            lags: true,
             ..Self::table(table, key_condition)
         }
+    }
+
+    /// Reads a state of a moment ago, at half the cost.
+    pub(super) fn lagging(mut self) -> Self {
+        self.lags = true;
+        self
     }
 
     /// Leaves out the items that do not match.

@@ -1,5 +1,7 @@
 //! Broadcasts: the request for one, and the reports on it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
@@ -15,12 +17,21 @@ use super::messages::MessageForm;
 #[schema(examples(json!({
     "contact_ids": ["6001", "6002", "6001"],
     "message": {"text": "Hi {{ first_name | default('there') }}, we open at nine."},
-    "scheduled_at": null
+    "scheduled_at": null, "name": "Opening hours", "metadata": {"campaign": "spring"}
 })))]
 pub struct NewBroadcast {
     /// The contacts, on up to 90 Pages. Repeated ids are removed and counted; unknown and opted-out contacts are counted.
     #[schema(min_items = 1, max_items = 100_000)]
     pub contact_ids: Vec<ContactId>,
+    /// The name of the broadcast for those who read its reports; Messenger never sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: Option<String>,
+    /// The caller's own notes, which reports repeat and Messenger never sees: up to 20 strings of at most 500 characters, by keys of
+    /// at most 40.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    pub metadata: BTreeMap<String, String>,
     /// The message, one for each contact.
     #[schema(value_type = MessageForm)]
     pub message: Message,
@@ -44,7 +55,8 @@ pub struct NewBroadcast {
 /// A broadcast with its jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
-    "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "status": "queued", "created_at": "2026-12-01T01:00:00Z",
+    "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "name": "Opening hours", "metadata": {"campaign": "spring"},
+    "status": "queued", "created_at": "2026-12-01T01:00:00Z",
     "scheduled_at": null,
     "contacts": {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
@@ -70,7 +82,8 @@ pub struct BroadcastReport {
 /// A broadcast without its jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
-    "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "status": "completed", "created_at": "2026-12-01T01:00:00Z",
+    "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "name": "Opening hours", "metadata": {"campaign": "spring"},
+    "status": "completed", "created_at": "2026-12-01T01:00:00Z",
     "scheduled_at": null,
     "contacts": {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
@@ -81,6 +94,11 @@ pub struct BroadcastReport {
 pub struct BroadcastSummary {
     /// The identity of the broadcast.
     pub broadcast_id: BroadcastId,
+    /// The name that the request gave it; `null` if none.
+    #[schema(required)]
+    pub name: Option<String>,
+    /// The notes that the request gave it.
+    pub metadata: BTreeMap<String, String>,
     /// The first of these that one of the jobs has: processing, queued, waiting, paused, scheduled, halted, cancelled, completed.
     pub status: JobStatus,
     /// The time at which the request was received.

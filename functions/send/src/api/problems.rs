@@ -3,20 +3,112 @@
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{Content, Header, Object, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{ToResponse, ToSchema};
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// The type of a problem. `problems.md` describes each under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request has faults.
+    InvalidRequest,
+    /// The caller may not do this.
+    Forbidden,
+    /// There is no such thing, or the caller may not see it.
+    NotFound,
+    /// The path does not support the method.
+    MethodNotAllowed,
+    /// The caller accepts no form in which the answer can be given.
+    NotAcceptable,
+    /// The broadcast has come to its end.
+    NothingToResume,
+    /// A contact would be larger than the table stores.
+    ContactTooLarge,
+    /// The body is too large.
+    BodyTooLarge,
+    /// The body has another media type.
+    UnsupportedMediaType,
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyKeyReused,
+    /// Nothing would be sent to any contact of the request.
+    NoContactAccepted,
+    /// The function has a fault.
+    Internal,
+    /// The request was not completed, and may be repeated.
+    Unavailable,
+}
+
+impl Kind {
+    /// All types.
+    pub const ALL: [Self; 13] = [
+        Self::InvalidRequest,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::NothingToResume,
+        Self::ContactTooLarge,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::IdempotencyKeyReused,
+        Self::NoContactAccepted,
+        Self::Internal,
+        Self::Unavailable,
+    ];
+
+    /// Returns the last part of the URI that names the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::NotAcceptable => "not-acceptable",
+            Self::NothingToResume => "nothing-to-resume",
+            Self::ContactTooLarge => "contact-too-large",
+            Self::BodyTooLarge => "body-too-large",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::IdempotencyKeyReused => "idempotency-key-reused",
+            Self::NoContactAccepted => "no-contact-accepted",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Returns the URI of the type, which answers with its description.
+    pub fn uri(self) -> String {
+        format!("/v1/problems/{}", self.name())
+    }
+
+    /// Returns the status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::NothingToResume | Self::ContactTooLarge => StatusCode::CONFLICT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::IdempotencyKeyReused | Self::NoContactAccepted => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
 /// An error, by RFC 9457.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Problem, examples(json!({
-    "type": "about:blank", "title": "Bad Request", "status": 400, "detail": "The request has 1 fault; nothing was stored.",
+    "type": "/v1/problems/invalid-request", "title": "Bad Request", "status": 400, "detail": "The request has 1 fault; nothing was stored.",
     "errors": [{"field": "/contact_ids/3", "message": "must be a string"}]
 })))]
 pub struct ProblemDetails {
-    /// The kind of problem.
+    /// The type of problem: a URI that answers with its description, or `about:blank` if the status alone tells it.
     #[serde(rename = "type")]
     #[schema(format = "uri-reference")]
     pub kind: String,
@@ -49,7 +141,7 @@ pub struct GatewayMessage {
 
 /// Makes the answers that report a problem, one for each status, for the document.
 macro_rules! problem_answers {
-    ($($(#[doc = $description:literal])* $name:ident $status:ident, $example:literal, [$($field:literal $message:literal)?];)*) => {
+    ($($(#[doc = $description:literal])* $name:ident $status:ident $kind:expr, $example:literal, [$($field:literal $message:literal)?];)*) => {
         $(
             $(#[doc = $description])*
             pub struct $name;
@@ -58,7 +150,7 @@ macro_rules! problem_answers {
                 fn response() -> (&'r str, RefOr<Response>) {
                     let errors = json!([$({"field": $field, "message": $message})?]);
                     let description = concat!($($description),*).trim();
-                    (stringify!($name), answer(StatusCode::$status, description, $example, errors).into())
+                    (stringify!($name), answer(StatusCode::$status, $kind, description, $example, errors).into())
                 }
             }
         )*
@@ -72,34 +164,51 @@ macro_rules! problem_answers {
 
 problem_answers! {
     /// The request has faults, which are listed; nothing was stored.
-    Invalid BAD_REQUEST, "The request has 1 fault; nothing was stored.", ["/contact_ids/3" "must be a string"];
+    Invalid BAD_REQUEST Some(Kind::InvalidRequest), "The request has 1 fault; nothing was stored.", ["/contact_ids/3" "must be a string"];
     /// The request has no token or signature, or a wrong one.
-    Unauthorized UNAUTHORIZED, "The header Authorization must have a token.", [];
+    Unauthorized UNAUTHORIZED None, "The header Authorization must have a token.", [];
     /// The caller may not do this.
-    Forbidden FORBIDDEN, "The token does not have the scope broadcasts:write.", [];
+    Forbidden FORBIDDEN Some(Kind::Forbidden), "The token does not have the scope broadcasts:write.", [];
     /// There is no such thing, or the caller may not see it.
-    NotFound NOT_FOUND, "There is no such broadcast.", [];
+    NotFound NOT_FOUND Some(Kind::NotFound), "There is no such broadcast.", [];
+    /// The request accepts no form in which the answer can be given; nothing was done.
+    NotAcceptable NOT_ACCEPTABLE Some(Kind::NotAcceptable), "The answer has the type application/json; the header Accept allows none.", [];
     /// The request does not fit the present state.
-    Conflict CONFLICT, "The broadcast is completed; nothing is left to resume.", [];
+    Conflict CONFLICT Some(Kind::NothingToResume), "The broadcast is completed; nothing is left to resume.", [];
     /// The body is too large.
-    TooLarge PAYLOAD_TOO_LARGE, "The body must have at most 4194304 bytes.", [];
+    TooLarge PAYLOAD_TOO_LARGE Some(Kind::BodyTooLarge), "The body must have at most 4194304 bytes.", [];
     /// The body has a media type that this request does not take.
-    UnsupportedType UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.", [];
+    UnsupportedType UNSUPPORTED_MEDIA_TYPE Some(Kind::UnsupportedMediaType), "The body must be application/json.", [];
     /// No contact is accepted, or the Idempotency-Key was used for another request. Nothing was stored.
-    Unprocessable UNPROCESSABLE_ENTITY, "No contact accepted: 1 unknown, 0 opted out.", [];
+    Unprocessable UNPROCESSABLE_ENTITY Some(Kind::NoContactAccepted), "No contact accepted: 1 unknown, 0 opted out.", [];
     /// There are too many requests.
-    TooMany TOO_MANY_REQUESTS, "There are too many requests.", [];
+    TooMany TOO_MANY_REQUESTS None, "There are too many requests.", [];
     /// The request failed. It may have taken effect.
-    Failed INTERNAL_SERVER_ERROR, "The list could not be written as CSV.", [];
+    Failed INTERNAL_SERVER_ERROR Some(Kind::Internal), "The list could not be written as CSV.", [];
     /// The request could not be completed, and may have taken effect. Repeat it; with the same Idempotency-Key it takes effect at
     /// most once.
-    Unavailable SERVICE_UNAVAILABLE, "The request could not be completed. Repeat it.", [];
+    Unavailable SERVICE_UNAVAILABLE Some(Kind::Unavailable), "The request could not be completed. Repeat it.", [];
+}
+
+/// The header that names the request in every answer.
+pub const REQUEST_ID: &str = "X-Request-Id";
+
+/// Returns the description of that header.
+pub fn request_id() -> Header {
+    let id = Header::builder().description(Some("The id of the request, by which its log lines are found."));
+    id.schema(Some(Object::with_type(Type::String))).build()
 }
 
 /// Returns an answer with a problem. API Gateway answers some requests itself, in a form of its own.
-fn answer(status: StatusCode, description: &str, detail: &str, errors: serde_json::Value) -> Response {
+fn answer(
+    status: StatusCode,
+    kind: Option<Kind>,
+    description: &str,
+    detail: &str,
+    errors: serde_json::Value,
+) -> Response {
     let example = json!({
-        "type": "about:blank",
+        "type": kind.map_or_else(|| "about:blank".to_owned(), Kind::uri),
         "title": status.canonical_reason(),
         "status": status.as_u16(),
         "detail": detail,
@@ -110,9 +219,16 @@ fn answer(status: StatusCode, description: &str, detail: &str, errors: serde_jso
         Content::builder().schema(Some(schema)).example(Some(example)).build()
     };
     let problem = content("Problem", example);
-    let answer = ResponseBuilder::new()
+    let mut answer = ResponseBuilder::new()
         .description(description)
+        .header(REQUEST_ID, request_id())
         .content(PROBLEM_JSON, problem);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let seconds = Header::builder()
+            .description(Some("The time after which the request is to be repeated, in seconds."))
+            .schema(Some(Object::with_type(Type::Integer)));
+        answer = answer.header("Retry-After", seconds.build());
+    }
     match status {
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN

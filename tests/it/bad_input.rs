@@ -75,6 +75,13 @@ fn wrong(change: Value, fields: &[&'static str]) -> Case {
     case(post(body.to_string()), 400, fields)
 }
 
+/// Returns a message that is one of Messenger's own templates, with this field.
+fn with_payload(name: &str, value: Value) -> Value {
+    let mut payload = json!({"template_type": "generic"});
+    payload[name] = value;
+    json!({"message": {"attachment": {"type": "template", "payload": payload}}})
+}
+
 /// Returns bodies that are not a request, or not a file of contacts.
 fn wrong_bodies() -> Vec<Case> {
     let too_large = || vec![b' '; 4 * 1024 * 1024 + 1];
@@ -196,6 +203,16 @@ fn wrong_broadcasts() -> Vec<Case> {
         wrong(json!({"message": "hello"}), &["/message"]),
         wrong(json!({"message": {}}), &["/message"]),
         wrong(json!({"message": {"text": "a", "attachment": {}}}), &["/message"]),
+        // Values that the database does not store.
+        wrong(with_payload("", json!("x")), &["/message/attachment/payload/"]),
+        wrong(
+            with_payload("price", json!(1e126)),
+            &["/message/attachment/payload/price"],
+        ),
+        wrong(
+            with_payload("price", json!([-1e-131])),
+            &["/message/attachment/payload/price/0"],
+        ),
         wrong(
             json!({"message": {"attachment": {"type": "song", "payload": {}}}}),
             &["/message/attachment/type"],

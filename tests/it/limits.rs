@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use local::sandbox::{Fault, GraphError, Operation};
 use serde_json::{Value, json};
 use shared::domain::backlog::Segment;
-use shared::domain::ids::ContactId;
+use shared::domain::ids::{BroadcastId, ContactId};
 
 use crate::fixture::by_hand::LEASE;
 use crate::fixture::doubts::FIRST_LOOKUP;
@@ -101,6 +101,43 @@ async fn each_limit_of_a_request_is_where_the_documents_say() {
             beyond.status,
             StatusCode::BAD_REQUEST,
             "{most} {what} and one: {beyond:?}"
+        );
+    }
+}
+
+/// Returns a template that is nested in so many objects and lists, which has a number.
+fn nested_template(levels: usize, number: f64) -> Value {
+    // The attachment, its payload and the list of elements are three levels.
+    let element = (3..levels).fold(json!(number), |inner, _| json!([inner]));
+    let payload = json!({"template_type": "generic", "elements": [element]});
+    json!({"attachment": {"type": "template", "payload": payload}})
+}
+
+#[tokio::test]
+async fn message_at_the_limits_of_the_database_is_stored_and_sent() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let body = |levels, number| json!({"contact_ids": ids, "message": nested_template(levels, number)});
+    for (levels, number) in [(28, 0.0), (4, 8.9e125), (4, -1e-130)] {
+        let answer = stack
+            .call("POST", "/v1/broadcasts", None, Some(&body(levels, number)))
+            .await;
+        assert_eq!(
+            answer.status,
+            StatusCode::ACCEPTED,
+            "{levels} levels, {number}: {answer:?}"
+        );
+        let id = BroadcastId::parse(answer.body["broadcast_id"].as_str().unwrap()).unwrap();
+        assert_eq!(stack.finish(&id).await["counters"]["sent"], 1);
+    }
+    for (levels, number) in [(29, 0.0), (4, 9.1e125), (4, -9e-131)] {
+        let answer = stack
+            .call("POST", "/v1/broadcasts", None, Some(&body(levels, number)))
+            .await;
+        assert_eq!(
+            answer.status,
+            StatusCode::BAD_REQUEST,
+            "{levels} levels, {number}: {answer:?}"
         );
     }
 }

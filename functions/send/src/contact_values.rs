@@ -9,6 +9,8 @@ use crate::numbers::ChangedNumbers;
 
 /// The maximum number of tags, or of attributes, of one contact.
 pub const MAX_ENTRIES: usize = 100;
+/// The rule for a number, as the message of a fault.
+pub const OUT_OF_BOUNDS: &str = "must have a magnitude from 1e-130 to 9e125";
 /// The rule for the name of an attribute, as the message of a fault.
 pub const ATTRIBUTE_NAME: &str = "must have a name of 1 to 64 letters, digits and _, not beginning with a digit";
 
@@ -73,7 +75,7 @@ pub fn attribute(value: &Value, changed: &ChangedNumbers) -> Checked {
     match value {
         Value::Null => Ok(None),
         Value::Bool(_) => Ok(Some(value.clone())),
-        Value::Number(number) if !is_in_bounds(number) => Err("must have a magnitude from 1e-130 to 9e125".to_owned()),
+        Value::Number(number) if !is_in_bounds(number) => Err(OUT_OF_BOUNDS.to_owned()),
         Value::Number(number) => match changed.get(number) {
             None => Ok(Some(value.clone())),
             Some(written) => Err(format!(
@@ -98,7 +100,7 @@ fn text(value: &Value) -> Result<&str, String> {
 /// Returns true if DynamoDB stores the number: zero, or a magnitude from 1E-130 to just below 1E+126
 /// (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html>). The upper
 /// bound here is rounded down.
-fn is_in_bounds(number: &Number) -> bool {
+pub fn is_in_bounds(number: &Number) -> bool {
     number
         .as_f64()
         .is_some_and(|number| number == 0.0 || (1e-130..9e125).contains(&number.abs()))

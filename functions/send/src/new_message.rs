@@ -6,6 +6,7 @@ use shared::domain::message::Message;
 use shared::domain::template::Template;
 use shared::domain::visible::{is_blank, is_visible};
 
+use crate::contact_values::{OUT_OF_BOUNDS, is_in_bounds};
 use crate::fields::{Faults, Fields, escaped};
 
 /// The maximum number of quick replies to one message.
@@ -17,6 +18,9 @@ const MAX_STRING: usize = 1_000;
 /// The maximum size of an attachment, a template or a quick reply in bytes of JSON: within what an item of DynamoDB and
 /// Messenger accept.
 const MAX_PART: usize = 20_000;
+/// The maximum number of levels of an attachment, a template or a quick reply. An item of DynamoDB has at most 32, with those
+/// above the part.
+const MAX_LEVELS: usize = 28;
 
 /// The request's consent to texts in braces and the like that look like placeholders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,9 +186,43 @@ fn refuse_nul(text: &str) -> Result<(), String> {
     }
 }
 
+/// Checks that a part of the message can be stored.
 fn bounded(value: &Value, pointer: &str, faults: &Faults) {
     if value.to_string().len() > MAX_PART {
         faults.add(pointer, format!("must have at most {MAX_PART} bytes"));
+    }
+    storable(value, pointer, MAX_LEVELS, faults);
+}
+
+/// Checks that DynamoDB stores a value, below which there may be so many levels.
+fn storable(value: &Value, pointer: &str, levels: usize, faults: &Faults) {
+    let below = match value {
+        Value::Object(_) | Value::Array(_) => levels.checked_sub(1),
+        _ => Some(levels),
+    };
+    let Some(below) = below else {
+        return faults.add(
+            pointer,
+            format!("must not be nested in more than {MAX_LEVELS} objects and lists"),
+        );
+    };
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let pointer = format!("{pointer}/{}", escaped(name));
+                if name.is_empty() {
+                    faults.add(pointer.as_str(), "must have a name that is not empty");
+                }
+                storable(value, &pointer, below, faults);
+            }
+        }
+        Value::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                storable(item, &format!("{pointer}/{n}"), below, faults);
+            }
+        }
+        Value::Number(number) if !is_in_bounds(number) => faults.add(pointer, OUT_OF_BOUNDS),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

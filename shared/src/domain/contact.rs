@@ -50,7 +50,7 @@ macro_rules! contact_fields {
                 /// each as `attributes.NAME`.
                 attributes [BTreeMap<String, Value>] Attributes false
                     [serde(flatten, deserialize_with = "own_attributes")]
-                    [schema(value_type = BTreeMap<String, AttributeValue>)];
+                    [schema(value_type = BTreeMap<AttributeName, AttributeValue>)];
             }
         }
     };

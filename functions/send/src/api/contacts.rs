@@ -45,6 +45,16 @@ macro_rules! contact_forms {
             )*
         }
 
+        impl ContactChange {
+            /// Returns a contact without any other field.
+            pub fn new($($id: $($id_type)+),*) -> Self {
+                Self {
+                    $($id,)*
+                    $($name: None,)*
+                }
+            }
+        }
+
         impl From<stored::Contact> for Contact {
             fn from(contact: stored::Contact) -> Self {
                 Self {
@@ -57,6 +67,11 @@ macro_rules! contact_forms {
 }
 
 contact_fields!(contact_forms);
+
+/// The name of a contact's own attribute.
+#[derive(Clone, Debug, PartialEq, ToSchema)]
+#[schema(pattern = "^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+pub struct AttributeName(String);
 
 /// The value of a contact's own attribute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -46,6 +46,7 @@ mod recursion;
 mod refusals;
 mod reporting;
 mod resending;
+mod rust_client;
 mod secret_leaks;
 mod sending;
 mod sending_switch;

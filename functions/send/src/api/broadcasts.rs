@@ -52,6 +52,23 @@ pub struct NewBroadcast {
     pub scheduled_at: Option<Timestamp>,
 }
 
+impl NewBroadcast {
+    /// Returns the request to send a message at once, with the default of every other field.
+    pub fn new(contact_ids: Vec<ContactId>, message: Message) -> Self {
+        Self {
+            contact_ids,
+            name: None,
+            metadata: BTreeMap::new(),
+            message,
+            allow_literal_braces: false,
+            messaging_type: MessagingType::Update,
+            tag: None,
+            notification_type: NotificationType::Regular,
+            scheduled_at: None,
+        }
+    }
+}
+
 /// A broadcast with its jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({

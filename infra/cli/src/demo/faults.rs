@@ -15,8 +15,14 @@ pub const REVOKED_PAGE: &str = "page-3";
 /// error, messages that are lost, refusals, and a rate limit. For every second delivered message with such an answer
 /// the echo is lost too, so that only a lookup can settle it.
 pub fn inject(sandbox: &Sandbox, audience: &Audience) {
-    let mut contacts = audience.contacts.iter().map(|contact| &contact.contact_id);
-    let mut next = || contacts.by_ref().take(CONTACTS_PER_FAULT).cloned().collect::<Vec<_>>();
+    let mut contacts = audience.contacts.iter().map(|contact| contact.contact_id.as_str());
+    let mut next = || {
+        contacts
+            .by_ref()
+            .take(CONTACTS_PER_FAULT)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let unreadable = |status, body: &str| Answer::Raw {
         status,
         body: body.to_owned(),

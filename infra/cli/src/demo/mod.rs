@@ -1,7 +1,6 @@
 //! `oncecast demo`: a broadcast with repeated ids, a repeated request and killed processes, and then a count of the
 //! messages that the contacts received.
 
-mod api;
 mod audience;
 mod faults;
 mod progress;
@@ -14,15 +13,24 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use client::api::broadcasts::NewBroadcast;
+use client::api::contacts::ContactImport;
+use client::api::deliveries::DeliveryReport;
+use client::{Client, DeliveryQuery};
 use local::stack::{Settings, Stack, StackError};
+use shared::domain::ids::{BroadcastId, ContactId};
+use shared::domain::message::Message;
 
-use self::api::{Api, ApiError};
 use self::audience::Audience;
 use self::report::{Report, Tally};
 use self::watch::Watch;
 
 /// The time that Messenger takes to answer, long enough for a kill to hit sends that have no answer yet.
 const ANSWER_LATENCY_MS: u64 = 200;
+
+/// The API's limit for the contacts of one request.
+const CONTACTS_PER_REQUEST: usize = 1_000;
+const TEXT: &str = "Hi {{ first_name | default('there') }}, we open at nine.";
 
 /// The functions' variables: short times, so that the work of a killed process is resumed within seconds. Variables
 /// that the caller has set take precedence.
@@ -51,11 +59,11 @@ pub enum DemoError {
     #[error("the demo runs in the sandbox only")]
     NoSandbox,
     #[error(transparent)]
-    Api(#[from] ApiError),
+    Api(#[from] client::Error),
     #[error(
         "the repeated request was not recognised: the first created broadcast {first}, the second broadcast {second}"
     )]
-    NotReplayed { first: String, second: String },
+    NotReplayed { first: BroadcastId, second: BroadcastId },
     #[error("interrupted")]
     Interrupted,
     #[error("signals cannot be received")]
@@ -106,7 +114,12 @@ async fn broadcast(stack: &Stack, options: &Options) -> Result<Report, DemoError
     sandbox.set_latency_ms(ANSWER_LATENCY_MS);
     stack.ready().await?;
     stack.subscribe_to_sandbox().await?;
-    let api = Api::new(stack.api_url())?;
+    // The API is on this machine, not behind a proxy.
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .map_err(client::Error::Request)?;
+    let api = Client::new(http, &stack.api_url())?;
     let audience = Audience::new();
     if options.faults {
         faults::inject(sandbox, &audience);
@@ -117,7 +130,10 @@ async fn broadcast(stack: &Stack, options: &Options) -> Result<Report, DemoError
         audience.contacts.len(),
         audience.pages()
     );
-    api.put_contacts(&audience.contacts).await?;
+    for contacts in audience.contacts.chunks(CONTACTS_PER_REQUEST) {
+        let contacts = contacts.to_vec();
+        api.import_contacts(&ContactImport { contacts }).await?;
+    }
 
     println!(
         "Sending to {} ids, {} of them repeats",
@@ -132,7 +148,7 @@ async fn broadcast(stack: &Stack, options: &Options) -> Result<Report, DemoError
     let (killed, duration) = (watch.killed, started.elapsed());
 
     let broadcast = api.broadcast(&broadcast_id).await?;
-    let deliveries = api.deliveries(&broadcast_id).await?;
+    let deliveries = all_deliveries(&api, &broadcast_id).await?;
     let received = sandbox.received();
     Ok(Report {
         tally: Tally::count(&audience.requested(), &received, &deliveries),
@@ -144,15 +160,41 @@ async fn broadcast(stack: &Stack, options: &Options) -> Result<Report, DemoError
 }
 
 /// Posts the same request twice and returns the id of the one broadcast that it makes.
-async fn post_twice(api: &Api, contact_ids: &[String]) -> Result<String, DemoError> {
-    let first = api.post_broadcast(contact_ids).await?;
+async fn post_twice(api: &Client, contact_ids: &[ContactId]) -> Result<BroadcastId, DemoError> {
+    let message = Message {
+        text: Some(TEXT.to_owned()),
+        attachment: None,
+        template: None,
+        quick_replies: Vec::new(),
+    };
+    let new = NewBroadcast::new(contact_ids.to_vec(), message);
+    let first = api.create_broadcast(&new, None).await?;
     println!("Sending the same request again");
-    let second = api.post_broadcast(contact_ids).await?;
-    if second.replayed && second.broadcast_id == first.broadcast_id {
-        return Ok(first.broadcast_id);
+    let second = api.create_broadcast(&new, None).await?;
+    let (first, replayed, second) = (
+        first.report.summary.broadcast_id,
+        second.replayed,
+        second.report.summary.broadcast_id,
+    );
+    if replayed && second == first {
+        return Ok(first);
     }
-    Err(DemoError::NotReplayed {
-        first: first.broadcast_id,
-        second: second.broadcast_id,
-    })
+    Err(DemoError::NotReplayed { first, second })
+}
+
+/// Returns the deliveries of a broadcast, one for each contact.
+async fn all_deliveries(api: &Client, broadcast_id: &BroadcastId) -> Result<Vec<DeliveryReport>, client::Error> {
+    let mut deliveries = Vec::new();
+    let mut query = DeliveryQuery {
+        limit: Some(1_000),
+        ..DeliveryQuery::default()
+    };
+    loop {
+        let part = api.deliveries(broadcast_id, &query).await?;
+        deliveries.extend(part.items);
+        if part.next_cursor.is_none() {
+            return Ok(deliveries);
+        }
+        query.cursor = part.next_cursor;
+    }
 }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use client::api::broadcasts::{BroadcastReport, BroadcastSummary};
+use client::api::deliveries::DeliveryReport;
 use local::sandbox::Received;
-
-use super::api::{BroadcastReport, DeliveryReport};
+use shared::domain::delivery::Status;
+use shared::domain::job::Counters;
 
 /// The received messages compared with the requested ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +35,17 @@ impl Tally {
             .map(|message| (message.contact_id.as_str(), message.message_id.as_str()))
             .collect();
         let owned = |contact_id: &str| contact_id.to_owned();
-        let without_message = ["in_doubt", "failed", "skipped"];
+        let without_message = [Status::InDoubt, Status::Failed, Status::Skipped];
         let known: BTreeSet<_> = deliveries
             .iter()
-            .filter(|delivery| without_message.contains(&&*delivery.status))
+            .filter(|delivery| without_message.contains(&delivery.status))
             .map(|delivery| delivery.contact_id.as_str())
             .collect();
         let is_wrong = |delivery: &&DeliveryReport| {
             let got = message_ids.get(delivery.contact_id.as_str()).copied();
-            match &*delivery.status {
-                "sent" => got.is_none() || got != delivery.message_id.as_deref(),
-                "in_doubt" => false,
+            match delivery.status {
+                Status::Sent => got.is_none() || got != delivery.message_id.as_deref(),
+                Status::InDoubt => false,
                 _ => got.is_some(),
             }
         };
@@ -66,7 +68,7 @@ impl Tally {
             wrong: deliveries
                 .iter()
                 .filter(is_wrong)
-                .map(|delivery| delivery.contact_id.clone())
+                .map(|delivery| delivery.contact_id.as_str().to_owned())
                 .collect(),
         }
     }
@@ -111,13 +113,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BroadcastReport {
+        let BroadcastSummary {
             status,
             contacts,
-            counters,
+            counters: Counters { outcomes, .. },
             duplicates_prevented: prevented,
             ..
-        } = &self.broadcast;
+        } = &self.broadcast.summary;
         let mut row = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<42}{value:>10}");
         row("Broadcast", status)?;
         row("Contact ids requested", &contacts.requested)?;
@@ -129,10 +131,10 @@ impl fmt::Display for Report {
         row("  by the claim of a job", &prevented.claim)?;
         row("  by the reservation of a contact", &prevented.reservation)?;
         row("Oncecast's own count", &"")?;
-        row("  sent", &counters.sent)?;
-        row("  failed", &counters.failed)?;
-        row("  skipped", &counters.skipped)?;
-        row("  in doubt", &counters.in_doubt)?;
+        row("  sent", &outcomes.sent)?;
+        row("  failed", &outcomes.failed)?;
+        row("  skipped", &outcomes.skipped)?;
+        row("  in doubt", &outcomes.in_doubt)?;
         row("The sandbox's count", &"")?;
         row("  messages received", &self.received.len())?;
         row("  contacts that got two", &self.tally.twice.len())?;
@@ -153,7 +155,9 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use local::sandbox::MessagingType;
+    use shared::domain::ids::{ContactId, PageId};
 
     use super::*;
 
@@ -176,11 +180,15 @@ mod tests {
         }
     }
 
-    fn delivery(contact_id: &str, status: &str) -> DeliveryReport {
+    fn delivery(contact_id: &str, status: Status) -> DeliveryReport {
         DeliveryReport {
-            contact_id: contact_id.to_owned(),
-            status: status.to_owned(),
-            message_id: (status == "sent").then(|| "m".to_owned()),
+            contact_id: ContactId::parse(contact_id).unwrap(),
+            page_id: PageId::parse("page").unwrap(),
+            status,
+            message_id: (status == Status::Sent).then(|| "m".to_owned()),
+            reason: None,
+            attempts: 1,
+            updated_at: Timestamp::UNIX_EPOCH,
         }
     }
 
@@ -189,9 +197,9 @@ mod tests {
         let requested = BTreeSet::from(["ana", "ben", "carla"]);
         let ledger = ["ana", "ben"].map(received);
         let deliveries = [
-            delivery("ana", "sent"),
-            delivery("ben", "failed"),
-            delivery("carla", "sent"),
+            delivery("ana", Status::Sent),
+            delivery("ben", Status::Failed),
+            delivery("carla", Status::Sent),
         ];
 
         let tally = Tally::count(&requested, &ledger, &deliveries);
@@ -203,7 +211,7 @@ mod tests {
     #[test]
     fn contact_in_doubt_is_not_missed_but_must_not_get_two_messages() {
         let requested = BTreeSet::from(["ana", "ben", "carla"]);
-        let deliveries = ["ana", "ben"].map(|contact_id| delivery(contact_id, "in_doubt"));
+        let deliveries = ["ana", "ben"].map(|contact_id| delivery(contact_id, Status::InDoubt));
         let ledger = ["ana", "ana", "zoe"].map(received);
 
         let tally = Tally::count(&requested, &ledger, &deliveries);

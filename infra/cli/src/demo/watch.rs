@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use client::Client;
+use client::api::broadcasts::BroadcastReport;
 use local::sandbox::Sandbox;
 use local::stack::Stack;
+use shared::domain::ids::BroadcastId;
+use shared::domain::job::JobStatus;
 use tokio::time;
 
-use super::api::{Api, ApiError};
 use super::faults::REVOKED_PAGE;
 use super::progress::Progress;
 
@@ -27,9 +30,9 @@ const REVOCATION_AT_PERCENT: usize = 20;
 /// A running broadcast.
 pub struct Watch<'a> {
     stack: &'a Stack,
-    api: &'a Api,
+    api: &'a Client,
     sandbox: &'a Sandbox,
-    broadcast_id: &'a str,
+    broadcast_id: &'a BroadcastId,
     contacts: usize,
     progress: Progress,
     /// The ids of the killed processes.
@@ -40,9 +43,9 @@ impl<'a> Watch<'a> {
     /// Returns a watch of a broadcast that has just been accepted.
     pub fn new(
         stack: &'a Stack,
-        api: &'a Api,
+        api: &'a Client,
         sandbox: &'a Sandbox,
-        broadcast_id: &'a str,
+        broadcast_id: &'a BroadcastId,
         contacts: usize,
     ) -> Watch<'a> {
         Watch {
@@ -62,7 +65,7 @@ impl<'a> Watch<'a> {
     /// # Errors
     ///
     /// Fails if a call of the API fails.
-    pub async fn until_completed(&mut self, faults: bool) -> Result<(), ApiError> {
+    pub async fn until_completed(&mut self, faults: bool) -> Result<(), client::Error> {
         let kills_at: &[usize] = match faults {
             true => &KILLS_WITH_FAULTS_AT_PERCENT,
             false => &KILLS_AT_PERCENT,
@@ -86,15 +89,15 @@ impl<'a> Watch<'a> {
             }
             let broadcast = self.api.broadcast(self.broadcast_id).await?;
             let is_revoked = faults && !to_revoke;
-            if is_revoked && (broadcast.has_halted_job() || broadcast.is_completed()) {
+            if is_revoked && (has_halted_job(&broadcast) || broadcast.summary.status == JobStatus::Completed) {
                 self.sandbox.restore_token(REVOKED_PAGE);
             }
-            if broadcast.has_halted_job() {
+            if has_halted_job(&broadcast) {
                 self.api.resume(self.broadcast_id).await?;
                 self.progress
                     .print("The Page's job was halted: restored the token and resumed the job");
             }
-            if broadcast.is_completed() {
+            if broadcast.summary.status == JobStatus::Completed {
                 self.progress.show(self.sandbox.received_count());
                 break;
             }
@@ -110,11 +113,18 @@ impl<'a> Watch<'a> {
     /// # Errors
     ///
     /// Fails if a call of the API fails.
-    pub async fn until_settled(&self) -> Result<(), ApiError> {
+    pub async fn until_settled(&self) -> Result<(), client::Error> {
         println!("Settling deliveries in doubt, by echoes and lookups");
         let give_up = Instant::now() + SETTLED_WITHIN;
         while Instant::now() < give_up {
-            let sent = self.api.broadcast(self.broadcast_id).await?.counters.sent;
+            let sent = self
+                .api
+                .broadcast(self.broadcast_id)
+                .await?
+                .summary
+                .counters
+                .outcomes
+                .sent;
             if sent == self.sandbox.received_count() as u64 {
                 break;
             }
@@ -122,4 +132,9 @@ impl<'a> Watch<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns true if a job waits for the operator.
+fn has_halted_job(broadcast: &BroadcastReport) -> bool {
+    broadcast.jobs.iter().any(|job| job.status == JobStatus::Halted)
 }

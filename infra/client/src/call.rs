@@ -1,0 +1,209 @@
+//! One call of the API: its repetition, and its answer or the error.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Method, Request, StatusCode};
+use send::api::problems::ProblemDetails;
+use serde::de::DeserializeOwned;
+use tokio::time;
+
+/// The header by which the API recognises a repeated request.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The header with the id by which the API's log names a request.
+const REQUEST_ID: &str = "x-request-id";
+
+/// The number of repetitions of a request.
+const REPETITIONS: usize = 4;
+/// The delay before the first repetition. It doubles with each one, and has jitter.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// The longest `Retry-After` that is waited for. An error that asks for more is returned at once.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// Failure of a call. Each names the call by method and path.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The base URL cannot be one, or a value cannot be written into the request.
+    #[error("the request cannot be built")]
+    Request(#[source] reqwest::Error),
+    /// The API could not be reached, or its answer broke off. The request may have taken effect.
+    #[error("{call} was not answered")]
+    Unanswered {
+        /// The call.
+        call: String,
+        /// The failure of HTTP.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The API refused the request.
+    #[error("{call} was answered with {status}: {}", problem.detail)]
+    Refused {
+        /// The call.
+        call: String,
+        /// The status of the answer.
+        status: StatusCode,
+        /// The problem that the answer describes.
+        problem: Box<ProblemDetails>,
+        /// The id by which the API's log names the request.
+        request_id: Option<String>,
+        /// The time after which the request may be repeated, if the answer has one.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is a success, but not in the form that the API documents.
+    #[error("the answer to {call} cannot be read")]
+    Unreadable {
+        /// The call.
+        call: String,
+        /// The failure of the parser.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Error {
+    /// Returns the status of the answer if the API refused the request.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Request(_) | Self::Unanswered { .. } | Self::Unreadable { .. } => None,
+        }
+    }
+
+    /// Returns the time to wait before the request is repeated, which is at least `delay`; `None` if that is of no use.
+    fn delay(&self, delay: Duration) -> Option<Duration> {
+        match self {
+            Self::Unanswered { .. } => Some(delay),
+            Self::Refused {
+                status, retry_after, ..
+            } if is_temporary(*status) => {
+                let retry_after = retry_after.unwrap_or_default();
+                (retry_after <= MAX_RETRY_AFTER).then(|| delay.max(retry_after))
+            }
+            Self::Refused { .. } | Self::Request(_) | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+fn is_temporary(status: StatusCode) -> bool {
+    let temporary = [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
+    temporary.contains(&status)
+}
+
+/// An answer with a status of success, or 304.
+#[derive(Debug)]
+pub struct Answer {
+    call: String,
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Parses the body.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the body has another form.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|source| {
+            let call = self.call.clone();
+            Error::Unreadable { call, source }
+        })
+    }
+
+    /// Returns a header that is visible ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Sends a request, and repeats it where that is safe and of use.
+///
+/// # Errors
+///
+/// Fails if the API cannot be reached or refuses the request, after the last repetition.
+pub async fn answer(http: &reqwest::Client, mut request: Request) -> Result<Answer, Error> {
+    let may_repeat = may_repeat(&request);
+    let delays = ExponentialBuilder::default()
+        .with_min_delay(FIRST_DELAY)
+        .with_max_times(REPETITIONS)
+        .with_jitter();
+    let mut delays = delays.build();
+    loop {
+        // Every body is in memory, so it can be cloned.
+        let again = request.try_clone().filter(|_| may_repeat);
+        let error = match once(http, request).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let delay = delays.next().and_then(|delay| error.delay(delay));
+        let (Some(again), Some(delay)) = (again, delay) else {
+            return Err(error);
+        };
+        time::sleep(delay).await;
+        request = again;
+    }
+}
+
+/// Returns true if a request has no further effect when it is repeated. Of the posts, those with a key have none.
+fn may_repeat(request: &Request) -> bool {
+    request.method() != Method::POST || request.headers().contains_key(IDEMPOTENCY_KEY)
+}
+
+async fn once(http: &reqwest::Client, request: Request) -> Result<Answer, Error> {
+    let call = format!("{} {}", request.method(), request.url().path());
+    let received = async {
+        let answer = http.execute(request).await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        Ok((status, headers, answer.bytes().await?.to_vec()))
+    };
+    let (status, headers, body) = match received.await {
+        Ok(received) => received,
+        Err(source) => return Err(Error::Unanswered { call, source }),
+    };
+    let is_success = status.is_success() || status == StatusCode::NOT_MODIFIED;
+    let answer = Answer {
+        call,
+        status,
+        headers,
+        body,
+    };
+    match is_success {
+        true => Ok(answer),
+        false => Err(refusal(answer)),
+    }
+}
+
+fn refusal(answer: Answer) -> Error {
+    let status = answer.status;
+    let seconds = answer.header(RETRY_AFTER.as_str());
+    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+    let problem = serde_json::from_slice(&answer.body);
+    Error::Refused {
+        status,
+        problem: Box::new(problem.unwrap_or_else(|_| other_form(status, &answer.body))),
+        request_id: answer.header(REQUEST_ID).map(str::to_owned),
+        retry_after: seconds.map(Duration::from_secs),
+        call: answer.call,
+    }
+}
+
+/// Returns the problem of an answer in another form, which API Gateway or a proxy wrote.
+fn other_form(status: StatusCode, body: &[u8]) -> ProblemDetails {
+    ProblemDetails {
+        kind: "about:blank".to_owned(),
+        title: status.canonical_reason().unwrap_or_default().to_owned(),
+        status: status.as_u16(),
+        detail: String::from_utf8_lossy(body).into_owned(),
+        errors: Vec::new(),
+    }
+}

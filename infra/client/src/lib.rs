@@ -1,0 +1,257 @@
+//! A client of Oncecast's HTTP API, with the API's own types.
+//!
+//! A request is repeated, after a delay, if the API could not be reached or asks for it, and if a second one has no further effect:
+//! [`create_broadcast`](Client::create_broadcast) with a key only, [`resume`](Client::resume) never.
+
+mod call;
+mod lists;
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
+use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
+use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
+use send::api::lists::ListPart;
+use send::api::sending::{Health, SendingChange};
+use serde_json::Value;
+use shared::domain::ids::{BroadcastId, ContactId};
+use shared::domain::sending::SendingSwitch;
+
+pub use call::Error;
+pub use lists::{BroadcastQuery, DeliveryQuery, ErasureQuery, PartQuery};
+pub use send::api;
+
+use call::{Answer, IDEMPOTENCY_KEY, answer};
+
+/// The time-out of one request. API Gateway answers within 30 s.
+const TIMEOUT: Duration = Duration::from_secs(35);
+
+/// A client of the API at one base URL.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    url: Url,
+    token: Option<SecretString>,
+}
+
+/// The answer to a request for a broadcast.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The broadcast.
+    pub report: BroadcastReport,
+    /// True if the API recognised the request as a repeated one.
+    pub replayed: bool,
+}
+
+/// A report with its entity tag, by which the next request for it is answered if it is still the same.
+#[derive(Clone, Debug)]
+pub struct TaggedReport {
+    /// The broadcast.
+    pub report: BroadcastReport,
+    /// The value of the header `ETag`.
+    pub tag: Option<String>,
+}
+
+/// A part of a list as CSV.
+#[derive(Clone, Debug)]
+pub struct CsvPart {
+    /// The file, with a header.
+    pub csv: Vec<u8>,
+    /// The cursor of the next part; `None` if this is the last.
+    pub next_cursor: Option<String>,
+}
+
+/// The calls of the API. Each fails as [`Error`] says.
+impl Client {
+    /// Returns a client without a token.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the base URL is not one of HTTP.
+    pub fn new(http: reqwest::Client, base_url: &str) -> Result<Self, Error> {
+        // A request checks its URL, and says what is wrong with it.
+        let checked = http.get(base_url).build().map_err(Error::Request)?;
+        let url = checked.url().clone();
+        Ok(Self { http, url, token: None })
+    }
+
+    /// Returns a client that authenticates itself with this bearer token.
+    pub fn with_token(self, token: SecretString) -> Self {
+        let token = Some(token);
+        Self { token, ..self }
+    }
+
+    /// Checks that the API works.
+    pub async fn health(&self) -> Result<Health, Error> {
+        self.call(self.request(Method::GET, &["health"])).await?.json()
+    }
+
+    /// Returns the OpenAPI document.
+    pub async fn document(&self) -> Result<Value, Error> {
+        self.call(self.request(Method::GET, &["openapi.json"])).await?.json()
+    }
+
+    /// Returns the switch for sending.
+    pub async fn sending(&self) -> Result<SendingSwitch, Error> {
+        self.call(self.request(Method::GET, &["sending"])).await?.json()
+    }
+
+    /// Sets the switch for sending.
+    pub async fn change_sending(&self, change: &SendingChange) -> Result<SendingSwitch, Error> {
+        let request = self.request(Method::PUT, &["sending"]).json(change);
+        self.call(request).await?.json()
+    }
+
+    /// Creates or changes contacts.
+    pub async fn import_contacts(&self, import: &ContactImport) -> Result<Imported, Error> {
+        let request = self.request(Method::PUT, &["contacts"]).json(import);
+        self.call(request).await?.json()
+    }
+
+    /// Creates or changes contacts of a CSV file.
+    pub async fn import_csv(&self, csv: Vec<u8>) -> Result<Imported, Error> {
+        let request = self.request(Method::PUT, &["contacts"]);
+        let request = request.header(CONTENT_TYPE, "text/csv").body(csv);
+        self.call(request).await?.json()
+    }
+
+    /// Returns a contact as it is stored.
+    pub async fn contact(&self, id: &ContactId) -> Result<Contact, Error> {
+        self.call(self.request(Method::GET, &["contacts", id.as_str()]))
+            .await?
+            .json()
+    }
+
+    /// Deletes a contact, its opt-out included. Returns false if there was none, or a repetition found that an earlier request,
+    /// whose answer was lost, had deleted it.
+    pub async fn delete_contact(&self, id: &ContactId) -> Result<bool, Error> {
+        match self
+            .call(self.request(Method::DELETE, &["contacts", id.as_str()]))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Erases a part of what is stored of a contact, until an answer has no cursor.
+    pub async fn erase_contact(&self, id: &ContactId, query: &ErasureQuery) -> Result<Erasure, Error> {
+        let request = self.request(Method::DELETE, &["contacts", id.as_str()]);
+        let request = request.query(&[("erase", true)]).query(query);
+        self.call(request).await?.json()
+    }
+
+    /// Requests a broadcast. The key identifies the request; without one the request is sent once.
+    pub async fn create_broadcast(&self, new: &NewBroadcast, key: Option<&str>) -> Result<Accepted, Error> {
+        let mut request = self.request(Method::POST, &["broadcasts"]).json(new);
+        if let Some(key) = key {
+            request = request.header(IDEMPOTENCY_KEY, key);
+        }
+        let answer = self.call(request).await?;
+        Ok(Accepted {
+            replayed: answer.header("idempotent-replayed") == Some("true"),
+            report: answer.json()?,
+        })
+    }
+
+    /// Returns a part of the list of broadcasts, from the newest.
+    pub async fn broadcasts(&self, query: &BroadcastQuery) -> Result<ListPart<BroadcastSummary>, Error> {
+        let request = self.request(Method::GET, &["broadcasts"]).query(query);
+        self.call(request).await?.json()
+    }
+
+    /// Returns the report of a broadcast.
+    pub async fn broadcast(&self, id: &BroadcastId) -> Result<BroadcastReport, Error> {
+        self.call(self.of_broadcast(Method::GET, id, &[])).await?.json()
+    }
+
+    /// Returns the report of a broadcast, or `None` if the caller has the one with this tag and it is still the same. That costs
+    /// less than a report, so it is for callers that poll.
+    pub async fn broadcast_if_changed(
+        &self,
+        id: &BroadcastId,
+        tag: Option<&str>,
+    ) -> Result<Option<TaggedReport>, Error> {
+        let mut request = self.of_broadcast(Method::GET, id, &[]);
+        if let Some(tag) = tag {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        let answer = self.call(request).await?;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let tag = answer.header(ETAG.as_str()).map(str::to_owned);
+        let report = answer.json()?;
+        Ok(Some(TaggedReport { report, tag }))
+    }
+
+    /// Resumes the halted jobs of a broadcast.
+    pub async fn resume(&self, id: &BroadcastId) -> Result<BroadcastReport, Error> {
+        self.call(self.of_broadcast(Method::POST, id, &["resume"]))
+            .await?
+            .json()
+    }
+
+    /// Returns a part of the deliveries of a broadcast, one for each contact that was reached so far.
+    pub async fn deliveries(&self, id: &BroadcastId, query: &DeliveryQuery) -> Result<ListPart<DeliveryReport>, Error> {
+        let request = self.of_broadcast(Method::GET, id, &["deliveries"]).query(query);
+        self.call(request).await?.json()
+    }
+
+    /// Returns a part of the deliveries of a broadcast as CSV.
+    pub async fn deliveries_csv(&self, id: &BroadcastId, query: &DeliveryQuery) -> Result<CsvPart, Error> {
+        let request = self.of_broadcast(Method::GET, id, &["deliveries"]).query(query);
+        let answer = self.call(request.header(ACCEPT, "text/csv")).await?;
+        let next_cursor = answer.header("x-next-cursor").map(str::to_owned);
+        let csv = answer.body;
+        Ok(CsvPart { csv, next_cursor })
+    }
+
+    /// Returns the delivery of a broadcast to a contact, with what is kept of its attempts.
+    pub async fn delivery(&self, id: &BroadcastId, contact_id: &ContactId) -> Result<DeliveryEvidence, Error> {
+        let request = self.of_broadcast(Method::GET, id, &["deliveries", contact_id.as_str()]);
+        self.call(request).await?.json()
+    }
+
+    /// Returns a part of the deliveries to a contact, from the newest broadcast.
+    pub async fn contact_deliveries(
+        &self,
+        id: &ContactId,
+        query: &PartQuery,
+    ) -> Result<ListPart<DeliveryEvidence>, Error> {
+        let request = self.request(Method::GET, &["contacts", id.as_str(), "deliveries"]);
+        self.call(request.query(query)).await?.json()
+    }
+
+    /// Returns the description of a type of problem, as Markdown. The name is the last part of the type.
+    pub async fn problem_type(&self, name: &str) -> Result<String, Error> {
+        let answer = self.call(self.request(Method::GET, &["problems", name])).await?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    fn of_broadcast(&self, method: Method, id: &BroadcastId, below: &[&str]) -> RequestBuilder {
+        self.request(method, &[&["broadcasts", &id.to_string()], below].concat())
+    }
+
+    /// Returns a request of the path with these segments below `/v1`.
+    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let mut url = self.url.clone();
+        // Fails for no URL of HTTP.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push("v1").extend(segments);
+        }
+        let request = self.http.request(method, url).timeout(TIMEOUT);
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
+        }
+    }
+
+    async fn call(&self, request: RequestBuilder) -> Result<Answer, Error> {
+        answer(&self.http, request.build().map_err(Error::Request)?).await
+    }
+}

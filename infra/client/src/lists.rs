@@ -1,0 +1,53 @@
+//! The parameters of lists. An absent one has the API's default.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use shared::domain::delivery::Status;
+use shared::domain::ids::PageId;
+use shared::domain::job::JobStatus;
+
+/// The part of the list of broadcasts that is asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BroadcastQuery {
+    /// Only broadcasts with this status.
+    pub status: Option<JobStatus>,
+    /// Only broadcasts that this Page sends.
+    pub page_id: Option<PageId>,
+    /// Only broadcasts that were accepted after this time.
+    pub created_after: Option<Timestamp>,
+    /// The number of items.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the part before.
+    pub cursor: Option<String>,
+}
+
+/// The part of another list that is asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PartQuery {
+    /// The number of items.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the part before.
+    pub cursor: Option<String>,
+}
+
+/// The part of the deliveries of a broadcast that is asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeliveryQuery {
+    /// Only deliveries with this status.
+    pub status: Option<Status>,
+    /// The number of items.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the part before.
+    pub cursor: Option<String>,
+}
+
+/// The part of an erasure that is asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ErasureQuery {
+    /// The contact's Page, if the contact itself is gone.
+    pub page_id: Option<PageId>,
+    /// The number of jobs to read.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the part before.
+    pub cursor: Option<String>,
+}

@@ -122,16 +122,19 @@ async fn error_carries_the_problem() {
     assert_eq!(problem.errors[0].field, "/contact_ids");
 }
 
+/// The status of an answer, and its `Retry-After`.
+type Prepared = (StatusCode, Option<&'static str>);
+
 /// A server that records requests, and answers with these answers in turn and then with a problem.
 #[derive(Clone, Default)]
 struct Recorder {
     requests: Arc<Mutex<Vec<(String, HeaderMap)>>>,
-    answers: Arc<Mutex<VecDeque<(StatusCode, Option<&'static str>)>>>,
+    answers: Arc<Mutex<VecDeque<Prepared>>>,
 }
 
 impl Recorder {
     /// Starts it; returns it and a client of it.
-    async fn start(answers: &[(StatusCode, Option<&'static str>)]) -> (Self, Client) {
+    async fn start(answers: &[Prepared]) -> (Self, Client) {
         let recorder = Self::default();
         recorder.answers.lock().unwrap().extend(answers);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

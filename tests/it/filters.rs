@@ -77,6 +77,10 @@ async fn broadcasts_are_filtered_by_status_page_and_time() {
         (format!("{page}{}", after(1)), &["e", "c"]),
         (format!("{page}&status=completed"), &["c", "b"]),
         (format!("{page}&status=completed{}", after(1)), &["c"]),
+        ("&sort=-created_at".to_owned(), &["e", "d", "c", "b", "a"]),
+        ("&sort=created_at".to_owned(), &["a", "b", "c", "d", "e"]),
+        (format!("{page}&sort=created_at"), &["b", "c", "e"]),
+        (format!("{page}&sort=created_at{}", after(1)), &["c", "e"]),
     ] {
         for limit in [1, 2, 3, 100] {
             let (names, _) = names(&stack, &filter, limit).await;

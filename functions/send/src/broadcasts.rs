@@ -15,7 +15,7 @@ use shared::store::jobs::WakeUp;
 use tracing::info;
 
 use crate::accept::{Accepted, accept};
-use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
+use crate::api::broadcasts::{BroadcastOrder, BroadcastReport, BroadcastSummary, NewBroadcast};
 use crate::api::lists::ListPart;
 use crate::api::problems::{Conflict, Invalid, Kind, NotFound, TooLarge, Unprocessable, UnsupportedType};
 use crate::caller::Caller;
@@ -211,7 +211,7 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
     report.filter(|report| caller.may_see(&report.jobs)).ok_or_else(unknown)
 }
 
-/// `GET /v1/broadcasts`: lists broadcasts from the newest.
+/// `GET /v1/broadcasts`: lists broadcasts by time, from the newest unless the request asks for the oldest first.
 ///
 /// The index gives the ids and their order, each broadcast its own status, as of a moment ago. A broadcast that is gone by then
 /// is left out, as is one that the caller may not see, or that has another status than is asked for. So a part may be empty and
@@ -221,7 +221,7 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
 /// If a parameter is unknown or wrong (400), or DynamoDB does not answer (503).
 #[utoipa::path(
     get, path = "/v1/broadcasts", operation_id = "listBroadcasts", tag = "broadcasts",
-    summary = "List broadcasts, newest first",
+    summary = "List broadcasts by time",
     description = "As of a moment ago. A filter is applied to the items of a part, which may be empty and still have a `next_cursor`.",
     params(
         ("status" = Option<JobStatus>, Query, description = "The status of the broadcasts that are listed; any if absent.", example = "halted"),
@@ -229,6 +229,10 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
         (
             "created_after" = Option<Timestamp>, Query, example = "2026-12-01T00:00:00Z",
             description = "The time after which their requests were received.",
+        ),
+        (
+            "sort" = Option<BroadcastOrder>, Query, example = "-created_at",
+            description = "The order of the list: by the time of the request, newest first (`-created_at`, also if absent) or oldest first.",
         ),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, example = 50, description = "The number of items; 50 if absent."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "MTc2NDU0"),
@@ -250,6 +254,7 @@ pub async fn list(
     let listing = Listing {
         page_id: query.take("page_id", |value| PageId::parse(value).map_err(str::to_owned)),
         created_after: query.take("created_after", time),
+        oldest_first: query.take("sort", is_oldest_first).unwrap_or_default(),
     };
     let limit = query.take("limit", |value| list::limit(value, MAX_LIMIT));
     let after = query.take("cursor", |value| list::from_cursor(value, &list_id, position));
@@ -268,6 +273,12 @@ pub async fn list(
             .collect(),
         next_cursor: last.map(|last| list::to_cursor(&list_id, from_position(&last))),
     }))
+}
+
+/// Parses the order of the list.
+fn is_oldest_first(value: &str) -> Result<bool, String> {
+    let order: BroadcastOrder = word(value, "-created_at and created_at")?;
+    Ok(order == BroadcastOrder::OldestFirst)
 }
 
 /// Writes a position as [`position`] reads it.

@@ -8,6 +8,7 @@ use utoipa::openapi::schema::ArrayBuilder;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, Components, Ref, RefOr, Schema};
 
+use crate::api::broadcasts::BroadcastOrder;
 use crate::api::problems::{GatewayMessage, ProblemDetails, REQUEST_ID, problem_answers, request_id};
 use crate::query::NoParameters;
 
@@ -23,7 +24,7 @@ const COMMITTED: &str = include_str!("../openapi.json");
             unless stated otherwise; times are RFC 3339 with an offset. Unknown fields are faults. A field that is `null` counts as \
             absent, unless stated otherwise. An error is an RFC 9457 problem, which lists all faults of a request.",
     ),
-    components(schemas(GatewayMessage, ProblemDetails)),
+    components(schemas(BroadcastOrder, GatewayMessage, ProblemDetails)),
     tags(
         (name = "contacts", description = "The people whom messages are for."),
         (name = "broadcasts", description = "Messages to many contacts, and the outcome for each."),

@@ -133,7 +133,7 @@ pub async fn list_of_contact(
 
     let listing = Listing {
         page_id: Some(page_id.clone()),
-        created_after: None,
+        ..Listing::default()
     };
     let limit = i32::try_from(limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(i32::MAX);
     let (listed, last) = app.store.broadcasts().list(&listing, after.as_ref(), limit).await?;

@@ -158,7 +158,7 @@ impl Client {
         })
     }
 
-    /// Returns a part of the list of broadcasts, from the newest.
+    /// Returns a part of the list of broadcasts.
     pub async fn broadcasts(&self, query: &BroadcastQuery) -> Result<ListPart<BroadcastSummary>, Error> {
         let request = self.request(Method::GET, &["broadcasts"]).query(query);
         self.call(request).await?.json()

@@ -1,6 +1,7 @@
 //! The parameters of lists. An absent one has the API's default.
 
 use jiff::Timestamp;
+use send::api::broadcasts::BroadcastOrder;
 use serde::Serialize;
 use shared::domain::delivery::Status;
 use shared::domain::ids::PageId;
@@ -15,6 +16,8 @@ pub struct BroadcastQuery {
     pub page_id: Option<PageId>,
     /// Only broadcasts that were accepted after this time.
     pub created_after: Option<Timestamp>,
+    /// The order; newest first without one.
+    pub sort: Option<BroadcastOrder>,
     /// The number of items.
     pub limit: Option<u32>,
     /// `next_cursor` of the part before.

@@ -36,6 +36,8 @@ pub struct Listing {
     pub page_id: Option<PageId>,
     /// The time after which their requests were received.
     pub created_after: Option<Timestamp>,
+    /// True if the list begins with the oldest.
+    pub oldest_first: bool,
 }
 
 #[derive(Serialize)]
@@ -155,7 +157,7 @@ impl Broadcasts<'_> {
         Ok(items)
     }
 
-    /// Lists broadcasts from the newest, from after `after`, at most `limit`; and the position to go on after, unless that
+    /// Lists broadcasts by time, from after `after`, at most `limit`; and the position to go on after, unless that
     /// was all.
     ///
     /// The index lags: it may miss a new broadcast for a moment, and name one that is gone.
@@ -189,9 +191,10 @@ impl Broadcasts<'_> {
             Some(page_id) => query.bind(":of", page_id),
         };
         let after = after.map(|after| of.key(OPERATION, after)).transpose()?;
-        let (listed, last) = store
-            .query_page(OPERATION, query.newest_first().limit(limit).after(after))
-            .await?;
+        if !of.oldest_first {
+            query = query.newest_first();
+        }
+        let (listed, last) = store.query_page(OPERATION, query.limit(limit).after(after)).await?;
         Ok((listed, last.map(|key| from_item(OPERATION, key)).transpose()?))
     }
 

@@ -11,6 +11,17 @@ use utoipa::ToSchema;
 
 use super::messages::MessageForm;
 
+/// The order of a list of broadcasts: by the time of their requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum BroadcastOrder {
+    /// From the newest.
+    #[serde(rename = "-created_at")]
+    NewestFirst,
+    /// From the oldest.
+    #[serde(rename = "created_at")]
+    OldestFirst,
+}
+
 /// A request to send one message to many contacts.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]

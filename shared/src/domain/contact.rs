@@ -22,7 +22,7 @@ pub const ATTRIBUTE_PREFIX: &str = "attributes.";
 
 /// Calls a macro with the fields of a contact, in the order in which faults are reported.
 ///
-/// Of each field it gives, after the documentation: the name, which the field has in the table, in JSON, in CSV and in templates;
+/// It gives of each field, after the documentation: the name, which the field has in the table, in JSON, in CSV and in templates;
 /// the type; the [`FieldKind`]; `true` if a template may use the field under its name; and the
 /// attributes that the type needs in the stored form and in the forms of the API.
 #[macro_export]

@@ -19,7 +19,7 @@ const FILES: [(&str, &str, &str); 3] = [
 ];
 
 /// The sources that the pages may load from: this server. Nothing is written inline.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                                        base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Returns the page of a path, if there is one. The pages are open, and contain no data.
@@ -30,7 +30,7 @@ pub fn page(method: &Method, path: &str) -> Option<Response> {
     let (_, kind, content) = FILES.into_iter().find(|(known, ..)| *known == path)?;
     let headers = [
         (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-cache"),

@@ -455,20 +455,3 @@ async fn three_failed_lookups_in_a_row_end_those_of_the_page() {
 
     assert_eq!(stack.sandbox.conversation_calls(), 3);
 }
-
-/// A message of the last ten seconds may be of a broadcast that the index does not show yet.
-#[tokio::test]
-async fn message_is_evidence_when_it_is_ten_seconds_old() {
-    let stack = TestStack::start().await;
-    let ids = stack.import_contacts(1).await;
-    let id = stack.broadcast_with_doubts(&ids, &[], &[0]).await;
-    stack.advance(FIRST_LOOKUP);
-    stack.add_foreign_message(&ids[0], None);
-    stack.tick().await;
-    assert_eq!(stack.sent_failed_in_doubt(&id).await, [0, 0, 1], "too new");
-
-    stack.tick_after(Duration::from_secs(12)).await;
-
-    assert_eq!(stack.sent_failed_in_doubt(&id).await, [1, 0, 0]);
-    stack.skip_promise_check();
-}

@@ -22,14 +22,11 @@ use crate::caller::Caller;
 use crate::etag::{EntityTag, IfNoneMatch};
 use crate::fields::{time, word};
 use crate::invocation::record_broadcast;
-use crate::list::{self, DEFAULT_LIMIT};
+use crate::list::{self, DEFAULT_LIMIT, MAX_LIMIT};
 use crate::problem::Problem;
 use crate::query::{NoParameters, Query};
 use crate::report::Progress;
 use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
-
-/// The maximum number of broadcasts in one answer.
-const MAX_LIMIT: usize = 100;
 
 /// `POST /v1/broadcasts`: accepts a broadcast.
 ///

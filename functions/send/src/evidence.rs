@@ -16,13 +16,11 @@ use crate::api::problems::{Invalid, NotFound};
 use crate::broadcasts::{from_position, position, visible_report};
 use crate::caller::Caller;
 use crate::contacts;
-use crate::list::{self, DEFAULT_LIMIT};
+use crate::list::{self, DEFAULT_LIMIT, MAX_LIMIT};
 use crate::problem::Problem;
 use crate::query::{NoParameters, Query};
 use crate::request::{PathId, PathIds};
 
-/// The maximum number of jobs that are asked for their delivery to the contact, in one answer.
-const MAX_LIMIT: usize = 100;
 /// The number of concurrent reads.
 const READS_AT_ONCE: usize = 16;
 

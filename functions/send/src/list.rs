@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 /// The number of items in an answer if the request does not say.
 pub const DEFAULT_LIMIT: usize = 50;
+/// The maximum number of broadcasts, or of jobs, in an answer.
+pub const MAX_LIMIT: usize = 100;
 /// The length of a cursor's check sum, in bytes.
 const CHECK: usize = 8;
 

@@ -136,7 +136,7 @@ async fn page_lease_is_held_by_one_job_at_a_time() {
     leases.release_if_held(&page).await.unwrap();
     let late = leases.acquire(&first, LEASE, now).await.unwrap();
 
-    assert!(matches!(same, Acquired::SameJob), "{same:?}");
+    assert!(matches!(same, Acquired::SameJob(_)), "{same:?}");
     assert!(
         matches!(other, Acquired::Held(until) if until == now + LEASE),
         "{other:?}"
@@ -167,6 +167,28 @@ async fn job_with_busy_page_is_rescheduled() {
     stack.advance(LEASE + Duration::from_secs(1));
     let report = stack.finish(&id).await;
     assert_eq!(report["counters"]["sent"], 1);
+}
+
+/// The lease of the dead worker refuses the next one. Without a wake-up at its end the job would wait for minutes.
+#[tokio::test]
+async fn job_whose_worker_died_between_page_and_claim_is_woken_when_the_page_is_free() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let id = stack.broadcast(&ids).await;
+    let job = stack.job(&id).await.id();
+    let leases = stack.app.store.page_leases();
+    let held = leases.acquire(&job, LEASE, stack.app.clock.now()).await.unwrap();
+    assert!(matches!(held, Acquired::Lease(_)), "{held:?}");
+
+    stack.drain_queue().await;
+    let refused = stack.report(&id).await;
+    stack.advance(LEASE + Duration::from_secs(1));
+    stack.let_reads_catch_up();
+    stack.tick().await;
+    stack.drain_queue().await;
+
+    assert_eq!(refused["duplicates_prevented"]["claim"], 1);
+    assert_eq!(stack.report(&id).await["counters"]["sent"], 1);
 }
 
 /// The worker is frozen between reserving and sending, for longer than the Messenger time-out by the wall clock.

@@ -166,7 +166,7 @@ async fn acquire_lookups(app: &App, page_id: &PageId, deadline: Instant) -> Resu
         let (now, lease) = (app.clock.now(), deadline.saturating_duration_since(Instant::now()));
         match app.store.page_leases().acquire_lookups(page_id, lease, now).await? {
             Acquired::Lease(lease) => return Ok(Some(lease)),
-            Acquired::SameJob | Acquired::Held(_) => return Ok(None),
+            Acquired::SameJob(_) | Acquired::Held(_) => return Ok(None),
             Acquired::Paused(until) => {
                 let wait = until.duration_since(now).unsigned_abs();
                 if wait > CALL_INTERVAL {

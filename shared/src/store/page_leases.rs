@@ -40,8 +40,8 @@ pub struct PageLease {
 pub enum Acquired {
     /// The lease was granted.
     Lease(PageLease),
-    /// Another worker holds it for this very job.
-    SameJob,
+    /// Another worker holds it for this very job, until this time or until it is released.
+    SameJob(Timestamp),
     /// Another job holds it, until this time or until it is released.
     Held(Timestamp),
     /// The Page pauses until this time.
@@ -172,8 +172,10 @@ impl Stored {
     /// The reason why this lease was not granted for a job.
     fn refusal(&self, job: &str, now: Timestamp) -> Acquired {
         let held = self.lease_until.filter(|until| *until >= now);
-        if held.is_some() && self.job.as_deref() == Some(job) {
-            return Acquired::SameJob;
+        if let (Some(until), Some(holder)) = (held, self.job.as_deref())
+            && holder == job
+        {
+            return Acquired::SameJob(until);
         }
         match self.not_before.filter(|not_before| *not_before > now) {
             Some(not_before) => Acquired::Paused(not_before),

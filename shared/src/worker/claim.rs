@@ -64,7 +64,12 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
     let work = async {
         match wait_for_page(app, job, ends).await? {
             Acquired::Lease(page) => work_for_page(app, job, page, ends).await,
-            Acquired::SameJob => Ok(refused(app, job).await),
+            Acquired::SameJob(until) => {
+                // That worker may have died before its claim, and then nothing else would bring the job back soon.
+                let jobs = app.store.jobs();
+                jobs.postpone_wake_up_if_ready(job, until, app.clock.now()).await?;
+                Ok(refused(app, job).await)
+            }
             Acquired::Held(until) | Acquired::Paused(until) => {
                 let jobs = app.store.jobs();
                 jobs.postpone_wake_up_if_ready(job, until, app.clock.now()).await?;
@@ -86,7 +91,7 @@ pub async fn work_inline(app: &App, job: &Job, ends: Instant) -> Result<Worked, 
     let work = async {
         match app.store.page_leases().acquire(&id, lease, app.clock.now()).await? {
             Acquired::Lease(page) => work_for_page(app, &id, page, ends).await,
-            Acquired::SameJob | Acquired::Held(_) | Acquired::Paused(_) => {
+            Acquired::SameJob(_) | Acquired::Held(_) | Acquired::Paused(_) => {
                 if let Some(wake_at) = job.wake_at {
                     app.queue.wake(&id, job.epoch, wake_at).await;
                 }

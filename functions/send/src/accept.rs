@@ -13,6 +13,7 @@ use shared::domain::backlog::{Segment, split_into_segments};
 use shared::domain::breakers::Breakers;
 use shared::domain::ids::{BroadcastId, ContactId, PageId, Pages, first_ten, token};
 use shared::domain::job::{Broadcast, ContactCounts, Job, JobStatus, OutcomeCounts};
+use shared::domain::reasons::Reasons;
 use shared::runtime::metrics::Layer;
 use shared::store::jobs::WAKE_AGAIN_AFTER;
 use shared::store::requests::{Answered, RequestKey};
@@ -277,6 +278,7 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
             retained_until: due + app.config.retention,
             may_send_until: None,
             outcomes: OutcomeCounts::default(),
+            reasons: Reasons::default(),
             prevented_reservation: 0,
             prevented_claim: 0,
             breakers: Breakers::default(),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::domain::ids::ContactId;
 use crate::domain::job::OutcomeCounts;
+use crate::domain::reasons::{NotSent, Reasons};
 
 /// The most contacts in one segment.
 pub const SEGMENT_SIZE: usize = 1_000;
@@ -69,10 +70,10 @@ pub struct Entry {
 pub enum Finish {
     /// The delivery is `sent`; the cursor counts it.
     Sent,
-    /// The delivery is `failed`; the cursor counts it.
-    Failed,
-    /// The delivery is `skipped`; the cursor counts it.
-    Skipped,
+    /// The delivery is `failed`, for a reason with this code; the cursor counts it.
+    Failed(String),
+    /// The delivery is `skipped`, for a reason with this code; the cursor counts it.
+    Skipped(String),
     /// The row is marked `counted`: the job's counters hold its outcome already.
     Counted,
     /// The contact joins the end of the backlog, due at this time.
@@ -94,6 +95,8 @@ pub struct Progress {
     pub waiting: i64,
     /// The contacts for a new segment, with their due times; as many as fit into one.
     pub requeued: Vec<(ContactId, Timestamp)>,
+    /// The `failed` and `skipped` contacts that the cursor passes, by reason.
+    pub reasons: Reasons,
 }
 
 impl Progress {
@@ -278,13 +281,19 @@ impl Backlog {
                     progress.requeued.push((slot.entry.contact_id.clone(), *due));
                 }
                 Finish::Sent => progress.sent += 1,
-                Finish::Failed => progress.failed += 1,
-                Finish::Skipped => progress.skipped += 1,
+                Finish::Failed(code) => {
+                    progress.failed += 1;
+                    progress.reasons.add(NotSent::Failed, code, 1);
+                }
+                Finish::Skipped(code) => {
+                    progress.skipped += 1;
+                    progress.reasons.add(NotSent::Skipped, code, 1);
+                }
                 Finish::Counted => {}
             }
             progress.waiting += match (finish, slot.entry.requeued) {
                 (Finish::Requeued(_), false) => 1,
-                (Finish::Sent | Finish::Failed | Finish::Skipped, true) => -1,
+                (Finish::Sent | Finish::Failed(_) | Finish::Skipped(_), true) => -1,
                 (Finish::Requeued(_), true) | (Finish::Counted, _) | (_, false) => 0,
             };
             progress.cursor = self
@@ -380,7 +389,7 @@ mod tests {
         let mut backlog = backlog_of(3);
         let entries = [take(&mut backlog), take(&mut backlog), take(&mut backlog)];
         backlog.finish(entries[1].position, Finish::Sent);
-        backlog.finish(entries[2].position, Finish::Failed);
+        backlog.finish(entries[2].position, Finish::Failed("551".to_owned()));
         assert_eq!(backlog.progress().cursor, 0);
 
         backlog.finish(entries[0].position, Finish::Sent);
@@ -455,7 +464,7 @@ mod tests {
                 let finish = match end {
                     0 => Finish::Sent,
                     1 => Finish::Requeued(at(0)),
-                    2 => Finish::Failed,
+                    2 => Finish::Failed("551".to_owned()),
                     _ => { counted += 1; outcomes.waiting -= u64::from(entry.requeued); Finish::Counted }
                 };
                 backlog.finish(entry.position, finish);

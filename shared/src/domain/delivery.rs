@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Job;
+use crate::domain::reasons::{NotSent, code_of};
 
 /// One contact in one job. There is no row before the first reservation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +53,10 @@ pub struct Delivery {
     /// later. The state stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived_as: Option<String>,
+    /// The [`code`](code_of) of the reason under which the outcome is counted; `None` if there is no reason, or an earlier
+    /// version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The time of the last change.
     #[serde(with = "millisecond::required")]
     pub updated_at: Timestamp,
@@ -67,6 +72,12 @@ impl Delivery {
             State::Sent { message_id } => Some(message_id),
             _ => self.arrived_as.as_deref(),
         }
+    }
+
+    /// Returns the status by which the outcome is counted by reason, and the reason's code; `None` for other outcomes.
+    pub fn not_sent(&self) -> Option<(NotSent, String)> {
+        let (status, reason) = self.state.not_sent()?;
+        Some((status, self.code.clone().unwrap_or_else(|| code_of(reason))))
     }
 }
 
@@ -155,6 +166,16 @@ impl State {
             | Self::Waiting { reason, .. }
             | Self::InDoubt { reason } => Some(reason),
             Self::Reserved | Self::Sent { .. } => None,
+        }
+    }
+
+    /// Returns the status by which the state is counted by reason, and the reason; `None` for other states.
+    pub fn not_sent(&self) -> Option<(NotSent, &str)> {
+        match self {
+            Self::Failed { reason } => Some((NotSent::Failed, reason)),
+            Self::Skipped { reason } => Some((NotSent::Skipped, reason)),
+            Self::InDoubt { reason } => Some((NotSent::InDoubt, reason)),
+            Self::Reserved | Self::Sent { .. } | Self::Waiting { .. } => None,
         }
     }
 }

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::domain::breakers::Breakers;
 use crate::domain::ids::{BroadcastId, JobId, PageId};
 use crate::domain::message::{Envelope, Message};
+use crate::domain::reasons::Reasons;
 
 /// The number of claims in a row that may leave the cursor of a job where it is; one more halts the job.
 pub const MAX_STALLS: u32 = 5;
@@ -162,6 +163,9 @@ pub struct Job {
     /// Outcomes of the contacts before the cursor, and of the rows marked `counted`.
     #[serde(flatten)]
     pub outcomes: OutcomeCounts,
+    /// The same outcomes by reason.
+    #[serde(flatten)]
+    pub reasons: Reasons,
     /// Contacts that were settled already when a worker tried to reserve them.
     #[serde(default)]
     pub prevented_reservation: u64,

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod job;
 pub mod markup;
 pub mod message;
+pub mod reasons;
 pub mod retry;
 pub mod sending;
 pub mod template;

@@ -39,7 +39,7 @@ pub enum TextError {
     #[error("text is empty")]
     Empty,
     /// The rendered text is too long.
-    #[error("text has {0} UTF-16 units, more than the {MAX_TEXT_UNITS} that Messenger takes")]
+    #[error("text is too long: {0} UTF-16 units, and Messenger takes {MAX_TEXT_UNITS} at most")]
     TooLong(usize),
     /// The text does not compile as a template, or exceeds what a template may do.
     #[error("template: {0}")]

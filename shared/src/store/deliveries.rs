@@ -11,6 +11,7 @@ use super::tables::{Error, Item, REPORT_OUTLIVES, SCHEMA, Store, expiry, from_it
 use crate::domain::delivery::{Delivery, Doubt, Reservation, State, Status};
 use crate::domain::ids::{ContactId, JobId, token};
 use crate::domain::job::Job;
+use crate::domain::reasons::code_of;
 use crate::runtime::metrics::Event;
 
 /// The deliveries of a [`Store`].
@@ -89,7 +90,7 @@ impl Deliveries<'_> {
         const RESERVE: &str = "SET #status = :reserved, epoch = :epoch, #token = :token, reserved_at = :now, \
                                updated_at = :now, expires_at = :expires_at, #schema = if_not_exists(#schema, :schema)";
         const WITH_DIGEST: &str = ", text_digest = :digest";
-        const BEGIN_ATTEMPT: &str = " REMOVE not_before, reason ADD attempts :one";
+        const BEGIN_ATTEMPT: &str = " REMOVE not_before, reason, code ADD attempts :one";
         const IF_FREE: &str = "attribute_not_exists(contact_id) \
                                OR (#status = :waiting AND not_before <= :now AND epoch <= :epoch)";
         const OPERATION: &str = "reserve a delivery";
@@ -337,12 +338,13 @@ pub(super) fn outcome_update<'s>(
     now: Timestamp,
 ) -> Update<'s> {
     const SENT: &str = "SET #status = :status, updated_at = :now, message_id = :message_id \
-                        REMOVE reason, doubt_shard, look_at";
-    const WAITING: &str = "SET #status = :status, updated_at = :now, reason = :reason, not_before = :not_before, \
-                           attempts = :attempts";
-    const WAITING_REFUSED: &str = "SET #status = :status, updated_at = :now, reason = :reason, \
+                        REMOVE reason, code, doubt_shard, look_at";
+    const WAITING: &str = "SET #status = :status, updated_at = :now, reason = :reason, code = :code, \
+                           not_before = :not_before, attempts = :attempts";
+    const WAITING_REFUSED: &str = "SET #status = :status, updated_at = :now, reason = :reason, code = :code, \
                                    not_before = :not_before, attempts = :attempts, refused_at = :refused_at";
-    const OTHER: &str = "SET #status = :status, updated_at = :now, reason = :reason REMOVE doubt_shard, look_at";
+    const OTHER: &str = "SET #status = :status, updated_at = :now, reason = :reason, code = :code \
+                         REMOVE doubt_shard, look_at";
     let expression = match outcome {
         State::Sent { .. } => SENT,
         State::Waiting { .. } if seen.refused_at.is_some() => WAITING_REFUSED,
@@ -358,26 +360,31 @@ pub(super) fn outcome_update<'s>(
             let waiting = update
                 .bind(":attempts", seen.attempts)
                 .bind(":not_before", millis(*not_before))
-                .bind(":reason", reason);
+                .bind(":reason", reason)
+                .bind(":code", code_of(reason));
             match seen.refused_at {
                 Some(at) => waiting.bind(":refused_at", millis(at)),
                 None => waiting,
             }
         }
-        other => update.bind(":reason", other.reason()),
+        other => update
+            .bind(":reason", other.reason())
+            .bind(":code", other.reason().map(code_of)),
     }
 }
 
-/// The part of a checkpoint that puts a reserved row in doubt, marks it `counted`, and has it looked up in time.
+/// The part of a checkpoint that puts a reserved row in doubt, counted under this code, marks it `counted`, and has it looked
+/// up in time.
 pub(super) fn put_in_doubt<'s>(
     store: &'s Store,
     job: &JobId,
     contact_id: &ContactId,
     doubt: &Doubt,
+    code: &str,
     now: Timestamp,
 ) -> Update<'s> {
-    const DOUBT: &str = "SET #status = :in_doubt, reason = :reason, counted = :counted, updated_at = :now, \
-                         doubt_shard = :shard, look_at = :look_at";
+    const DOUBT: &str = "SET #status = :in_doubt, reason = :reason, code = :code, counted = :counted, \
+                         updated_at = :now, doubt_shard = :shard, look_at = :look_at";
     let seen = Seen {
         contact_id,
         status: Status::Reserved,
@@ -388,6 +395,7 @@ pub(super) fn put_in_doubt<'s>(
     if_unchanged(store, job, seen, DOUBT)
         .bind(":in_doubt", Status::InDoubt)
         .bind(":reason", &doubt.reason)
+        .bind(":code", code)
         .bind(":counted", true)
         .bind(":shard", keys::doubt_shard(job, contact_id))
         .bind(":look_at", millis(doubt.reserved_at + store.first_lookup))

@@ -66,6 +66,8 @@ pub(super) struct Update<'a> {
     condition: Option<Cow<'static, str>>,
     names: HashMap<String, String>,
     bindings: Bindings,
+    /// The number of attributes in the expression's `ADD`.
+    added: usize,
     returns_new: bool,
 }
 
@@ -79,6 +81,7 @@ impl<'a> Update<'a> {
             condition: None,
             names: HashMap::new(),
             bindings: Bindings::default(),
+            added: 0,
             returns_new: false,
         }
     }
@@ -99,6 +102,22 @@ impl<'a> Update<'a> {
     pub(super) fn name(mut self, placeholder: String, attribute: &str) -> Self {
         self.names.insert(placeholder, attribute.to_owned());
         self
+    }
+
+    /// Adds to a number whose attribute is known only at run time; an absent one counts as 0. The expression has no `ADD` of
+    /// its own.
+    pub(super) fn add(mut self, attribute: &str, n: i64) -> Self {
+        let (index, keyword) = (self.added, if self.added == 0 { " ADD" } else { "," });
+        self.added += 1;
+        self.expression = format!("{}{keyword} #added{index} :added{index}", self.expression).into();
+        self.name(format!("#added{index}"), attribute)
+            .bind(format!(":added{index}"), n)
+    }
+
+    /// Adds to several such numbers.
+    pub(super) fn add_all(self, changes: &[(String, i64)]) -> Self {
+        let changes = changes.iter();
+        changes.fold(self, |update, (attribute, change)| update.add(attribute, *change))
     }
 
     /// Returns the new item. What refused the condition is returned in any case.

@@ -11,6 +11,7 @@ use crate::domain::breakers::Signal;
 use crate::domain::delivery::{Delivery, Doubt, Reservation, State};
 use crate::domain::digest::{digest, with_line_feeds};
 use crate::domain::job::{Broadcast, Job};
+use crate::domain::reasons::code_of;
 use crate::domain::retry;
 use crate::domain::template::Template;
 use crate::messenger::MessengerClient;
@@ -302,8 +303,8 @@ fn waiting(not_before: Timestamp, reason: &str) -> State {
 fn finish_for(state: &State) -> Option<Finish> {
     match state {
         State::Sent { .. } => Some(Finish::Sent),
-        State::Failed { .. } => Some(Finish::Failed),
-        State::Skipped { .. } => Some(Finish::Skipped),
+        State::Failed { reason } => Some(Finish::Failed(code_of(reason))),
+        State::Skipped { reason } => Some(Finish::Skipped(code_of(reason))),
         State::Waiting { not_before, .. } => Some(Finish::Requeued(*not_before)),
         State::Reserved | State::InDoubt { .. } => None,
     }

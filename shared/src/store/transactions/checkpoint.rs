@@ -8,6 +8,7 @@ use crate::domain::backlog::{Entry, Progress, Segment};
 use crate::domain::breakers::Breakers;
 use crate::domain::delivery::{Delivery, Doubt};
 use crate::domain::ids::token;
+use crate::domain::reasons::{NotSent, Reasons, code_of};
 use crate::runtime::metrics::Event;
 use crate::store::calls::{Conditional, Transaction, is_refusal};
 use crate::store::jobs::{self, Claim, extend_lease, update_if_claimed};
@@ -64,8 +65,8 @@ impl Transactions<'_> {
             }
         } else {
             let mut parts = vec![update.into_part(OPERATION)?];
-            for (entry, doubt) in checkpoint.doubts {
-                let in_doubt = deliveries::put_in_doubt(store, &claim.job.id(), &entry.contact_id, doubt, now);
+            for ((entry, doubt), code) in checkpoint.doubts.iter().zip(&after.doubt_codes) {
+                let in_doubt = deliveries::put_in_doubt(store, &claim.job.id(), &entry.contact_id, doubt, code, now);
                 parts.push(in_doubt.into_part(OPERATION)?);
             }
             if let Some(segment) = &appended {
@@ -89,6 +90,7 @@ impl Transactions<'_> {
         store.metrics.count(Event::InDoubt, checkpoint.doubts.len() as u64);
         claim.record_written(checkpoint_id, now);
         (claim.job.cursor, claim.job.segments, claim.job.stalls) = (after.cursor, after.segments, after.stalls);
+        claim.job.reasons = after.reasons;
         Ok(Checkpointed::Written(appended))
     }
 }
@@ -112,6 +114,9 @@ struct JobAfter {
     cursor: u64,
     segments: u32,
     stalls: u32,
+    reasons: Reasons,
+    /// The codes under which the doubts are counted.
+    doubt_codes: Vec<String>,
 }
 
 impl JobAfter {
@@ -122,10 +127,18 @@ impl JobAfter {
         } else {
             0
         };
+        let mut reasons = claim.job.reasons.clone();
+        for (status, code, contacts) in &checkpoint.progress.reasons {
+            reasons.count(status, code, contacts);
+        }
+        let doubts = checkpoint.doubts.iter().map(|(_, doubt)| code_of(&doubt.reason));
+        let doubt_codes = doubts.map(|code| reasons.count(NotSent::InDoubt, &code, 1)).collect();
         Self {
             cursor,
             segments: claim.job.segments + u32::from(appends),
             stalls,
+            reasons,
+            doubt_codes,
         }
     }
 }
@@ -148,7 +161,9 @@ fn checkpoint_update<'s>(
     // A requeued contact that is put in doubt leaves its second position.
     let requeued = checkpoint.doubts.iter().filter(|(entry, _)| entry.requeued).count();
     let waiting = progress.waiting - i64::try_from(requeued).unwrap_or(i64::MAX);
-    extend_lease(update_if_claimed(store, claim, CHECKPOINT, checkpoint_id), claim, now)
+    let update = extend_lease(update_if_claimed(store, claim, CHECKPOINT, checkpoint_id), claim, now);
+    update
+        .add_all(&after.reasons.changes_since(&claim.job.reasons))
         .bind(":cursor", after.cursor)
         .bind(":segments", after.segments)
         .bind(":stalls", after.stalls)

@@ -85,12 +85,17 @@ impl Transactions<'_> {
             contacts: rows.iter().map(|row| row.contact_id.clone()).collect(),
             due_at: None,
         };
+        let mut reasons = claim.job.reasons.clone();
+        for (status, code) in rows.iter().filter_map(Delivery::not_sent) {
+            reasons.discount(status, &code);
+        }
+        let changes = reasons.changes_since(&claim.job.reasons);
         let checkpoint_id = token();
         let count = extend_lease(update_if_claimed(store, claim, COUNT, &checkpoint_id), claim, now)
             .bind(":segments", claim.job.segments + 1)
             .bind(":rows", rows.len());
         let mut parts = vec![
-            count.into_part(OPERATION)?,
+            count.add_all(&changes).into_part(OPERATION)?,
             segments::put(store, OPERATION, &claim.job, &segment)?,
         ];
         let before_rows = parts.len();
@@ -113,6 +118,7 @@ impl Transactions<'_> {
             }
         }
         claim.job.segments += 1;
+        claim.job.reasons = reasons;
         claim.record_written(checkpoint_id, now);
         Ok(Resent::Done)
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Transactions;
 use crate::domain::delivery::{Delivery, Reservation, State, Status};
 use crate::domain::ids::{ContactId, JobId, token};
+use crate::domain::reasons::{self, NotSent, code_of};
 use crate::runtime::metrics::Event;
 use crate::store::calls::{Transaction, is_refusal};
 use crate::store::deliveries::{RowChange, Seen, holds, outcome_update, refusing_row};
@@ -103,9 +104,16 @@ impl Transactions<'_> {
             State::Sent { .. } => (update, SENT),
             _ => (update.only_if(IF_UNCHANGED_AND_NO_EARLIER), FAILED),
         };
-        let counters = Update::new(&store.broadcasts, keys::job(job), counters)
+        let mut counters = Update::new(&store.broadcasts, keys::job(job), counters)
             .only_if("attribute_exists(pk)")
             .bind(":one", 1);
+        // A row that an earlier version put in doubt has no code, and is counted by none.
+        if let Some(code) = &row.code {
+            counters = counters.add(&reasons::attribute(NotSent::InDoubt, code), -1);
+        }
+        if let Some((status, reason)) = outcome.not_sent() {
+            counters = counters.add(&reasons::attribute(status, &code_of(reason)), 1);
+        }
         let mut parts = vec![update.into_part(OPERATION)?, counters.into_part(OPERATION)?];
         if let Some(message_id) = evidence {
             parts.push(self.claim_message(OPERATION, message_id, job, &row.contact_id, now)?);

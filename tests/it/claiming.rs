@@ -258,7 +258,7 @@ async fn outcome_is_recorded_only_under_its_own_reservation() {
     stack.write_waiting_by_hand(&claim.job.id(), &ids[0]).await;
     let second = stack.reserve(&claim, &contact).await;
     let failed = State::Failed {
-        reason: "refused".to_owned(),
+        reason: "Messenger error 551".to_owned(),
     };
 
     let old = stack

@@ -41,6 +41,7 @@ mod processes;
 mod random_faults;
 mod raw_http;
 mod real_inputs;
+mod reasons;
 mod recovery;
 mod recursion;
 mod refusals;

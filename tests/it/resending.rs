@@ -242,7 +242,7 @@ async fn late_refusal_does_not_fail_a_contact_once_in_doubt() {
     assert!(row.earlier_doubt.is_some());
 
     let failed = State::Failed {
-        reason: "refused".to_owned(),
+        reason: "Messenger error 551".to_owned(),
     };
     let settled = store
         .transactions()

@@ -234,7 +234,7 @@ async fn late_refusal_is_counted() {
     let doubt = stale.doubt(&stack).await;
     checkpoint_doubt(&stack, &mut stale.new, doubt).await;
     let refused = State::Failed {
-        reason: "refused".to_owned(),
+        reason: "Messenger error 551".to_owned(),
     };
 
     let late = stale.record_late(&stack, &refused).await;

@@ -12,6 +12,7 @@ use csv::{Terminator, WriterBuilder};
 use shared::app::App;
 use shared::domain::delivery::{Delivery, Status};
 use shared::domain::ids::{BroadcastId, ContactId, JobId, PageId};
+use shared::store::delivery_filter::DeliveryFilter;
 use tracing::error;
 
 use crate::api::broadcasts::BroadcastReport;
@@ -20,11 +21,12 @@ use crate::api::lists::ListPart;
 use crate::api::problems::{Invalid, Kind, NotFound};
 use crate::broadcasts::visible_report;
 use crate::caller::Caller;
-use crate::fields::word;
+use crate::fields::{time, word};
 use crate::list::{self, DEFAULT_LIMIT};
 use crate::negotiation::Form;
 use crate::problem::Problem;
 use crate::query::Query;
+use crate::reasons;
 use crate::request::PathId;
 
 /// The maximum number of rows in one answer of JSON.
@@ -47,7 +49,7 @@ const MAX_TIME: Duration = Duration::from_secs(15);
 const ARRIVED: &str = "its echo came later: the contact has got the message";
 
 /// The columns of CSV.
-const COLUMNS: [&str; 7] = [
+const COLUMNS: [&str; 8] = [
     "contact_id",
     "page_id",
     "status",
@@ -55,6 +57,7 @@ const COLUMNS: [&str; 7] = [
     "reason",
     "attempts",
     "updated_at",
+    "code",
 ];
 
 /// `GET /v1/broadcasts/{id}/deliveries`: lists deliveries, sorted by Page and contact.
@@ -70,6 +73,20 @@ const COLUMNS: [&str; 7] = [
         ("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0"),
         ("status" = Option<Status>, Query, description = "The state of the deliveries that are listed; all if absent.", example = "in_doubt"),
         (
+            "reason" = Option<String>, Query, nullable = false, example = "551",
+            description = "The code of their reason, as the report of the broadcast and `code` of a delivery show it. Messenger's code \
+                without a subcode stands for all of its subcodes.",
+        ),
+        ("page_id" = Option<PageId>, Query, description = "The Page that sends.", example = "page-1"),
+        (
+            "updated_after" = Option<Timestamp>, Query, example = "2026-12-01T00:00:00Z",
+            description = "The time after which they changed last.",
+        ),
+        (
+            "updated_before" = Option<Timestamp>, Query, example = "2026-12-02T00:00:00Z",
+            description = "The time before which they changed last.",
+        ),
+        (
             "limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, example = 50,
             description = "The number of items; 50 if absent. CSV has up to 10,000, also if absent.",
         ),
@@ -80,8 +97,8 @@ const COLUMNS: [&str; 7] = [
             status = 200, description = "A part of the list.",
             content(
                 (ListPart<DeliveryReport> = "application/json"),
-                (String = "text/csv", example = "contact_id,page_id,status,message_id,reason,attempts,updated_at\r\n\
-                    6001,page-1,sent,m_AbC,,1,2026-12-01T01:00:02.125Z\r\n"),
+                (String = "text/csv", example = "contact_id,page_id,status,message_id,reason,attempts,updated_at,code\r\n\
+                    6001,page-1,sent,m_AbC,,1,2026-12-01T01:00:02.125Z,\r\n"),
             ),
             headers(("X-Next-Cursor" = String, description = "CSV only: the cursor of the next part, if there is one."))
         ),
@@ -122,7 +139,8 @@ async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Resul
     let (mut items, mut bytes, mut queries) = (Vec::<DeliveryReport>::new(), 0, 0);
     let deliveries = app.store.deliveries();
     let mut position = query.from;
-    for page_id in report.jobs.into_iter().map(|job| job.page_id) {
+    let pages = report.jobs.into_iter().map(|job| job.page_id);
+    for page_id in pages.filter(|page_id| query.page_id.as_ref().is_none_or(|only| only == page_id)) {
         let mut after = match &position {
             Some(position) if position.page_id > page_id => continue,
             Some(position) if position.page_id == page_id => position.after.clone(),
@@ -140,7 +158,7 @@ async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Resul
             }
             let limit = (query.limit - items.len()).min(MAX_QUERIED_ROWS);
             let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-            let (rows, last) = deliveries.list(&job, query.status, after.as_ref(), limit).await?;
+            let (rows, last) = deliveries.list(&job, &query.filter, after.as_ref(), limit).await?;
             queries += 1;
             after = last;
             for row in rows {
@@ -175,6 +193,7 @@ impl DeliveryReport {
             }),
             attempts: row.attempts,
             updated_at: row.updated_at,
+            code: row.code,
             contact_id: row.contact_id,
         }
     }
@@ -189,6 +208,7 @@ impl DeliveryReport {
             &page_id,
             self.message_id.as_deref().unwrap_or_default(),
             self.reason.as_deref().unwrap_or_default(),
+            self.code.as_deref().unwrap_or_default(),
         ];
         let escaped_twice = |byte| match byte {
             b'"' | b'\\' => 4,
@@ -214,6 +234,7 @@ fn to_csv(items: &[DeliveryReport]) -> Result<Vec<u8>, csv::Error> {
             defused(item.reason.as_deref().unwrap_or_default()),
             item.attempts.to_string(),
             item.updated_at.to_string(),
+            defused(item.code.as_deref().unwrap_or_default()),
         ])?;
     }
     writer.into_inner().map_err(|error| error.into_error().into())
@@ -231,7 +252,8 @@ fn defused(cell: &str) -> String {
 /// The parameters of a list of deliveries.
 struct DeliveryQuery {
     list_id: String,
-    status: Option<Status>,
+    page_id: Option<PageId>,
+    filter: DeliveryFilter,
     limit: usize,
     from: Option<ListPosition>,
 }
@@ -245,14 +267,21 @@ impl DeliveryQuery {
         };
         let list_id = query.list_id(&format!("deliveries\0{id}"));
         let status = |value: &str| word(value, "reserved, sent, failed, skipped, waiting and in_doubt");
-        let status = query.take("status", status);
+        let filter = DeliveryFilter {
+            status: query.take("status", status),
+            code: query.take("reason", reasons::code),
+            updated_after: query.take("updated_after", time),
+            updated_before: query.take("updated_before", time),
+        };
+        let page_id = query.take("page_id", |value| PageId::parse(value).map_err(str::to_owned));
         let limit = query.take("limit", |value| list::limit(value, max));
         let cursor = |value: &str| list::from_cursor(value, &list_id, ListPosition::parse);
         let from = query.take("cursor", cursor);
         query.finish()?;
         Ok(Self {
             list_id,
-            status,
+            page_id,
+            filter,
             limit: limit.unwrap_or(default),
             from,
         })
@@ -312,6 +341,7 @@ mod tests {
                 reason: Some(text.repeat(100)),
                 attempts: u32::MAX,
                 updated_at: Timestamp::MAX,
+                code: Some(text.repeat(100)),
             };
             let counted = item.max_bytes();
 

@@ -9,9 +9,13 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use strsim::jaro_winkler;
 
 use crate::api::problems::Fault;
 use crate::problem::Problem;
+
+/// The least likeness of a word to a wrong one for which it may be meant, from 0 to 1.
+const LEAST_LIKENESS: f64 = 0.8;
 
 /// The faults of one request.
 #[derive(Default)]
@@ -197,11 +201,38 @@ pub fn time(text: &str) -> Result<Timestamp, String> {
         .map_err(|_| "must be an RFC 3339 time with an offset, such as 2026-12-01T09:00:00+08:00".to_owned())
 }
 
+/// Returns the word that is written most like a wrong one, if one is similar. Of names with parts, as those of time zones are, the
+/// last part counts, too.
+pub fn nearest<T: AsRef<str>>(wrong: &str, words: impl IntoIterator<Item = T>) -> Option<T> {
+    let likeness = |word: &str| {
+        let last_part = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
+        let whole = jaro_winkler(&wrong.to_lowercase(), &word.to_lowercase());
+        whole.max(jaro_winkler(&last_part(wrong), &last_part(word)))
+    };
+    let words = words.into_iter().map(|word| (likeness(word.as_ref()), word));
+    let (likeness, word) = words.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (likeness >= LEAST_LIKENESS).then_some(word)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn nearest_word_is_the_one_that_is_meant() {
+        let zones = ["Asia/Manila", "Asia/Magadan", "America/New_York", "Europe/Berlin"];
+        for (wrong, right) in [
+            ("Asia/Manilla", Some("Asia/Manila")),
+            ("manila", Some("Asia/Manila")),
+            ("US/New_York", Some("America/New_York")),
+            ("berlin", Some("Europe/Berlin")),
+            ("xyz", None),
+        ] {
+            assert_eq!(nearest(wrong, zones), right, "{wrong}");
+        }
+    }
 
     #[test]
     fn each_fault_is_reported_with_its_pointer() {

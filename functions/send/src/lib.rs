@@ -25,6 +25,7 @@ pub mod numbers;
 pub mod problem;
 pub mod problem_types;
 pub mod query;
+pub mod reasons;
 pub mod report;
 pub mod request;
 pub mod sending;

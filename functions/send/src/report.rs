@@ -8,6 +8,7 @@ use shared::store::{self, Store};
 
 use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, DuplicatesPrevented, JobReport};
 use crate::etag::EntityTag;
+use crate::reasons;
 
 impl BroadcastReport {
     /// Reads a broadcast and its jobs, and reports on them.
@@ -42,6 +43,7 @@ impl BroadcastReport {
         Self {
             summary,
             jobs: progress.jobs,
+            reasons: reasons::report(jobs),
             done_inline,
         }
     }
@@ -86,6 +88,7 @@ impl Progress {
             reason: job.reason.clone(),
             contacts: job.contacts,
             counters: job.counters(),
+            reasons: reasons::report([job]),
         });
         Self {
             jobs: reports.collect(),

@@ -38,6 +38,14 @@ pub struct PartQuery {
 pub struct DeliveryQuery {
     /// Only deliveries with this status.
     pub status: Option<Status>,
+    /// Only deliveries with this code of their reason.
+    pub reason: Option<String>,
+    /// Only deliveries of this Page.
+    pub page_id: Option<PageId>,
+    /// Only deliveries that changed last after this time.
+    pub updated_after: Option<Timestamp>,
+    /// Only deliveries that changed last before this time.
+    pub updated_before: Option<Timestamp>,
     /// The number of items.
     pub limit: Option<u32>,
     /// `next_cursor` of the part before.

@@ -7,6 +7,7 @@ mod codes;
 pub mod conversations;
 pub mod errors;
 pub mod json;
+pub mod meanings;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;

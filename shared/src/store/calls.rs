@@ -3,6 +3,7 @@
 //! *A lost answer is not a refusal*: every conditional write carries a random value of its own, and a refusal whose returned
 //! item shows that value is a win.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -87,15 +88,16 @@ impl Store {
         operation: &'static str,
         query: Query<'_>,
     ) -> Result<(Vec<Item>, Option<Item>), Error> {
-        let expressions = [query.key_condition].into_iter().chain(query.filter);
+        let expressions = [query.key_condition].into_iter().chain(query.filter.as_deref());
+        let names = names(expressions);
         let call = self
             .client
             .query()
             .table_name(query.table)
             .set_index_name(query.index.map(str::to_owned))
             .key_condition_expression(query.key_condition)
-            .set_filter_expression(query.filter.map(str::to_owned))
-            .set_expression_attribute_names(names(expressions))
+            .set_filter_expression(query.filter.map(Cow::into_owned))
+            .set_expression_attribute_names(names)
             .set_expression_attribute_values(query.bindings.into_values(operation)?)
             .scan_index_forward(!query.newest_first)
             .set_limit(query.limit)

@@ -5,6 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::calls::{BATCH_GET, Conditional, Read};
+use super::delivery_filter::DeliveryFilter;
 use super::keys;
 use super::statement::{Query, Update, millis};
 use super::tables::{Error, Item, REPORT_OUTLIVES, SCHEMA, Store, expiry, from_item};
@@ -236,22 +237,19 @@ impl Deliveries<'_> {
             .await
     }
 
-    /// Lists the rows of a job by contact id, from after `after`; reads at most `limit`, and leaves out those with another
-    /// status. Returns the id to go on after, unless that was all.
+    /// Lists the rows of a job by contact id, from after `after`; reads at most `limit`, and leaves out those that do not match
+    /// the filter. Returns the id to go on after, unless that was all.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
     pub async fn list(
         &self,
         job: &JobId,
-        status: Option<Status>,
+        filter: &DeliveryFilter,
         after: Option<&ContactId>,
         limit: i32,
     ) -> Result<(Vec<Delivery>, Option<ContactId>), Error> {
-        let mut query = self.rows(job, after).limit(limit);
-        if let Some(status) = status {
-            query = query.filter("#status = :status").bind(":status", status);
-        }
+        let query = filter.apply(self.rows(job, after).limit(limit));
         self.page("list deliveries", query).await
     }
 

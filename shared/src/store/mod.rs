@@ -8,6 +8,7 @@ mod calls;
 mod contact_deliveries;
 pub mod contacts;
 pub mod deliveries;
+pub mod delivery_filter;
 pub mod doubts;
 pub mod jobs;
 pub mod keys;

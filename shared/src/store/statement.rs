@@ -276,7 +276,7 @@ pub(super) struct Query<'a> {
     /// A state of a moment ago will do, at half the cost.
     pub(super) lags: bool,
     pub(super) key_condition: &'static str,
-    pub(super) filter: Option<&'static str>,
+    pub(super) filter: Option<Cow<'static, str>>,
     pub(super) bindings: Bindings,
     pub(super) newest_first: bool,
     pub(super) limit: Option<i32>,
@@ -315,8 +315,8 @@ impl<'a> Query<'a> {
     }
 
     /// Leaves out the items that do not match.
-    pub(super) fn filter(mut self, filter: &'static str) -> Self {
-        self.filter = Some(filter);
+    pub(super) fn filter(mut self, filter: impl Into<Cow<'static, str>>) -> Self {
+        self.filter = Some(filter.into());
         self
     }
 

@@ -10,6 +10,7 @@ use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
 use utoipa::ToSchema;
 
 use super::messages::MessageForm;
+use super::reasons::ReasonReport;
 
 /// The order of a list of broadcasts: by the time of their requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -93,8 +94,9 @@ impl NewBroadcast {
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
     "jobs": [{
         "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2,
-        "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}
-    }]
+        "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": []
+    }],
+    "reasons": []
 })))]
 pub struct BroadcastReport {
     /// The broadcast without its jobs.
@@ -102,6 +104,8 @@ pub struct BroadcastReport {
     pub summary: BroadcastSummary,
     /// The jobs, sorted by Page.
     pub jobs: Vec<JobReport>,
+    /// The contacts of all jobs that are not known to have got the message, by reason, as of the last checkpoints.
+    pub reasons: Vec<ReasonReport>,
     /// True if the request itself worked the broadcast off and was answered with 200.
     #[serde(skip)]
     pub done_inline: bool,
@@ -169,4 +173,6 @@ pub struct JobReport {
     pub contacts: u64,
     /// Those contacts by state, as of the last checkpoint.
     pub counters: Counters,
+    /// Those that are not known to have got the message, by reason. They add up to `failed`, `skipped` and `in_doubt`.
+    pub reasons: Vec<ReasonReport>,
 }

@@ -31,6 +31,10 @@ pub struct DeliveryReport {
     pub attempts: u32,
     /// The time of the last change.
     pub updated_at: Timestamp,
+    /// The reason in short, by which deliveries can be listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub code: Option<String>,
 }
 
 /// A delivery with what is kept of its attempts.
@@ -39,7 +43,7 @@ pub struct DeliveryReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
     "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "contact_id": "6001", "page_id": "page-1", "status": "in_doubt",
-    "reason": "connection lost", "attempts": 1, "updated_at": "2026-12-01T01:00:12.125Z",
+    "reason": "connection lost", "code": "connection lost", "attempts": 1, "updated_at": "2026-12-01T01:00:12.125Z",
     "last_attempt_at": "2026-12-01T01:00:02.125Z", "next_attempt_at": null, "next_lookup_at": "2026-12-01T01:01:02.125Z",
     "unclear_attempt_at": null, "refused_at": null, "arrived_after_refusal": false
 })))]

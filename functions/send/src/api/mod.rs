@@ -9,4 +9,5 @@ pub mod deliveries;
 pub mod lists;
 pub mod messages;
 pub mod problems;
+pub mod reasons;
 pub mod sending;

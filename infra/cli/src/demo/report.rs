@@ -187,6 +187,7 @@ mod tests {
             status,
             message_id: (status == Status::Sent).then(|| "m".to_owned()),
             reason: None,
+            code: None,
             attempts: 1,
             updated_at: Timestamp::UNIX_EPOCH,
         }

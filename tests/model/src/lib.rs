@@ -1,7 +1,7 @@
 //! The delivery protocol as a state machine small enough to be searched completely.
 //!
 //! - [`protocol`]: everything that happens to one job after its broadcast was accepted.
-//! - [`recovery`]: the run that finishes the job from any of these states.
+//! - [`recovery`]: the runs that finish the job from any of these states.
 //! - [`evidence`]: the conclusions of a lookup where two broadcasts send the same text.
 //! - [`accept`]: requests with the same idempotency key.
 //!

@@ -1,7 +1,7 @@
-//! The recovery from a state: all workers are dead or frozen, a new one claims the job and finishes it, and then the frozen
-//! ones thaw, one after the other.
+//! The recovery from a state: all workers are dead or frozen, new ones finish the job, and then the frozen ones thaw, one after
+//! the other. The operator resumes a job that is paused or halted.
 
-use crate::protocol::{Action, Answer, JobStatus, Protocol, State};
+use crate::protocol::{Action, Answer, Control, JobStatus, Protocol, State, StopCommand, Worker};
 
 /// A limit of steps above what any recovery needs.
 const MAX_STEPS: usize = 200;
@@ -16,12 +16,16 @@ pub fn broken_after(model: &Protocol, state: &State) -> Option<&'static str> {
 
 fn recover(model: &Protocol, state: &State, answer: Answer) -> Option<&'static str> {
     let mut state = state.clone();
+    state.looked = None;
     let new = state.next_worker();
-    if state.job.status != JobStatus::Completed {
-        state.step(model, Action::Claim { lost: false });
-        finish(model, &mut state, new, answer);
-        if state.job.status != JobStatus::Completed {
-            return Some("not completed by a recovery");
+    if !state.job.is_over() {
+        finish_job(model, &mut state, answer);
+        let (status, missed) = match state.wanted {
+            Some(StopCommand::Cancel) => (JobStatus::Cancelled, "not cancelled by a recovery"),
+            Some(StopCommand::Pause) | None => (JobStatus::Completed, "not completed by a recovery"),
+        };
+        if state.job.status != status {
+            return state.broken(model).or(Some(missed));
         }
         if let Some(broken) = state.broken(model) {
             return Some(broken);
@@ -31,6 +35,25 @@ fn recover(model: &Protocol, state: &State, answer: Answer) -> Option<&'static s
         finish(model, &mut state, frozen, answer);
     }
     state.broken(model)
+}
+
+/// Lets one worker, or two with a pause between them, finish the job.
+fn finish_job(model: &Protocol, state: &mut State, answer: Answer) {
+    let new = state.next_worker();
+    let is_held = |state: &State| matches!(state.job.status, JobStatus::Paused | JobStatus::Halted);
+    if !is_held(state) {
+        state.step(model, Action::Claim { lost: false });
+        finish(model, state, new, answer);
+        state.workers[new] = Worker::NOT_STARTED;
+    }
+    // A resume takes back no cancel.
+    if is_held(state) && state.job.stop != Some(StopCommand::Cancel) {
+        state.controls += 1;
+        let control = Control::Resume;
+        state.step(model, Action::Control { control, lost: false });
+        state.step(model, Action::Claim { lost: false });
+        finish(model, state, new, answer);
+    }
 }
 
 /// Lets a worker go on until it has nothing left to do.

@@ -110,6 +110,15 @@ fn two_contacts() -> Protocol {
     }
 }
 
+/// One contact and everything that may happen to it, with controls by the operator.
+fn controlled(controls: u8, epochs: u8) -> Protocol {
+    Protocol {
+        controls,
+        halts: 1,
+        ..one_contact(epochs)
+    }
+}
+
 /// Two contacts of which none may end in doubt: no worker dies or freezes, and every answer of Messenger is clear. Answers of
 /// DynamoDB are lost, and wake-ups are repeated.
 fn no_doubt() -> Protocol {
@@ -145,6 +154,98 @@ fn one_contact_with_resend_holds() {
         ..one_contact(4)
     };
     assert_holds("1 contact × 4 claims, 1 lost answer, retry, resend", model);
+}
+
+#[test]
+fn one_contact_with_controls_holds() {
+    assert_holds(
+        "1 contact × 3 claims, 1 lost answer, retry, 3 controls",
+        controlled(3, 3),
+    );
+}
+
+#[test]
+fn one_contact_with_resend_and_controls_holds() {
+    let model = Protocol {
+        resend: true,
+        delays: 0,
+        ..controlled(2, 3)
+    };
+    assert_holds("1 contact × 3 claims, 1 lost answer, retry, resend, 2 controls", model);
+}
+
+#[test]
+fn two_contacts_with_controls_hold() {
+    let model = Protocol {
+        controls: 2,
+        losses: 0,
+        in_flight: 2,
+        ..two_contacts()
+    };
+    assert_holds("2 contacts × 2 claims, retry, 2 controls", model);
+}
+
+#[test]
+fn two_contacts_with_controls_and_a_lost_answer_hold() {
+    let model = Protocol {
+        controls: 2,
+        ..two_contacts()
+    };
+    assert_holds("2 contacts × 2 claims, 1 lost answer, retry, 2 controls", model);
+}
+
+#[test]
+fn two_contacts_with_three_claims_and_controls_hold() {
+    let model = Protocol {
+        epochs: 3,
+        losses: 0,
+        retries: 0,
+        controls: 1,
+        ..two_contacts()
+    };
+    assert_holds("2 contacts × 3 claims, 1 control", model);
+}
+
+/// The largest searches with controls.
+#[test]
+#[ignore = "takes four minutes"]
+fn larger_searches_with_controls_hold() {
+    let one = Protocol {
+        halts: 0,
+        ..controlled(2, 4)
+    };
+    assert_holds("1 contact × 4 claims, 1 lost answer, retry, 2 controls", one);
+    let two = |controls, retries| Protocol {
+        epochs: 3,
+        losses: 0,
+        controls,
+        retries,
+        ..two_contacts()
+    };
+    assert_holds("2 contacts × 3 claims, 2 controls", two(2, 0));
+    assert_holds("2 contacts × 3 claims, retry, 1 control", two(1, 1));
+    let three = Protocol {
+        controls: 1,
+        in_flight: 1,
+        proofs: true,
+        ..Protocol::new(3, 2)
+    };
+    assert_holds("3 contacts × 2 claims, 1 control", three);
+}
+
+/// Neither pause and resume nor cancel make an outcome uncertain.
+#[test]
+fn controls_cause_no_doubt() {
+    let model = Protocol {
+        epochs: 4,
+        losses: 1,
+        controls: 3,
+        ..no_doubt()
+    };
+    assert_holds(
+        "2 contacts × 4 claims, 1 lost answer, retry, 3 controls, no doubt",
+        model,
+    );
 }
 
 #[test]
@@ -235,6 +336,31 @@ fn every_rule_of_jobs_has_its_reason() {
         ("doubt_is_counted", |rules| rules.doubt_is_counted = false, one, "wrong counters", 2),
         ("retry_in_one_transaction", |rules| rules.retry_in_one_transaction = false, retried, "contact lost", 9),
         ("batch_on_segment_count", |rules| rules.batch_on_segment_count = false, two_contacts(), "contact lost", 12),
+    ]);
+}
+
+#[rustfmt::skip] // A table.
+#[test]
+fn every_rule_of_controls_has_its_reason() {
+    let without_retry = |model| Protocol { retries: 0, ..model };
+    let (one, two) = (without_retry(controlled(1, 2)), without_retry(controlled(2, 2)));
+    let retried = controlled(1, 4);
+    assert_reasons(&[
+        ("claim_obeys_stop", |rules| rules.claim_obeys_stop = false, one, "not cancelled by a recovery", 1),
+        ("checkpoint_shows_stop", |rules| rules.checkpoint_shows_stop = false, one, "started after a stop", 4),
+        ("control_on_status", |rules| rules.control_on_status = false, one, "not cancelled by a recovery", 4),
+        ("control_once", |rules| rules.control_once = false, two, "stopped against the last word", 3),
+        ("cancel_is_final", |rules| rules.cancel_is_final = false, two, "cancel forgotten", 2),
+        ("paused_if_it_stands", |rules| rules.paused_if_it_stands = false, two, "stopped against the last word", 5),
+        ("completed_unless_cancelled", |rules| rules.completed_unless_cancelled = false, one, "cancel forgotten", 7),
+        ("halted_unless_cancelled", |rules| rules.halted_unless_cancelled = false, one, "cancel forgotten", 3),
+        ("pause_ends", |rules| rules.pause_ends = false, one, "stopped against the last word", 3),
+        ("cancel_is_drain", |rules| rules.cancel_is_drain = false, one, "wrong counters", 2),
+        ("skip_if_free", |rules| rules.skip_if_free = false, one, "guessed: failed", 3),
+        ("skip_unless_earlier_doubt", |rules| rules.skip_unless_earlier_doubt = false, retried, "guessed: failed", 10),
+        ("command_before_work", |rules| rules.command_before_work = false, retried, "sent twice", 12),
+        ("command_if_completed", |rules| rules.command_if_completed = false, retried, "wrong counters", 5),
+        ("command_before_completion", |rules| rules.command_before_completion = false, retried, "retry forgotten", 9),
     ]);
 }
 

@@ -1,7 +1,7 @@
 //! The actions, and which of them are possible in a state.
 
 use super::job::{end_of, split};
-use super::{JobStatus, Phase, Protocol, RowState, Rules, Slot, State, WORKERS, Worker};
+use super::{Control, JobStatus, Phase, Protocol, RowState, Rules, Slot, State, WORKERS, Worker};
 
 /// The answer to a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,11 @@ pub enum Action {
         due: bool,
         lost: bool,
     },
+    /// The next contact of the backlog is skipped, since the job is cancelled.
+    Skip {
+        w: u8,
+        lost: bool,
+    },
     RepeatReserve {
         w: u8,
         c: u8,
@@ -66,8 +71,10 @@ pub enum Action {
     Append {
         w: u8,
     },
+    /// The run ends, at its deadline or since nothing is left to do; or because every send would fail.
     HandOver {
         w: u8,
+        halts: bool,
     },
     Die {
         w: u8,
@@ -80,10 +87,17 @@ pub enum Action {
     LookupsFindNothing {
         set: u8,
     },
-    /// The operator commands a retry.
-    Retry {
-        in_doubt: bool,
+    /// A request of the operator reads the job. Only without [`Rules::control_on_status`].
+    Look {
+        control: Control,
     },
+    /// A request of the operator is carried out, or written in the job for a worker to see.
+    Control {
+        control: Control,
+        lost: bool,
+    },
+    /// A control is repeated because its answer was lost. Only without [`Rules::control_once`].
+    RepeatControl,
 }
 
 impl State {
@@ -91,7 +105,12 @@ impl State {
     pub(super) fn actions(&self, model: &Protocol, actions: &mut Vec<Action>) {
         let lossy = [false, true];
         let lossy = if self.losses > 0 { &lossy[..] } else { &lossy[..1] };
-        if self.job.epoch < model.epochs && self.job.status != JobStatus::Completed {
+        let is_ready = match self.job.status {
+            JobStatus::Queued => true,
+            JobStatus::Processing => model.deaths,
+            JobStatus::Paused | JobStatus::Halted | JobStatus::Cancelled | JobStatus::Completed => false,
+        };
+        if self.job.epoch < model.epochs && is_ready {
             actions.extend(lossy.iter().map(|&lost| Action::Claim { lost }));
         }
         let claims = self.job.epoch as usize;
@@ -110,24 +129,14 @@ impl State {
             let proven = model.contacts().filter(|&c| self.may_be_proven(c));
             actions.extend(proven.map(|c| Action::Proof { c }));
         }
-        if self.job.status == JobStatus::Completed {
-            self.actions_on_completed_job(model, actions);
-        }
-    }
-
-    fn actions_on_completed_job(&self, model: &Protocol, actions: &mut Vec<Action>) {
-        if model.resend {
+        self.controls(model, actions);
+        if model.resend && self.may_be_commanded(&model.rules) {
             let may_find_nothing = |set: u8| {
                 let mut named = model.contacts().filter(|c| set & (1 << c) != 0);
                 named.all(|c| self.lookup_may_find_nothing(&model.rules, c))
             };
             let sets = (1..1 << model.contacts).filter(|&set| may_find_nothing(set));
             actions.extend(sets.map(|set| Action::LookupsFindNothing { set }));
-        }
-        for (in_doubt, state) in [(false, RowState::Failed), (true, RowState::InDoubt)] {
-            if self.retries > 0 && self.rows.iter().any(|row| row.state == state) {
-                actions.push(Action::Retry { in_doubt });
-            }
         }
     }
 
@@ -159,20 +168,33 @@ impl State {
 
     fn job_writes_of(&self, model: &Protocol, w: u8, lossy: &[bool], actions: &mut Vec<Action>) {
         let worker = &self.workers[w as usize];
-        if worker.phase == Phase::CarryingOut {
+        let (is_carrying_out, is_stopping) = (worker.phase == Phase::CarryingOut, worker.stop.is_some());
+        if is_carrying_out && !is_stopping {
             actions.extend(lossy.iter().map(|&lost| Action::CarryOut { w, lost }));
-            return;
+            if model.rules.command_before_work {
+                return;
+            }
         }
-        if self.has_unwritten(w) {
+        let is_draining = worker.phase == Phase::Draining;
+        let is_news = self.job.stop.is_some() && !is_stopping;
+        if self.has_unwritten(w) || (is_news && !is_carrying_out) {
             actions.extend(lossy.iter().map(|&lost| Action::Checkpoint { w, lost }));
         }
-        if worker.cursor == worker.next {
-            actions.push(Action::HandOver { w });
+        if worker.cursor == worker.next && (!is_carrying_out || is_stopping) {
+            actions.push(Action::HandOver { w, halts: false });
+            if self.halts > 0 && !is_draining && !is_stopping {
+                actions.push(Action::HandOver { w, halts: true });
+            }
+        }
+        if is_stopping && !is_draining {
+            return;
         }
         if worker.next < end_of(worker.segments) && worker.in_flight() < model.in_flight as usize {
             let (_, contact) = split(worker.next);
             // A backlog holds no contact twice. It may if a rule is missing, and then the second position waits for the first.
-            if worker.slots[contact] == Slot::Free {
+            if worker.slots[contact] == Slot::Free && is_draining {
+                actions.extend(lossy.iter().map(|&lost| Action::Skip { w, lost }));
+            } else if worker.slots[contact] == Slot::Free {
                 actions.extend(lossy.iter().map(|&lost| Action::Start { w, due: true, lost }));
                 if self.rows[contact].state == RowState::Waiting && self.delays > 0 {
                     actions.push(Action::Start {

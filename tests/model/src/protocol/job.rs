@@ -19,17 +19,28 @@ pub struct Job {
     pub counters: Counters,
     /// The command that the next claim carries out before it works.
     pub command: JobCommand,
+    /// The end of work that the operator has asked for and no worker has come to.
+    pub stop: Option<StopCommand>,
     /// The segments, one bit per contact. In DynamoDB they are items of their own, written in the job's transactions.
     pub backlog: [u8; SEGMENTS],
 }
 
-/// The status of a job. Three are left out: `scheduled` and `waiting` differ from `queued` only in the time of the next claim,
-/// `halted` only in that the operator resumes it.
+/// The status of a job. Two are left out: `scheduled` and `waiting` differ from `queued` only in the time of the next claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobStatus {
     Queued,
     Processing,
+    Paused,
+    Halted,
+    Cancelled,
     Completed,
+}
+
+/// The end of work that the operator asks of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopCommand {
+    Pause,
+    Cancel,
 }
 
 /// The job's contacts by outcome; the others are pending.
@@ -55,6 +66,20 @@ pub enum JobCommand {
 }
 
 impl Job {
+    /// Returns true if no worker may claim the job any more, unless a command of a completed job reopens it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.status, JobStatus::Completed | JobStatus::Cancelled)
+    }
+
+    /// Returns the stop that is in force, or on its way.
+    pub fn standing_stop(&self) -> Option<StopCommand> {
+        match self.status {
+            JobStatus::Paused => Some(StopCommand::Pause),
+            JobStatus::Cancelled => Some(StopCommand::Cancel),
+            JobStatus::Queued | JobStatus::Processing | JobStatus::Halted | JobStatus::Completed => self.stop,
+        }
+    }
+
     /// Returns the occupied positions at or behind `from`, in the first `segments` segments.
     pub fn positions(&self, from: Position, segments: u8) -> impl Iterator<Item = Position> + '_ {
         (from..end_of(segments)).filter(|position| {

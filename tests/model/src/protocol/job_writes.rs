@@ -2,19 +2,24 @@
 
 use super::job::{SEGMENTS, end_of, is_requeued, split};
 use super::{
-    CONTACTS, Condition, Finish, JobCommand, JobStatus, Phase, Protocol, RowState, Rules, Slot, State, Worker,
+    CONTACTS, Condition, Finish, JobCommand, JobStatus, Phase, Protocol, RowState, Rules, Slot, State, StopCommand,
+    Worker,
 };
 
 impl State {
-    pub(super) fn claim(&mut self) {
+    pub(super) fn claim(&mut self, rules: &Rules, lost: bool) {
         let w = self.next_worker();
+        let is_cancelled = self.job.stop == Some(StopCommand::Cancel) && rules.claim_obeys_stop;
+        let has_command = self.job.command != JobCommand::Nothing;
         self.job.epoch += 1;
         self.job.status = JobStatus::Processing;
         self.workers[w] = Worker {
-            phase: if self.job.command == JobCommand::Nothing {
-                Phase::Working
-            } else {
+            phase: if is_cancelled {
+                Phase::Draining
+            } else if has_command {
                 Phase::CarryingOut
+            } else {
+                Phase::Working
             },
             epoch: self.job.epoch,
             cursor: self.job.cursor,
@@ -22,15 +27,15 @@ impl State {
             segments: self.job.segments,
             ..Worker::NOT_STARTED
         };
-        self.set_last_writer(w);
+        self.written(w, lost, rules.claim_obeys_stop);
     }
 
     /// Starts a worker on the claim of another, so that both have the same epoch and checkpoint id.
-    pub(super) fn adopt(&mut self) {
+    pub(super) fn adopt(&mut self, rules: &Rules) {
         let w = self.next_worker();
         self.job.epoch -= 1;
         let current: Vec<_> = self.workers.iter().map(|worker| worker.current).collect();
-        self.claim();
+        self.claim(rules, false);
         for (worker, current) in self.workers.iter_mut().zip(current) {
             worker.current = current;
         }
@@ -45,10 +50,23 @@ impl State {
         self.workers[w].current = true;
     }
 
-    /// Takes note that the answer to this worker's write of the job was lost, if it was.
-    pub(super) fn lose_answer(&mut self, lost: bool, w: usize) {
+    /// Takes note of this worker's write of the job: of a stop that its answer shows, unless the answer is lost.
+    fn written(&mut self, w: usize, lost: bool, shows_stop: bool) {
+        self.set_last_writer(w);
         self.losses -= u8::from(lost);
         self.workers[w].unsure = lost;
+        if !lost {
+            self.tell(w, shows_stop);
+        }
+    }
+
+    /// Answers a worker's write of the job with the stop that stands.
+    fn tell(&mut self, w: usize, shows_stop: bool) {
+        let (job, worker) = (&self.job, &mut self.workers[w]);
+        worker.told |= job.standing_stop().is_some();
+        if shows_stop && job.stop.is_some() {
+            worker.stop = job.stop;
+        }
     }
 
     /// Repeats a write that was applied. The call is refused; the refusal shows the worker's own id unless another has
@@ -56,7 +74,9 @@ impl State {
     pub(super) fn repeat_job_write(&mut self, rules: &Rules, w: usize) {
         let worker = &mut self.workers[w];
         worker.unsure = false;
-        if !(worker.current && rules.own_token_is_a_win) {
+        if worker.current && rules.own_token_is_a_win {
+            self.tell(w, rules.checkpoint_shows_stop);
+        } else {
             worker.stop();
         }
     }
@@ -93,18 +113,17 @@ impl State {
         if rows.is_empty() {
             self.job.command = JobCommand::Nothing;
             self.workers[w].phase = Phase::Working;
-            self.set_last_writer(w);
-            return self.lose_answer(lost, w);
+            return self.written(w, lost, rules.checkpoint_shows_stop);
         }
         let set = rows.iter().fold(0, |set, c| set | 1 << c);
         for c in rows {
             self.reopen(c as usize, worker.epoch);
         }
-        self.set_last_writer(w);
         if !rules.retry_in_one_transaction {
             self.workers[w].unappended = set;
-            return self.lose_answer(lost, w);
+            return self.written(w, lost, rules.checkpoint_shows_stop);
         }
+        self.set_last_writer(w);
         self.append(w, set);
         if lost && !rules.batch_on_segment_count {
             // The worker takes the batch for not applied, and gives the next one the same segment number.
@@ -112,7 +131,7 @@ impl State {
             self.workers[w] = worker;
             return;
         }
-        self.lose_answer(lost, w);
+        self.written(w, lost, rules.checkpoint_shows_stop);
     }
 
     fn is_commanded(&self, rules: &Rules, c: u8) -> bool {
@@ -133,7 +152,6 @@ impl State {
         row.state = RowState::Waiting;
         row.epoch = epoch;
         row.counted = false;
-        self.resends_commanded[c] += u8::from(in_doubt && matches!(self.job.command, JobCommand::Retry { .. }));
     }
 
     /// Appends a segment where the worker believes that the backlog ends.
@@ -194,8 +212,7 @@ impl State {
         } else {
             self.workers[w].unappended = set;
         }
-        self.set_last_writer(w);
-        self.lose_answer(lost, w);
+        self.written(w, lost, rules.checkpoint_shows_stop);
     }
 
     /// Counts a contact that the cursor passes.
@@ -216,10 +233,10 @@ impl State {
     fn doubts_have_changed(&mut self, rules: &Rules, w: usize) -> bool {
         let mut changed = false;
         for c in 0..CONTACTS {
-            let Slot::Doubt { token } = self.workers[w].slots[c] else {
+            let Slot::Doubt { token, was } = self.workers[w].slots[c] else {
                 continue;
             };
-            if self.rows[c].state == RowState::Reserved && self.rows[c].token == token {
+            if self.rows[c].state == was && self.rows[c].token == token {
                 continue;
             }
             changed = true;
@@ -242,17 +259,53 @@ impl State {
         self.set_last_writer(w);
     }
 
-    /// Completes the job at the end of the backlog, else queues it for the next run.
-    pub(super) fn hand_over(&mut self, rules: &Rules, w: usize) {
+    /// Ends a run: at the end of the backlog the job is completed, or cancelled by a drain; else it is paused, halted or queued.
+    pub(super) fn hand_over(&mut self, rules: &Rules, w: usize, halts: bool) {
+        self.halts -= u8::from(halts);
         if self.may_write(rules, w) {
-            let worker = self.workers[w];
-            self.job.status = if worker.next >= end_of(worker.segments) {
-                JobStatus::Completed
-            } else {
-                JobStatus::Queued
-            };
+            self.job.status = self.status_after(rules, w, halts);
+            if self.job.status == JobStatus::Cancelled {
+                self.job.command = JobCommand::Nothing;
+            }
+            if self.job.status != JobStatus::Queued {
+                self.end_stop(rules);
+            }
             self.set_last_writer(w);
         }
         self.workers[w] = Worker::GONE;
+    }
+
+    /// Clears the stop of a job that no worker has any more. A pause has no meaning for a job that is completed, and a halted one
+    /// is resumed anyway.
+    fn end_stop(&mut self, rules: &Rules) {
+        let is_paused = self.job.status == JobStatus::Paused;
+        if is_paused || self.job.status == JobStatus::Cancelled || rules.pause_ends {
+            self.job.stop = None;
+        }
+        if !is_paused {
+            self.wanted = self.wanted.filter(|wanted| *wanted == StopCommand::Cancel);
+        }
+    }
+
+    /// Returns the status in which a run leaves its job. The write is conditional on the stop that it was decided by; if that
+    /// has changed, the worker decides again.
+    fn status_after(&self, rules: &Rules, w: usize, halts: bool) -> JobStatus {
+        let (job, worker) = (&self.job, &self.workers[w]);
+        let is_at_end = worker.next >= end_of(worker.segments);
+        let is_done = is_at_end && (job.command == JobCommand::Nothing || !rules.command_before_completion);
+        let stop = match worker.stop {
+            Some(StopCommand::Pause) if !rules.paused_if_it_stands => worker.stop,
+            _ => job.stop,
+        };
+        let is_drained = is_at_end && worker.phase == Phase::Draining;
+        match stop {
+            Some(StopCommand::Cancel) if is_drained => JobStatus::Cancelled,
+            Some(StopCommand::Cancel) if is_done && rules.completed_unless_cancelled => JobStatus::Cancelled,
+            _ if is_done => JobStatus::Completed,
+            Some(StopCommand::Cancel) if !halts || rules.halted_unless_cancelled => JobStatus::Queued,
+            _ if halts => JobStatus::Halted,
+            Some(StopCommand::Pause) => JobStatus::Paused,
+            _ => JobStatus::Queued,
+        }
     }
 }

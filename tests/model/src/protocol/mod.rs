@@ -1,11 +1,12 @@
-//! One job: claimed, worked on, handed over, settled and retried, by workers that may stop, for a while or for ever, between
-//! any two steps.
+//! One job: claimed, worked on, handed over, settled, paused, resumed, cancelled and retried, by workers that may stop, for a
+//! while or for ever, between any two steps.
 //!
 //! A step is one call to DynamoDB or Messenger, together with the worker's reaction to the answer. A frozen worker is one
 //! that takes its next step late, so freezing needs no action of its own. Leases need no clock: any worker may claim the job
 //! at any moment, which also covers wake-ups that are lost, repeated or late.
 
 mod action;
+mod controls;
 mod delivery;
 mod job;
 mod job_writes;
@@ -20,8 +21,9 @@ use stateright::{Model, Property};
 use crate::recovery;
 
 pub use self::action::{Action, Answer};
+pub use self::controls::Control;
 pub use self::delivery::{Row, RowState};
-pub use self::job::{Counters, Job, JobCommand, JobStatus};
+pub use self::job::{Counters, Job, JobCommand, JobStatus, StopCommand};
 pub use self::rules::{Condition, Rules};
 pub use self::state::State;
 pub use self::worker::{Finish, Phase, Slot, Worker};
@@ -50,20 +52,25 @@ pub struct Protocol {
     pub delays: u8,
     /// The number of retries by the operator.
     pub retries: u8,
+    /// The number of pauses, resumes and cancels by the operator.
+    pub controls: u8,
+    /// The number of times that a worker halts the job.
+    pub halts: u8,
     /// The most rows in one batch of a job command.
     pub batch: u8,
     /// Returns whether echoes arrive and lookups find messages.
     pub proofs: bool,
     /// Returns whether the policy is `IN_DOUBT_POLICY=resend`.
     pub resend: bool,
-    /// Returns whether workers die. A frozen worker does as much harm as a dead one; but a resend may have to wait for a death.
+    /// Returns whether workers die and leases end. A frozen worker does as much harm as a dead one; but a resend may have to
+    /// wait for a death.
     pub deaths: bool,
     /// Returns whether doubt is a violation: without deaths, freezes and unclear answers no delivery may end in doubt.
     pub no_doubt: bool,
 }
 
 impl Protocol {
-    /// Returns a search of `contacts` × `epochs` without lost answers, delays, retries and proofs.
+    /// Returns a search of `contacts` × `epochs` without lost answers, delays, controls, retries and proofs.
     pub const fn new(contacts: u8, epochs: u8) -> Self {
         Self {
             rules: Rules::ALL,
@@ -81,6 +88,8 @@ impl Protocol {
             losses: 0,
             delays: 0,
             retries: 0,
+            controls: 0,
+            halts: 0,
             batch: 1,
             proofs: false,
             resend: false,

@@ -1,11 +1,14 @@
 //! The promises of `shared/README.md`, checked in one state.
 
 use super::job::{is_requeued, split};
-use super::{Counters, JobStatus, Protocol, RowState, State};
+use super::{Counters, JobCommand, JobStatus, Protocol, RowState, State, StopCommand};
 
 impl State {
     /// Returns the promise that does not hold, if any.
     pub fn broken(&self, model: &Protocol) -> Option<&'static str> {
+        if let Some(broken) = self.broken_word() {
+            return Some(broken);
+        }
         let mut counters = Counters::default();
         for c in 0..model.contacts as usize {
             let (row, accepted) = (&self.rows[c], self.accepted[c]);
@@ -27,15 +30,34 @@ impl State {
                 .filter(has_contact);
             match (positions.next(), positions.next()) {
                 (_, Some(_)) => return Some("twice in the backlog"),
-                (Some(_), None) if self.job.status == JobStatus::Completed => {
-                    return Some("contact lost: completed too early");
-                }
+                (Some(_), None) if self.job.is_over() => return Some("contact lost: completed too early"),
                 (Some(_), None) if row.counted => counters.add(row.state, 1),
                 (Some(position), None) => counters.waiting += i8::from(is_requeued(position)),
                 (None, None) if row.is_finished() => counters.add(row.state, 1),
+                (None, None) if !model.rules.cancel_is_drain && self.job.status == JobStatus::Cancelled => {
+                    counters.add(RowState::Skipped, 1);
+                }
                 (None, None) => return Some("contact lost"),
             }
         }
         (counters != self.job.counters).then_some("wrong counters")
+    }
+
+    /// Returns the promise to the operator that does not hold, if any.
+    fn broken_word(&self) -> Option<&'static str> {
+        if self.has_disobeyed {
+            return Some("started after a stop");
+        }
+        if self.job.status == JobStatus::Completed && self.job.command != JobCommand::Nothing {
+            return Some("retry forgotten");
+        }
+        if self.job.standing_stop() == self.wanted {
+            return None;
+        }
+        Some(match self.wanted {
+            Some(StopCommand::Cancel) => "cancel forgotten",
+            Some(StopCommand::Pause) => "pause forgotten",
+            None => "stopped against the last word",
+        })
     }
 }

@@ -32,6 +32,36 @@ pub struct Rules {
     pub retry_in_one_transaction: bool,
     /// A batch is conditional on the number of segments.
     pub batch_on_segment_count: bool,
+    /// A command is carried out before the worker starts any contact.
+    pub command_before_work: bool,
+    /// A retry or resend is commanded only for a completed job.
+    pub command_if_completed: bool,
+    /// A job with a command that is not carried out is not completed, even if its cursor is at the end.
+    pub command_before_completion: bool,
+    /// A control is conditional on the status that it was decided by.
+    pub control_on_status: bool,
+    /// A control is written together with an entry of the history, so that its repetition is refused by its own entry.
+    pub control_once: bool,
+    /// Neither a pause nor a resume replaces a cancel.
+    pub cancel_is_final: bool,
+    /// A claim that finds a stop obeys it before it starts any contact.
+    pub claim_obeys_stop: bool,
+    /// The answers to checkpoints and batches show a stop.
+    pub checkpoint_shows_stop: bool,
+    /// A job is paused only if the pause still stands.
+    pub paused_if_it_stands: bool,
+    /// A job is completed only if no cancel stands.
+    pub completed_unless_cancelled: bool,
+    /// A job is halted only if no cancel stands.
+    pub halted_unless_cancelled: bool,
+    /// A completed or halted job keeps no pause.
+    pub pause_ends: bool,
+    /// A cancel is a drain: it skips row by row.
+    pub cancel_is_drain: bool,
+    /// A drain skips a row only on the condition of a reservation.
+    pub skip_if_free: bool,
+    /// A drain skips no row with an earlier attempt in doubt.
+    pub skip_unless_earlier_doubt: bool,
     /// A resend by policy names its rows.
     pub resend_names_rows: bool,
     /// No worker is frozen between reserving and sending at the time of the last lookup: the assumption of a resend by policy.
@@ -55,6 +85,21 @@ impl Rules {
         unique_claim_ids: true,
         retry_in_one_transaction: true,
         batch_on_segment_count: true,
+        command_before_work: true,
+        command_if_completed: true,
+        command_before_completion: true,
+        control_on_status: true,
+        control_once: true,
+        cancel_is_final: true,
+        claim_obeys_stop: true,
+        checkpoint_shows_stop: true,
+        paused_if_it_stands: true,
+        completed_unless_cancelled: true,
+        halted_unless_cancelled: true,
+        pause_ends: true,
+        cancel_is_drain: true,
+        skip_if_free: true,
+        skip_unless_earlier_doubt: true,
         resend_names_rows: true,
         no_sender_at_last_lookup: true,
     };

@@ -1,38 +1,71 @@
 //! The way of one contact: reserve, send, record; and the settling of its row from outside.
 
 use super::job::split;
-use super::{Answer, Finish, Row, RowState, Rules, Slot, State};
+use super::{Answer, Finish, RowState, Rules, Slot, State};
 
 impl State {
     /// Reserves the row of the next contact.
     pub(super) fn start(&mut self, rules: &Rules, w: usize, due: bool, lost: bool) {
         self.delays -= u8::from(!due);
-        let worker = &mut self.workers[w];
-        let (_, c) = split(worker.next);
-        worker.next = self.job.next_position(worker.next + 1, worker.segments);
-        let row = &mut self.rows[c];
-        let free = match row.state {
-            RowState::Absent => true,
-            RowState::Waiting => due && (row.epoch <= worker.epoch || !rules.reserve_if_not_newer),
-            RowState::Reserved if row.epoch <= worker.epoch && !rules.older_is_not_free => true,
-            _ => !rules.reserve_if_free,
-        };
-        if !free {
+        let c = self.take_next(w);
+        if !due || !self.is_free(rules, w, c) {
             return self.handle_as_found(rules, w, c);
         }
-        *row = Row {
-            state: RowState::Reserved,
-            epoch: worker.epoch,
-            token: row.token + 1,
-            ..*row
-        };
+        let (row, worker) = (&mut self.rows[c], &mut self.workers[w]);
+        row.state = RowState::Reserved;
+        row.epoch = worker.epoch;
+        row.token += 1;
         let token = row.token;
         self.losses -= u8::from(lost);
+        self.has_disobeyed |= worker.told;
         worker.slots[c] = if lost {
             Slot::Reserving { token }
         } else {
             Slot::Holding { token }
         };
+    }
+
+    /// Skips the next contact, since the job is cancelled: in one write, unless an earlier attempt is in doubt. Such a row is put
+    /// in doubt by the next checkpoint.
+    pub(super) fn skip(&mut self, rules: &Rules, w: usize, lost: bool) {
+        let c = self.take_next(w);
+        if rules.skip_if_free && !self.is_free(rules, w, c) {
+            return self.handle_as_found(rules, w, c);
+        }
+        let end = RowState::Skipped;
+        let row = &mut self.rows[c];
+        if rules.skip_unless_earlier_doubt && row.earlier_doubt {
+            let (token, was) = (row.token, row.state);
+            self.workers[w].slots[c] = Slot::Doubt { token, was };
+            return;
+        }
+        row.token += 1;
+        row.set_state(end);
+        self.losses -= u8::from(lost);
+        self.workers[w].slots[c] = if lost {
+            Slot::Ended { token: row.token, end }
+        } else {
+            Slot::Finished(Finish::Skipped)
+        };
+    }
+
+    /// Takes the next contact of the backlog.
+    fn take_next(&mut self, w: usize) -> usize {
+        let worker = &mut self.workers[w];
+        let (_, c) = split(worker.next);
+        worker.next = self.job.next_position(worker.next + 1, worker.segments);
+        c
+    }
+
+    /// Returns true if the worker may reserve the row.
+    fn is_free(&self, rules: &Rules, w: usize, c: usize) -> bool {
+        let (row, epoch) = (&self.rows[c], self.workers[w].epoch);
+        match row.state {
+            RowState::Absent => true,
+            RowState::Waiting => row.epoch <= epoch || !rules.reserve_if_not_newer,
+            RowState::Reserved if row.epoch <= epoch && !rules.older_is_not_free => true,
+            _ => !rules.reserve_if_free,
+        }
     }
 
     pub(super) fn repeat_reserve(&mut self, rules: &Rules, w: usize, c: usize) {
@@ -54,7 +87,10 @@ impl State {
         self.accepted[c] += u8::from(matches!(answer, Answer::Accepted | Answer::AcceptedUnclearly));
         self.workers[w].slots[c] = match answer {
             Answer::Accepted => ended(RowState::Sent),
-            Answer::AcceptedUnclearly | Answer::Unclear => Slot::Doubt { token },
+            Answer::AcceptedUnclearly | Answer::Unclear => Slot::Doubt {
+                token,
+                was: RowState::Reserved,
+            },
             Answer::Never => ended(RowState::Failed),
             Answer::Later => ended(RowState::Waiting),
             Answer::Skipped => ended(RowState::Skipped),
@@ -74,7 +110,10 @@ impl State {
         } else {
             match (row.state, end) {
                 (RowState::Reserved, _) if after_doubt => {
-                    self.workers[w].slots[c] = Slot::Doubt { token };
+                    self.workers[w].slots[c] = Slot::Doubt {
+                        token,
+                        was: RowState::Reserved,
+                    };
                     return;
                 }
                 (RowState::Reserved, _) => {
@@ -128,7 +167,10 @@ impl State {
                 self.workers[w].slots[c] = Slot::Free;
                 return self.workers[w].stop();
             }
-            RowState::Reserved if rules.older_is_in_doubt => Slot::Doubt { token: row.token },
+            RowState::Reserved if rules.older_is_in_doubt => Slot::Doubt {
+                token: row.token,
+                was: RowState::Reserved,
+            },
             RowState::Waiting => {
                 row.epoch = epoch;
                 Slot::Finished(Finish::Requeued)

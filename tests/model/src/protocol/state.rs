@@ -1,7 +1,10 @@
 //! A state of the search, and its successors.
 
 use super::job::SEGMENTS;
-use super::{Action, CONTACTS, Counters, Job, JobCommand, JobStatus, Phase, Protocol, Row, RowState, WORKERS, Worker};
+use super::{
+    Action, CONTACTS, Control, Counters, Job, JobCommand, JobStatus, Phase, Protocol, Row, RowState, StopCommand,
+    WORKERS, Worker,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
@@ -18,6 +21,22 @@ pub struct State {
     pub delays: u8,
     /// The number of retries that the operator may still command.
     pub retries: u8,
+    /// The number of pauses, resumes and cancels that the operator may still command.
+    pub controls: u8,
+    /// The number of times that a worker may still halt the job.
+    pub halts: u8,
+    /// The operator's last accepted word. A pause ends when the job is completed or halted.
+    pub wanted: Option<StopCommand>,
+    /// A worker that was told of a stop has started another contact.
+    pub has_disobeyed: bool,
+    /// The job as it was read for a control that writes without a condition. Only without [`control_on_status`].
+    ///
+    /// [`control_on_status`]: super::Rules::control_on_status
+    pub looked: Option<(Control, JobStatus)>,
+    /// A control that was applied, and will be repeated since its answer was lost. Only without [`control_once`].
+    ///
+    /// [`control_once`]: super::Rules::control_once
+    pub repeating: Option<Control>,
 }
 
 impl State {
@@ -39,6 +58,7 @@ impl State {
                 segments: 1,
                 counters: Counters::default(),
                 command: JobCommand::Nothing,
+                stop: None,
                 backlog,
             },
             rows: [row; CONTACTS],
@@ -48,6 +68,12 @@ impl State {
             losses: model.losses,
             delays: model.delays,
             retries: model.retries,
+            controls: model.controls,
+            halts: model.halts,
+            wanted: None,
+            has_disobeyed: false,
+            looked: None,
+            repeating: None,
         }
     }
 
@@ -61,31 +87,27 @@ impl State {
     pub fn step(&mut self, model: &Protocol, action: Action) {
         let rules = &model.rules;
         match action {
-            Action::Claim { lost } => {
-                self.claim();
-                self.lose_answer(lost, self.next_worker() - 1);
-            }
-            Action::Adopt => self.adopt(),
+            Action::Claim { lost } => self.claim(rules, lost),
+            Action::Adopt => self.adopt(rules),
             Action::RepeatJobWrite { w } => self.repeat_job_write(rules, w as usize),
             Action::CarryOut { w, lost } => self.carry_out(model, w as usize, lost),
             Action::Start { w, due, lost } => self.start(rules, w as usize, due, lost),
+            Action::Skip { w, lost } => self.skip(rules, w as usize, lost),
             Action::RepeatReserve { w, c } => self.repeat_reserve(rules, w as usize, c as usize),
             Action::Send { w, c, answer } => self.send(w as usize, c as usize, answer),
             Action::Record { w, c, lost } => self.record(rules, w as usize, c as usize, lost),
             Action::Checkpoint { w, lost } => self.checkpoint(rules, w as usize, lost),
             Action::Append { w } => self.append_late(rules, w as usize),
-            Action::HandOver { w } => self.hand_over(rules, w as usize),
+            Action::HandOver { w, halts } => self.hand_over(rules, w as usize, halts),
             Action::Die { w } => self.workers[w as usize] = Worker::GONE,
             Action::Proof { c } => self.prove(rules, c as usize),
             Action::LookupsFindNothing { set } => {
                 self.job.command = JobCommand::Resend(set);
                 self.job.status = JobStatus::Queued;
             }
-            Action::Retry { in_doubt } => {
-                self.retries -= 1;
-                self.job.command = JobCommand::Retry { in_doubt };
-                self.job.status = JobStatus::Queued;
-            }
+            Action::Look { control } => self.looked = Some((control, self.job.status)),
+            Action::Control { control, lost } => self.control(model, control, lost),
+            Action::RepeatControl => self.repeat_control(rules),
         }
         for worker in &mut self.workers {
             if worker.phase == Phase::Overtaken {

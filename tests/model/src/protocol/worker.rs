@@ -1,7 +1,7 @@
 //! A worker: one claim and its run.
 
 use super::job::Position;
-use super::{CONTACTS, RowState};
+use super::{CONTACTS, RowState, StopCommand};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Worker {
@@ -11,6 +11,10 @@ pub struct Worker {
     pub current: bool,
     /// The answer to its last write of the job was lost. The write was applied, and the call will be repeated.
     pub unsure: bool,
+    /// The last stop that it has seen. It starts nothing more, even if the operator takes the stop back.
+    pub stop: Option<StopCommand>,
+    /// The answer to one of its writes came while a stop stood, whatever it has seen of that.
+    pub told: bool,
     /// The cursor as this worker last wrote it.
     pub cursor: Position,
     /// The position of the next contact to start.
@@ -32,6 +36,8 @@ pub enum Phase {
     NotStarted,
     /// The worker carries out a job command.
     CarryingOut,
+    /// The worker carries out a cancel: it skips the contacts to the end of the backlog.
+    Draining,
     Working,
     /// The worker knows that another has claimed the job. It starts nothing more, but finishes the sends in flight.
     Overtaken,
@@ -55,9 +61,11 @@ pub enum Slot {
         token: u8,
         end: RowState,
     },
-    /// The next checkpoint puts the row in doubt if it is still reserved under this token.
+    /// The next checkpoint puts the row in doubt if it still has this token and this state: reserved, or waiting if the contact
+    /// is skipped after a doubt.
     Doubt {
         token: u8,
+        was: RowState,
     },
     Finished(Finish),
 }
@@ -80,6 +88,8 @@ impl Worker {
         epoch: 0,
         current: false,
         unsure: false,
+        stop: None,
+        told: false,
         cursor: 0,
         next: 0,
         segments: 0,
@@ -100,7 +110,9 @@ impl Worker {
 
     /// Returns true if the worker may write the job, as far as it knows.
     pub fn may_write_job(&self) -> bool {
-        matches!(self.phase, Phase::Working | Phase::CarryingOut) && !self.unsure && self.unappended == 0
+        matches!(self.phase, Phase::Working | Phase::CarryingOut | Phase::Draining)
+            && !self.unsure
+            && self.unappended == 0
     }
 
     /// Ends the run except for the sends in flight. The worker forgets the job, since another worker changes it now.

@@ -188,7 +188,7 @@ async fn parameter_that_a_route_does_not_have_is_refused_and_nothing_is_stored()
         ("GET", "/v1/problems/not-found".to_owned()),
     ] {
         let answer = stack
-            .call(method, &format!("{path}?dry_run=true&x=1&x=2"), None, Some(&json!({})))
+            .call(method, &format!("{path}?unknown=true&x=1&x=2"), None, Some(&json!({})))
             .await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}: {answer:?}");
         let named: BTreeSet<_> = answer.body["errors"]
@@ -197,7 +197,7 @@ async fn parameter_that_a_route_does_not_have_is_refused_and_nothing_is_stored()
             .iter()
             .map(|fault| fault["field"].as_str().unwrap())
             .collect();
-        assert_eq!(named, ["dry_run", "x"].into(), "{method} {path}");
+        assert_eq!(named, ["unknown", "x"].into(), "{method} {path}");
     }
     assert_eq!(stack.stored_items().await.len(), before.len());
 }

@@ -28,10 +28,12 @@ const create = () =>
     body: { contact_ids: ["7001", "7002", "7001"], message: { text: "Hi {{ first_name | default('there') }}." } },
   });
 const created = await create();
-assert.ok(created.data, JSON.stringify(created.error));
+// A dry run would be answered with a preview.
+assert.ok(created.data && "broadcast_id" in created.data, JSON.stringify(created.error));
 const id = created.data.broadcast_id;
 const again = await create();
-assert.equal(again.data?.broadcast_id, id);
+assert.ok(again.data && "broadcast_id" in again.data);
+assert.equal(again.data.broadcast_id, id);
 assert.equal(again.response.headers.get("Idempotent-Replayed"), "true");
 
 const show = async () => {

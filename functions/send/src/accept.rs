@@ -162,9 +162,11 @@ async fn replay(app: &App, caller: &Caller, key: &RequestKey, answered: &Answere
 }
 
 /// The ids of a request, sorted by what acceptance does with them.
-struct SortedIds {
-    counts: ContactCounts,
-    accepted: BTreeMap<PageId, Vec<ContactId>>,
+pub struct SortedIds {
+    /// The ids by what becomes of them.
+    pub counts: ContactCounts,
+    /// The contacts that are sent to, by Page.
+    pub accepted: BTreeMap<PageId, Vec<ContactId>>,
     repeated: Vec<ContactId>,
 }
 
@@ -186,7 +188,10 @@ impl SortedIds {
 
 /// Removes repetitions, finds the Page of each contact, and counts the ids to which nothing will be sent. Contacts of Pages
 /// that the caller may not use are unknown to it.
-async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedIds, Problem> {
+///
+/// # Errors
+/// If none is accepted (422), or they are on too many Pages (400).
+pub async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedIds, Problem> {
     let mut seen = HashSet::with_capacity(ids.len());
     let (unique, repeated): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(|id| seen.insert(id.clone()));
     let contacts = app.store.contacts().find(&unique, pages).await?;
@@ -248,6 +253,9 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
         contacts: ids.counts.clone(),
         replays: 0,
         done_inline: false,
+        time_zone: new.time_zone,
+        quiet_hours: new.quiet_hours,
+        expires_at: new.expires_at,
     };
     let due = new.scheduled_at.unwrap_or(received);
     let (status, wake_at) = match new.scheduled_at {

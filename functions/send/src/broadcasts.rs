@@ -17,35 +17,43 @@ use tracing::info;
 use crate::accept::{Accepted, accept};
 use crate::api::broadcasts::{BroadcastOrder, BroadcastReport, BroadcastSummary, NewBroadcast};
 use crate::api::lists::ListPart;
+use crate::api::previews::BroadcastAnswer;
 use crate::api::problems::{Conflict, Invalid, Kind, NotFound, TooLarge, Unprocessable, UnsupportedType};
 use crate::caller::Caller;
 use crate::etag::{EntityTag, IfNoneMatch};
 use crate::fields::{time, word};
 use crate::invocation::record_broadcast;
 use crate::list::{self, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::preview::preview;
 use crate::problem::Problem;
-use crate::query::{NoParameters, Query};
+use crate::query::{NoParameters, Query, flag};
 use crate::report::Progress;
 use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
 
-/// `POST /v1/broadcasts`: accepts a broadcast.
+/// `POST /v1/broadcasts`: accepts a broadcast, or shows what it would do.
 ///
 /// # Errors
-/// If the body has faults, or there is a parameter (400), or as [`accept`] says.
+/// If the body or a parameter has faults (400), or as [`accept`] says.
 #[utoipa::path(
     post, path = "/v1/broadcasts", operation_id = "createBroadcast", tag = "broadcasts",
     summary = "Send a message to many contacts",
     description = "A broadcast to few contacts is sent within the request and answered with 200 and its outcome. A larger one, or \
         one that is not finished within 20 seconds, is answered with 202 and continues by itself.",
-    params((
-        "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "opening-hours-1",
-        description = "The caller's own name for the request. A repetition is answered with the broadcast of the first request, and \
-            sends nothing. Without it the body identifies the request, for five minutes.",
-    )),
+    params(
+        (
+            "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "opening-hours-1",
+            description = "The caller's own name for the request. A repetition is answered with the broadcast of the first request, and \
+                sends nothing. Without it the body identifies the request, for five minutes.",
+        ),
+        (
+            "dry_run" = Option<bool>, Query, example = false,
+            description = "True for a preview: what the broadcast would do. Nothing is stored, and nothing sent.",
+        ),
+    ),
     request_body = NewBroadcast,
     responses(
         (
-            status = 200, description = "The broadcast was sent within the request.", body = BroadcastReport,
+            status = 200, description = "The broadcast was sent within the request; or, after a dry run, its preview.", body = BroadcastAnswer,
             headers(("Location" = String, description = "The URL of the broadcast."), ("Idempotent-Replayed" = String, description = "`true` if the request is a repetition."))
         ),
         (
@@ -65,10 +73,15 @@ pub async fn create(
     caller: Caller,
     ReceivedAt(received): ReceivedAt,
     IdempotencyKey(key): IdempotencyKey,
-    _: NoParameters,
+    mut query: Query,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
+    let is_dry_run = query.take("dry_run", flag).unwrap_or_default();
+    query.finish()?;
     let new = NewBroadcast::parse(&body)?;
+    if is_dry_run {
+        return Ok(Json(preview(&app, &caller, &new, received).await?).into_response());
+    }
     let Accepted { report, replayed } = accept(&app, &caller, new, key.as_deref(), received).await?;
     let status = match report.done_inline {
         true => StatusCode::OK,

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::domain::ids::ContactId;
-use shared::domain::message::{Envelope, MessagingType, NotificationType, Tag};
+use shared::domain::message::{Envelope, Message, MessagingType, NotificationType, Tag};
 use shared::domain::visible::{is_blank, trimmed};
 use shared::store::requests::RequestKey;
 
 use crate::api::broadcasts::NewBroadcast;
-use crate::fields::{Faults, Fields, time, word};
+use crate::fields::{Faults, Fields, word};
 use crate::new_message::{self, LiteralBraces};
 use crate::problem::Problem;
+use crate::schedule::Times;
 
 /// The maximum number of ids in one request.
 const MAX_CONTACT_IDS: usize = 100_000;
@@ -26,8 +27,6 @@ const MAX_METADATA: usize = 20;
 const MAX_KEY: usize = 40;
 /// The maximum number of characters in a value of the metadata.
 const MAX_VALUE: usize = 500;
-/// The maximum time from the request to the sending that it schedules.
-const FARTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// The time for which a request with an `Idempotency-Key` is recognised.
 const KEY_VALID_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// The time for which a request without a key is recognised by its body: long enough for a double click.
@@ -45,40 +44,41 @@ impl NewBroadcast {
     }
 
     fn read(body: &Value, faults: &Faults) -> Option<Self> {
-        const KNOWN: [&str; 10] = [
-            "contact_ids",
-            "audience",
-            "message",
-            "allow_literal_braces",
-            "messaging_type",
-            "tag",
-            "notification_type",
-            "scheduled_at",
-            "name",
-            "metadata",
-        ];
-        let fields = Fields::of(body, "", &KNOWN, faults)?;
+        let known = [&["contact_ids", "audience"], Terms::FIELDS].concat();
+        let fields = Fields::of(body, "", &known, faults)?;
         let contact_ids = contact_ids(&fields, faults);
-        let braces = literal_braces(&fields);
-        let message = fields
-            .required("message")
-            .and_then(|message| new_message::read(message, braces, faults));
-        let envelope = envelope(&fields, fields.optional("message"));
-        let scheduled_at = fields.parsed("scheduled_at", fields.optional("scheduled_at"), time);
-        let name = fields.parsed("name", fields.optional("name"), name);
-        let metadata = metadata(&fields);
-        let envelope = envelope?;
+        let Terms {
+            name,
+            metadata,
+            message,
+            braces,
+            envelope,
+            times,
+        } = Terms::read(&fields, faults)?;
         Some(Self {
             contact_ids: contact_ids?,
             name,
             metadata,
-            message: message?,
+            message,
             allow_literal_braces: braces == LiteralBraces::Allowed,
             messaging_type: envelope.messaging_type,
             tag: envelope.tag,
             notification_type: envelope.notification_type,
-            scheduled_at,
+            scheduled_at: times.scheduled_at,
+            time_zone: times.time_zone,
+            quiet_hours: times.quiet_hours,
+            expires_at: times.expires_at,
         })
+    }
+
+    /// Returns the times of the request.
+    pub fn times(&self) -> Times {
+        Times {
+            scheduled_at: self.scheduled_at,
+            time_zone: self.time_zone.clone(),
+            quiet_hours: self.quiet_hours.clone(),
+            expires_at: self.expires_at,
+        }
     }
 
     /// Returns the fields that go with the message in each call of the Send API.
@@ -113,6 +113,15 @@ impl NewBroadcast {
         if !self.metadata.is_empty() {
             body.push(json!({"metadata": self.metadata}));
         }
+        if let Some(time_zone) = &self.time_zone {
+            body.push(json!({"time_zone": time_zone}));
+        }
+        if let Some(quiet_hours) = &self.quiet_hours {
+            body.push(json!({"quiet_hours": quiet_hours}));
+        }
+        if let Some(expires_at) = &self.expires_at {
+            body.push(json!({"expires_at": expires_at}));
+        }
         let body = Value::from(body);
         let fingerprint = digest("body", caller, &body.to_string());
         match idempotency_key {
@@ -129,16 +138,69 @@ impl NewBroadcast {
         }
     }
 
-    /// Checks the time at which sending begins against the time at which the request was received.
+    /// Checks the times of the request against the time at which it was received.
     ///
     /// # Errors
-    /// If it is in the past, or over a year ahead (400).
+    /// If one is out of range (400).
     pub fn check_time(&self, received: Timestamp) -> Result<(), Problem> {
-        match self.scheduled_at {
-            Some(at) if at <= received => Err(Problem::fault("/scheduled_at", "is in the past")),
-            Some(at) if at > received + FARTHEST => Err(Problem::fault("/scheduled_at", "is over a year ahead")),
-            _ => Ok(()),
-        }
+        let faults = Faults::default();
+        let times = self.times();
+        times.check_start(received, &faults);
+        times.check_end(received, &faults);
+        faults.or(Some(()))
+    }
+}
+
+/// Everything that a request says about a broadcast, except for its contacts: it can be changed until sending begins.
+pub struct Terms {
+    /// The name.
+    pub name: Option<String>,
+    /// The caller's notes.
+    pub metadata: BTreeMap<String, String>,
+    /// The message.
+    pub message: Message,
+    /// The consent to texts that look like placeholders.
+    pub braces: LiteralBraces,
+    /// The fields that go with the message.
+    pub envelope: Envelope,
+    /// The times.
+    pub times: Times,
+}
+
+impl Terms {
+    /// The names of their fields.
+    pub const FIELDS: &[&str] = &[
+        "message",
+        "allow_literal_braces",
+        "messaging_type",
+        "tag",
+        "notification_type",
+        "scheduled_at",
+        "time_zone",
+        "quiet_hours",
+        "expires_at",
+        "name",
+        "metadata",
+    ];
+
+    /// Reads them from the fields of a body.
+    pub fn read(fields: &Fields<'_>, faults: &Faults) -> Option<Self> {
+        let braces = literal_braces(fields);
+        let message = fields
+            .required("message")
+            .and_then(|message| new_message::read(message, braces, faults));
+        let envelope = envelope(fields, fields.optional("message"));
+        let times = Times::read(fields, faults);
+        let name = fields.parsed("name", fields.optional("name"), name);
+        let metadata = metadata(fields);
+        Some(Self {
+            name,
+            metadata,
+            message: message?,
+            braces,
+            envelope: envelope?,
+            times,
+        })
     }
 }
 

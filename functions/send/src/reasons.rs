@@ -180,7 +180,7 @@ mod tests {
         for code in ["551", "551/1545041", "missing attributes.city", "opted_out", "other"] {
             assert_eq!(super::code(code), Ok(code.to_owned()));
         }
-        assert!(super::code("opted-out").unwrap_err().ends_with("\"opted_out\" is one"));
+        assert!(code("opted-out").unwrap_err().ends_with("\"opted_out\" is one"));
         for code in ["", "xyz", "551/", "/551", "missing ", "Messenger error 551"] {
             assert!(super::code(code).is_err(), "{code:?}");
         }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use shared::domain::ids::BroadcastId;
 use shared::domain::job::{Broadcast, Job, JobStatus};
+use shared::domain::schedule::Zone;
 use shared::store::{self, Store};
 
 use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, DuplicatesPrevented, JobReport};
@@ -39,6 +41,9 @@ impl BroadcastReport {
             created_at: broadcast.created_at,
             scheduled_at: broadcast.scheduled_at,
             contacts: broadcast.contacts,
+            scheduled_local: local_time(broadcast.scheduled_at, broadcast.time_zone.as_ref()),
+            quiet_hours: broadcast.quiet_hours,
+            expires_at: broadcast.expires_at,
         };
         Self {
             summary,
@@ -89,6 +94,7 @@ impl Progress {
             contacts: job.contacts,
             counters: job.counters(),
             reasons: reasons::report([job]),
+            due_at: job.due_at,
         });
         Self {
             jobs: reports.collect(),
@@ -101,6 +107,11 @@ impl Progress {
     pub fn tag(&self, id: &BroadcastId) -> EntityTag {
         tag(id, &self.jobs, self.prevented_claim, self.prevented_reservation)
     }
+}
+
+/// Returns a time by the clock of a zone, with the zone; `None` if there is no zone.
+pub fn local_time(time: Option<Timestamp>, zone: Option<&Zone>) -> Option<String> {
+    Some(zone?.write(time?))
 }
 
 fn tag(id: &BroadcastId, jobs: &[JobReport], prevented_claim: u64, prevented_reservation: u64) -> EntityTag {

@@ -15,6 +15,7 @@ use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
 use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
 use send::api::lists::ListPart;
+use send::api::previews::BroadcastPreview;
 use send::api::sending::{Health, SendingChange};
 use serde_json::Value;
 use shared::domain::ids::{BroadcastId, ContactId};
@@ -156,6 +157,12 @@ impl Client {
             replayed: answer.header("idempotent-replayed") == Some("true"),
             report: answer.json()?,
         })
+    }
+
+    /// Returns what a broadcast would do; nothing is stored or sent.
+    pub async fn preview_broadcast(&self, new: &NewBroadcast) -> Result<BroadcastPreview, Error> {
+        let request = self.request(Method::POST, &["broadcasts"]).query(&[("dry_run", true)]);
+        self.call(request.json(new)).await?.json()
     }
 
     /// Returns a part of the list of broadcasts.

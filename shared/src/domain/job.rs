@@ -12,6 +12,7 @@ use crate::domain::breakers::Breakers;
 use crate::domain::ids::{BroadcastId, JobId, PageId};
 use crate::domain::message::{Envelope, Message};
 use crate::domain::reasons::Reasons;
+use crate::domain::schedule::{QuietHours, Zone};
 
 /// The number of claims in a row that may leave the cursor of a job where it is; one more halts the job.
 pub const MAX_STALLS: u32 = 5;
@@ -48,6 +49,33 @@ pub struct Broadcast {
     /// True if the request itself worked the broadcast off and was answered with 200; its repetitions are, too.
     #[serde(default)]
     pub done_inline: bool,
+    /// The time zone by whose clock the request gave its times; reports show them in it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<Zone>,
+    /// The hours of each day in which nothing is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_hours: Option<QuietHours>,
+    /// The time after which nothing is sent any more. The item's `expires_at` is DynamoDB's.
+    #[serde(
+        rename = "not_after",
+        default,
+        with = "millisecond::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Broadcast {
+    /// Returns true if nothing is sent any more.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+
+    /// Returns the time until which nothing is sent if the quiet hours are on: their end, or that of the broadcast if it is earlier.
+    pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let end = self.quiet_hours.as_ref()?.end(now)?;
+        Some(self.expires_at.map_or(end, |expires_at| end.min(expires_at)))
+    }
 }
 
 /// The ids of a request, counted by what acceptance found.
@@ -118,7 +146,7 @@ pub struct Job {
     pub page_id: PageId,
     /// The status as of the last write.
     pub status: JobStatus,
-    /// The reason why the job is halted; `None` otherwise.
+    /// The reason why the job is halted, or waits for the end of its quiet hours; `None` otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Contacts accepted for this Page.

@@ -14,6 +14,7 @@ pub mod markup;
 pub mod message;
 pub mod reasons;
 pub mod retry;
+pub mod schedule;
 pub mod sending;
 pub mod template;
 pub mod visible;

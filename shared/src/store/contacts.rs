@@ -76,6 +76,23 @@ impl Contacts<'_> {
         Ok(found)
     }
 
+    /// Reads contacts whole, as of now, as far as they exist. For parts of a request only: a contact may have many attributes.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or an item is unreadable.
+    pub async fn get_all(&self, ids: &[ContactId]) -> Result<HashMap<ContactId, Contact>, Error> {
+        let Self(store) = self;
+        let batch = |ids: &[ContactId]| {
+            let keys = ids.iter().map(keys::contact).collect();
+            store.batch_get::<Contact>("read contacts", &store.contacts, keys, None, Read::Consistent)
+        };
+        let batches: Vec<_> = ids.chunks(BATCH_GET).map(batch).collect();
+        let found = stream::iter(batches).buffer_unordered(BATCHES_AT_ONCE);
+        let found: Vec<_> = found.try_collect().await?;
+        let found = found.into_iter().flatten();
+        Ok(found.map(|contact| (contact.contact_id.clone(), contact)).collect())
+    }
+
     async fn read_all(&self, ids: &[ContactId], read: Read) -> Result<HashMap<ContactId, Recipient>, Error> {
         const FIELDS: &str = "contact_id, page_id, opted_out";
         let Self(store) = self;

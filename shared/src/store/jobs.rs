@@ -14,6 +14,7 @@ use crate::domain::breakers::Breakers;
 use crate::domain::ids::{JobId, PageId, token};
 use crate::domain::job::{Job, JobStatus};
 use crate::domain::retry;
+use crate::domain::schedule::QUIET_HOURS;
 use crate::runtime::metrics::Event;
 
 /// The time from the end of a lease to the job's wake-up: a worker that is only slow has handed over by then.
@@ -58,6 +59,8 @@ pub enum HandOver {
     Queued,
     /// There is more to do from this time on.
     Waiting(Timestamp),
+    /// The quiet hours last until this time.
+    Quiet(Timestamp),
     /// The job would fail for every contact.
     Halted(String),
     /// Nothing is left to do.
@@ -173,6 +176,8 @@ impl Jobs<'_> {
                               checkpoint_id = :new_checkpoint_id REMOVE claim_id, lease_until";
         const WAITING: &str = "SET #status = :status, stalls = :none, wake_at = :wake_at, due_at = :wake_at, \
                                checkpoint_id = :new_checkpoint_id REMOVE claim_id, lease_until";
+        const QUIET: &str = "SET #status = :status, stalls = :none, wake_at = :wake_at, due_at = :wake_at, \
+                             reason = :reason, checkpoint_id = :new_checkpoint_id REMOVE claim_id, lease_until";
         const HALTED: &str = "SET #status = :status, stalls = :none, reason = :reason, \
                               checkpoint_id = :new_checkpoint_id \
                               REMOVE claim_id, lease_until, wake_at, wake_shard";
@@ -183,6 +188,7 @@ impl Jobs<'_> {
         let (status, expression, wake_at) = match to {
             HandOver::Queued => (JobStatus::Queued, QUEUED, Some(now + WAKE_AGAIN_AFTER)),
             HandOver::Waiting(due) => (JobStatus::Waiting, WAITING, Some(*due)),
+            HandOver::Quiet(until) => (JobStatus::Waiting, QUIET, Some(*until)),
             HandOver::Halted(_) => (JobStatus::Halted, HALTED, None),
             HandOver::Completed => (JobStatus::Completed, COMPLETED, None),
         };
@@ -194,6 +200,7 @@ impl Jobs<'_> {
         }
         match to {
             HandOver::Halted(reason) => update = update.bind(":reason", reason),
+            HandOver::Quiet(_) => update = update.bind(":reason", QUIET_HOURS),
             HandOver::Completed => update = update.bind(":now", millis(now)),
             HandOver::Queued | HandOver::Waiting(_) => {}
         }
@@ -203,7 +210,7 @@ impl Jobs<'_> {
         match to {
             HandOver::Halted(_) => store.metrics.count(Event::JobsHalted, 1),
             HandOver::Completed => store.metrics.count(Event::JobsCompleted, 1),
-            HandOver::Queued | HandOver::Waiting(_) => {}
+            HandOver::Queued | HandOver::Waiting(_) | HandOver::Quiet(_) => {}
         }
         Ok(Some(wake_at.unwrap_or(now)))
     }
@@ -316,7 +323,7 @@ impl Jobs<'_> {
             .bind(":page_id", page_id)
             .bind(":since", millis(since));
         let found: Vec<JobKey> = store
-            .query_all("list the jobs that may have sent", query, usize::MAX)
+            .query_all("list jobs that may have sent", query, usize::MAX)
             .await?;
         Ok(found.into_iter().filter_map(JobKey::into_job).collect())
     }
@@ -360,9 +367,8 @@ impl Jobs<'_> {
         wake_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), Error> {
-        self.set_wake_up(self.update_if_ready(job, SET_WAKE_UP, now), wake_at)
-            .await?;
-        Ok(())
+        let update = self.update_if_ready(job, "SET wake_at = :wake_at", now);
+        self.set_wake_up(update, wake_at).await.map(drop)
     }
 
     async fn set_wake_up(&self, update: Update<'_>, wake_at: Timestamp) -> Result<Option<Job>, Error> {
@@ -381,11 +387,10 @@ impl Jobs<'_> {
     /// # Errors
     /// If DynamoDB does not answer.
     pub async fn count_refused_claim(&self, job: &JobId) -> Result<(), Error> {
-        let Self(store) = self;
-        let count = Update::new(&store.broadcasts, keys::job(job), "ADD prevented_claim :one")
+        let count = Update::new(&self.0.broadcasts, keys::job(job), "ADD prevented_claim :one")
             .only_if("attribute_exists(pk)")
             .bind(":one", 1);
-        store.update("count a refused claim", count).await.map(drop)
+        self.0.update("count a refused claim", count).await.map(drop)
     }
 
     /// An update of a job that a worker could claim now.
@@ -402,8 +407,6 @@ impl Jobs<'_> {
             .bind(":now", millis(now))
     }
 }
-
-const SET_WAKE_UP: &str = "SET wake_at = :wake_at";
 
 /// The part of a commit that creates a job.
 pub(super) fn put(

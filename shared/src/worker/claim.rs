@@ -294,6 +294,9 @@ async fn hand_over(app: &App, claim: Claim, to: HandOver) -> Result<(Worked, Opt
     match &to {
         HandOver::Queued => info!(job.status = "queued", "job handed over to the next run"),
         HandOver::Waiting(until) => info!(job.status = "waiting", job.due_at = %until, "job waits"),
+        HandOver::Quiet(until) => {
+            info!(job.status = "waiting", job.due_at = %until, "job waits for the end of its quiet hours")
+        }
         HandOver::Halted(reason) => info!(job.status = "halted", job.reason = reason, "job halted"),
         HandOver::Completed => info!(job.status = "completed", "job completed"),
     }

@@ -164,6 +164,9 @@ impl Sender<'_> {
                 reason: reason.to_owned(),
             })
         };
+        if self.broadcast.is_expired(self.app.clock.now()) {
+            return Ok(skipped("expired"));
+        }
         let Some(contact) = self.app.store.contacts().get(&entry.contact_id).await? else {
             return Ok(skipped("contact_deleted"));
         };

@@ -27,11 +27,14 @@ pub async fn end_for(sender: &Sender<'_>, stop: Stop, is_finished: bool) -> Resu
     Ok(Some(match stop {
         Stop::Unsettled(error) => return Err(error),
         Stop::Overtaken => return Ok(None),
-        Stop::Yield | Stop::Pause(_) | Stop::SwitchedOff | Stop::TokenRefused(_) | Stop::Halt(_) if is_finished => {
+        Stop::Yield | Stop::Pause(_) | Stop::Quiet(_) | Stop::SwitchedOff | Stop::TokenRefused(_) | Stop::Halt(_)
+            if is_finished =>
+        {
             HandOver::Completed
         }
         Stop::Yield => HandOver::Queued,
         Stop::Pause(until) => HandOver::Waiting(until),
+        Stop::Quiet(until) => HandOver::Quiet(until),
         // Due at once: the next firing of the schedule that finds sending switched on wakes the job.
         Stop::SwitchedOff => HandOver::Waiting(sender.app.clock.now()),
         Stop::TokenRefused(reason) => end_for_refused_token(sender, reason).await,

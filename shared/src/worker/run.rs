@@ -118,6 +118,7 @@ impl<'a> Run<'a> {
     async fn work_to_end(&mut self) -> Result<Option<HandOver>, store::Error> {
         loop {
             self.obey_switch().await;
+            self.obey_quiet_hours();
             self.send().await;
             self.checkpoint().await;
             self.extend_page_lease().await;
@@ -138,6 +139,14 @@ impl<'a> Run<'a> {
                 // New segments may have joined the backlog meanwhile.
                 Some(Next::AfterInFlight | Next::Load(_) | Next::Contact(_)) | None => {}
             }
+        }
+    }
+
+    /// Stops when the quiet hours of the broadcast begin, as [`Run::obey_switch`] does.
+    fn obey_quiet_hours(&mut self) {
+        let Sender { app, broadcast, .. } = self.sender;
+        if let Some(until) = broadcast.quiet_until(app.clock.now()) {
+            self.stop_for(Stop::Quiet(until));
         }
     }
 

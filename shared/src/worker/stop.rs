@@ -11,6 +11,8 @@ pub enum Stop {
     Yield,
     /// The Page pauses until this time.
     Pause(Timestamp),
+    /// The quiet hours of the broadcast last until this time.
+    Quiet(Timestamp),
     /// Sending is switched off.
     SwitchedOff,
     /// Messenger refuses the Page's access token: every send would fail, unless the Page has another token by now.
@@ -28,11 +30,12 @@ impl Stop {
         match self {
             Self::Yield => 0,
             Self::Pause(_) => 1,
-            Self::SwitchedOff => 2,
-            Self::TokenRefused(_) => 3,
-            Self::Halt(_) => 4,
-            Self::Unsettled(_) => 5,
-            Self::Overtaken => 6,
+            Self::Quiet(_) => 2,
+            Self::SwitchedOff => 3,
+            Self::TokenRefused(_) => 4,
+            Self::Halt(_) => 5,
+            Self::Unsettled(_) => 6,
+            Self::Overtaken => 7,
         }
     }
 

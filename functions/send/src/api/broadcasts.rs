@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::job::{ContactCounts, Counters, JobStatus};
 use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
+use shared::domain::schedule::{QuietHours, Zone};
 use utoipa::ToSchema;
 
 use super::messages::MessageForm;
@@ -59,9 +60,21 @@ pub struct NewBroadcast {
     /// The kind of notification on the contact's device.
     #[schema(value_type = Option<NotificationType>, default = "REGULAR")]
     pub notification_type: NotificationType,
-    /// The time at which sending begins, up to 366 days ahead; at once if it is absent.
+    /// The time at which sending begins, up to 366 days ahead; at once if it is absent. With an offset, or without one by the clock
+    /// of `time_zone`. A time that a change of the clock skips is later by as much as that skips; of a repeated one the first counts.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, examples("2026-12-01T09:00", "2026-12-01T09:00:00+08:00"))]
     pub scheduled_at: Option<Timestamp>,
+    /// The time zone (IANA) of `scheduled_at` and `expires_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<Zone>,
+    /// The hours of each day in which nothing is sent: the broadcast waits for their end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet_hours: Option<QuietHours>,
+    /// The time after which nothing is sent any more: contacts that are left are skipped. Written as `scheduled_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, examples("2026-12-01T18:00"))]
+    pub expires_at: Option<Timestamp>,
 }
 
 impl NewBroadcast {
@@ -77,6 +90,9 @@ impl NewBroadcast {
             tag: None,
             notification_type: NotificationType::Regular,
             scheduled_at: None,
+            time_zone: None,
+            quiet_hours: None,
+            expires_at: None,
         }
     }
 }
@@ -92,9 +108,11 @@ impl NewBroadcast {
     },
     "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
+    "scheduled_local": null, "quiet_hours": null, "expires_at": null,
     "jobs": [{
         "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2,
-        "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": []
+        "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": [],
+        "due_at": null
     }],
     "reasons": []
 })))]
@@ -121,7 +139,8 @@ pub struct BroadcastReport {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
     },
     "counters": {"pending": 0, "waiting": 0, "sent": 2, "failed": 0, "skipped": 0, "in_doubt": 0},
-    "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0}
+    "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
+    "scheduled_local": null, "quiet_hours": null, "expires_at": null
 })))]
 pub struct BroadcastSummary {
     /// The identity of the broadcast.
@@ -144,6 +163,15 @@ pub struct BroadcastSummary {
     pub counters: Counters,
     /// The sum of the duplicates that each layer prevented, over all jobs.
     pub duplicates_prevented: DuplicatesPrevented,
+    /// `scheduled_at` by the clock of the request's time zone, with that zone (RFC 9557); `null` if it named none.
+    #[schema(required, examples("2026-12-01T09:00:00+08:00[Asia/Manila]"))]
+    pub scheduled_local: Option<String>,
+    /// The hours of each day in which nothing is sent; `null` if there are none.
+    #[schema(required)]
+    pub quiet_hours: Option<QuietHours>,
+    /// The time after which nothing is sent any more; `null` if there is none.
+    #[schema(required)]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Duplicates that did not happen, by the layer that removed or prevented them.
@@ -166,7 +194,7 @@ pub struct JobReport {
     pub page_id: PageId,
     /// The status of the job.
     pub status: JobStatus,
-    /// The reason why the job is halted; `null` otherwise.
+    /// The reason why the job is halted, or `quiet_hours` while it waits for their end; `null` otherwise.
     #[schema(required)]
     pub reason: Option<String>,
     /// Contacts accepted for this Page.
@@ -175,4 +203,7 @@ pub struct JobReport {
     pub counters: Counters,
     /// Those that are not known to have got the message, by reason. They add up to `failed`, `skipped` and `in_doubt`.
     pub reasons: Vec<ReasonReport>,
+    /// The time at which a job that is `scheduled` or `waiting` goes on; `null` otherwise.
+    #[schema(required)]
+    pub due_at: Option<Timestamp>,
 }

@@ -8,6 +8,7 @@ pub mod contacts;
 pub mod deliveries;
 pub mod lists;
 pub mod messages;
+pub mod previews;
 pub mod problems;
 pub mod reasons;
 pub mod sending;

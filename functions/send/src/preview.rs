@@ -1,0 +1,240 @@
+//! The preview of a broadcast: everything that acceptance and the sends to come would find out, without a write.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use shared::app::App;
+use shared::domain::digest::with_line_feeds;
+use shared::domain::ids::{ContactId, PageId};
+use shared::domain::message::MessagingType;
+use shared::domain::template::{Template, TextError};
+
+use crate::accept::{SortedIds, sort_ids};
+use crate::api::broadcasts::NewBroadcast;
+use crate::api::previews::{BroadcastPreview, PagePreview, RenderedText, Warning, WarningKind};
+use crate::caller::Caller;
+use crate::problem::Problem;
+use crate::report::local_time;
+
+/// The number of contacts whose texts a preview shows.
+const SHOWN_TEXTS: usize = 3;
+/// The number of contacts that are in memory at once, with all of their attributes.
+const AT_ONCE: usize = 1_000;
+/// The time for which Messenger takes messages of any type, from the contact's last one.
+const WINDOW: SignedDuration = SignedDuration::from_hours(24);
+/// The write units of a delivered contact: its row is reserved and recorded.
+const WRITES_PER_CONTACT: u64 = 2;
+/// The write units of a Page: commit, claims, leases and hand-overs.
+const WRITES_PER_PAGE: u64 = 8;
+/// The bytes of one write unit.
+const WRITE_UNIT: u64 = 1_024;
+
+/// Returns what a broadcast would do if it were requested now. Writes nothing.
+///
+/// # Errors
+/// As [`accept`](crate::accept::accept), except for repetitions.
+pub async fn preview(
+    app: &App,
+    caller: &Caller,
+    new: &NewBroadcast,
+    received: Timestamp,
+) -> Result<BroadcastPreview, Problem> {
+    new.check_time(received)?;
+    let sorted = sort_ids(app, &caller.pages, &new.contact_ids).await?;
+    let wished = new.scheduled_at.unwrap_or(received);
+    let quiet_until = new.quiet_hours.as_ref().and_then(|quiet| quiet.end(wished));
+    let begins_at = quiet_until.unwrap_or(wished);
+    let rate = u64::from(
+        new.message
+            .most_per_second()
+            .map_or(app.config.page_rate, |most| most.min(app.config.page_rate))
+            .get(),
+    );
+    let pages = pages(&sorted, rate);
+    let expected_seconds = pages.iter().map(|page| page.seconds).max().unwrap_or_default();
+    let texts = Texts::of(app, new, &sorted, begins_at).await?;
+    let mut warnings = tokens(app, &sorted).await;
+    warnings.extend(texts.warnings(new));
+    if quiet_until.is_some() {
+        let message = "It would begin in its quiet hours, and wait for their end.";
+        warnings.push(about_all(WarningKind::QuietHours, message, sorted.counts.accepted));
+    }
+    warnings.extend(
+        new.expires_at
+            .and_then(|expires_at| expires(&pages, rate, expires_at - begins_at)),
+    );
+    Ok(BroadcastPreview {
+        dry_run: true,
+        write_units: write_units(new, &sorted, &pages),
+        contacts: sorted.counts,
+        pages,
+        texts: texts.first,
+        longest: texts.longest,
+        warnings,
+        begins_at,
+        begins_local: local_time(Some(begins_at), new.time_zone.as_ref()),
+        expected_seconds,
+    })
+}
+
+fn pages(sorted: &SortedIds, rate: u64) -> Vec<PagePreview> {
+    let pages = sorted.accepted.iter().map(|(page_id, contacts)| PagePreview {
+        page_id: page_id.clone(),
+        contacts: contacts.len() as u64,
+        seconds: (contacts.len() as u64).div_ceil(rate),
+    });
+    pages.collect()
+}
+
+/// Returns the write units, about: the rows of the contacts, the segments and the items of the broadcast, and a checkpoint for every
+/// two seconds.
+fn write_units(new: &NewBroadcast, sorted: &SortedIds, pages: &[PagePreview]) -> u64 {
+    let ids = sorted.accepted.values().flatten();
+    let segments: u64 = ids.map(|id| id.as_str().len() as u64 + 3).sum();
+    let message = serde_json::to_string(&new.message).map_or(0, |text| text.len() as u64);
+    let checkpoints: u64 = pages.iter().map(|page| page.seconds.div_ceil(2)).sum();
+    WRITES_PER_CONTACT * sorted.counts.accepted
+        + checkpoints
+        + WRITES_PER_PAGE * pages.len() as u64
+        + segments.div_ceil(WRITE_UNIT)
+        + 2 * (1 + message.div_ceil(WRITE_UNIT))
+}
+
+/// Warns of Pages whose token cannot be read.
+async fn tokens(app: &App, sorted: &SortedIds) -> Vec<Warning> {
+    let read = sorted.accepted.iter().map(|(page_id, contacts)| async move {
+        let error = app.secrets.access(page_id).await.err()?;
+        let message = match error.may_pass() {
+            true => "The Page's access token cannot be read at the moment.",
+            false => "The Page has no access token: its part of the broadcast would be halted.",
+        };
+        Some(Warning {
+            kind: WarningKind::NoToken,
+            message: message.to_owned(),
+            contacts: contacts.len() as u64,
+            page_id: Some(page_id.clone()),
+        })
+    });
+    join_all(read).await.into_iter().flatten().collect()
+}
+
+/// Warns of contacts that would not be reached in this time.
+fn expires(pages: &[PagePreview], rate: u64, time: SignedDuration) -> Option<Warning> {
+    let seconds = u64::try_from(time.as_secs()).unwrap_or_default();
+    let late = pages
+        .iter()
+        .map(|page| page.contacts.saturating_sub(seconds.saturating_mul(rate)));
+    let late: u64 = late.sum();
+    let message = format!("It would expire before {} are reached.", counted(late));
+    (late > 0).then(|| about_all(WarningKind::Expires, message, late))
+}
+
+fn about_all(kind: WarningKind, message: impl Into<String>, contacts: u64) -> Warning {
+    Warning {
+        kind,
+        message: message.into(),
+        contacts,
+        page_id: None,
+    }
+}
+
+fn counted(contacts: u64) -> String {
+    match contacts {
+        1 => "1 contact".to_owned(),
+        n => format!("{n} contacts"),
+    }
+}
+
+/// The message as the contacts would get it.
+#[derive(Default)]
+struct Texts {
+    first: Vec<RenderedText>,
+    longest: Option<RenderedText>,
+    /// The contacts that get none, by the reason.
+    failures: BTreeMap<String, u64>,
+    /// The contacts whose last message is too old.
+    outside_window: u64,
+}
+
+impl Texts {
+    async fn of(app: &App, new: &NewBroadcast, sorted: &SortedIds, begins_at: Timestamp) -> Result<Self, Problem> {
+        let template = new.message.text.as_deref().map(Template::compile).transpose();
+        let template = template.map_err(|error| Problem::fault("/message/text", error.to_string()))?;
+        let needs_window = [MessagingType::Update, MessagingType::Response].contains(&new.messaging_type);
+        let mut texts = Self::default();
+        if template.is_none() && !needs_window {
+            return Ok(texts);
+        }
+        let ids: Vec<_> = sorted
+            .accepted
+            .iter()
+            .flat_map(|(page, ids)| ids.iter().map(move |id| (page, id)))
+            .collect();
+        for ids in ids.chunks(AT_ONCE) {
+            let only_ids: Vec<_> = ids.iter().map(|(_, id)| (*id).clone()).collect();
+            let contacts = app.store.contacts().get_all(&only_ids).await?;
+            for (page_id, id) in ids {
+                // A contact that is deleted at this moment.
+                let Some(contact) = contacts.get(*id) else {
+                    continue;
+                };
+                let is_old = contact.last_interaction_at.is_some_and(|at| at + WINDOW < begins_at);
+                texts.outside_window += u64::from(needs_window && is_old);
+                if let Some(template) = &template {
+                    texts.add(page_id, id, template.render(contact));
+                }
+            }
+        }
+        Ok(texts)
+    }
+
+    fn add(&mut self, page_id: &PageId, contact_id: &ContactId, text: Result<String, TextError>) {
+        let text = match text {
+            Ok(text) => with_line_feeds(&text).into_owned(),
+            Err(error) => {
+                let reason = match error {
+                    TextError::TooLong(_) => "the text is too long for Messenger".to_owned(),
+                    other => other.to_string(),
+                };
+                *self.failures.entry(reason).or_default() += 1;
+                return;
+            }
+        };
+        let length = text.encode_utf16().count();
+        let is_longest = self.longest.as_ref().is_none_or(|longest| longest.length < length);
+        if !is_longest && self.first.len() >= SHOWN_TEXTS {
+            return;
+        }
+        let text = RenderedText {
+            contact_id: contact_id.clone(),
+            page_id: page_id.clone(),
+            text,
+            length,
+        };
+        if self.first.len() < SHOWN_TEXTS {
+            self.first.push(text.clone());
+        }
+        if is_longest {
+            self.longest = Some(text);
+        }
+    }
+
+    fn warnings(&self, new: &NewBroadcast) -> Vec<Warning> {
+        let failures = self.failures.iter().map(|(reason, contacts)| {
+            let message = format!("The message cannot be written for {}: {reason}.", counted(*contacts));
+            about_all(WarningKind::Fails, message, *contacts)
+        });
+        let mut warnings: Vec<_> = failures.collect();
+        if self.outside_window > 0 {
+            let kind = serde_json::to_value(new.messaging_type).unwrap_or_default();
+            let message = format!(
+                "{} last wrote more than 24 hours before: Messenger takes no {} message to them.",
+                counted(self.outside_window),
+                kind.as_str().unwrap_or_default()
+            );
+            warnings.push(about_all(WarningKind::OutsideWindow, message, self.outside_window));
+        }
+        warnings
+    }
+}

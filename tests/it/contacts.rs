@@ -114,7 +114,7 @@ async fn csv_import_equals_json_import() {
     assert_eq!(ben, ana);
     let eve = json!({
         "contact_id": "eve", "page_id": "p", "first_name": "Eve", "last_name": null, "tags": [], "opted_out": false,
-        "last_interaction_at": null, "attributes": {},
+        "tester": false, "last_interaction_at": null, "attributes": {},
     });
     assert_eq!(contact(&stack, "eve").await, eve);
 }

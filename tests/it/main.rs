@@ -3,6 +3,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accepting;
+mod approval;
 mod bad_input;
 mod callers;
 mod claiming;
@@ -15,6 +16,7 @@ mod degraded_services;
 mod erasure;
 mod evidence;
 mod exhaustive_faults;
+mod expiry;
 mod filters;
 mod fixture;
 mod frozen_processes;

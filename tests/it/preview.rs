@@ -176,3 +176,107 @@ async fn wrong_request_is_refused_by_its_preview_as_by_itself() {
         .await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
 }
+
+const TEST: &str = "/v1/broadcasts/test";
+
+/// Four contacts: two testers, of two Pages, one who has opted out, and one that is no tester.
+fn testers() -> Value {
+    json!([
+        {"contact_id": "ana", "page_id": PAGES[0], "first_name": "Ana", "tester": true},
+        {"contact_id": "ben", "page_id": PAGES[1], "tester": true},
+        {"contact_id": "out", "page_id": PAGES[1], "tester": true, "opted_out": true},
+        {"contact_id": "customer", "page_id": PAGES[0]},
+    ])
+}
+
+#[tokio::test]
+async fn testers_get_the_message_at_once_and_it_is_no_broadcast_of_the_lists() {
+    let stack = TestStack::start_with(&[("REQUIRE_APPROVAL", "on")]).await;
+    stack.import_json(testers()).await;
+    let body = json!({"contact_ids": ["ana", "ben"], "message": {"text": "Hi {{ first_name }}."}});
+
+    let answer = stack.call("POST", TEST, None, Some(&body)).await;
+
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    assert_eq!(
+        (&answer.body["status"], &answer.body["test"]),
+        (&json!("completed"), &json!(true))
+    );
+    let deliveries = answer.body["deliveries"].as_array().unwrap().iter();
+    let outcomes: Vec<_> = deliveries
+        .map(|one| (one["contact_id"].as_str().unwrap(), one["status"].as_str().unwrap()))
+        .collect();
+    assert_eq!(outcomes, [("ana", "sent"), ("ben", "failed")]);
+    assert_eq!(answer.body["deliveries"][1]["reason"], "missing first_name");
+    assert_eq!(stack.sandbox.received()[0].text.as_deref(), Some("Hi Ana."));
+
+    stack.let_reads_catch_up();
+    let listed = async |query: &str| {
+        let list = stack.call("GET", &format!("/v1/broadcasts{query}"), None, None).await;
+        list.body["items"].as_array().unwrap().len()
+    };
+    assert_eq!(listed("").await, 0);
+    assert_eq!(listed(&format!("?page_id={}", PAGES[0])).await, 0);
+    assert_eq!(listed("?tests=true").await, 1);
+}
+
+/// A tester looks at the same message twice; only a key makes the second request a repetition. The broadcast itself is another
+/// request, and reaches the testers again.
+#[tokio::test]
+async fn each_test_is_sent_unless_it_repeats_a_key() {
+    let stack = TestStack::start().await;
+    stack.import_json(testers()).await;
+    let body = json!({"contact_ids": ["ana"], "message": {"text": "Hi."}});
+    for (key, sent) in [(None, 1), (None, 2), (Some("k"), 3), (Some("k"), 3)] {
+        let answer = stack.call("POST", TEST, key, Some(&body)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert_eq!(stack.sandbox.received_count(), sent, "{key:?}");
+    }
+    let broadcast = stack.post_with_key("k", &body).await;
+    assert_eq!(broadcast.status, StatusCode::ACCEPTED);
+    assert!(!broadcast.replayed);
+    assert_eq!(stack.finish(&broadcast.broadcast_id()).await["counters"]["sent"], 1);
+}
+
+#[tokio::test]
+async fn nobody_but_testers_gets_a_test() {
+    let stack = TestStack::start().await;
+    stack.import_json(testers()).await;
+    let cases = [
+        (
+            json!({"contact_ids": ["ana", "customer", "out", "nobody"], "message": {"text": "Hi."}}),
+            vec![
+                ("/contact_ids/1", "is not a tester"),
+                ("/contact_ids/2", "has opted out"),
+                ("/contact_ids/3", "is not a known contact"),
+            ],
+        ),
+        (
+            json!({"contact_ids": ["1", "2", "3", "4", "5", "6"], "message": {"text": "Hi."}}),
+            vec![("/contact_ids", "must have at most 5 testers")],
+        ),
+        (
+            json!({"contact_ids": ["ana"], "message": {"text": "Hi."}, "scheduled_at": "2030-01-01T00:00:00Z"}),
+            vec![("/scheduled_at", "is not a known field")],
+        ),
+        (
+            json!({"contact_ids": ["ana"], "message": {"text": ""}}),
+            vec![("/message/text", "")],
+        ),
+        (
+            json!({}),
+            vec![("/contact_ids", "is required"), ("/message", "is required")],
+        ),
+    ];
+    for (body, expected) in cases {
+        let answer = stack.call("POST", TEST, None, Some(&body)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}: {answer:?}");
+        let faults = answer.body["errors"].as_array().unwrap();
+        assert_eq!(faults.len(), expected.len(), "{body}: {faults:?}");
+        for (fault, (field, message)) in faults.iter().zip(expected) {
+            assert_eq!(fault["field"], field, "{body}");
+            assert!(fault["message"].as_str().unwrap().contains(message), "{body}: {fault}");
+        }
+    }
+    assert_eq!(stack.sandbox.received_count(), 0);
+}

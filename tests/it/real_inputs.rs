@@ -223,7 +223,7 @@ async fn csv_is_read_in_each_form_that_spreadsheets_write() {
         assert!(header.starts_with(read_as), "{shown}: {header}");
         let expected = json!({
             "contact_id": "1", "page_id": "p", "first_name": "Zoë 🙂, jr.", "last_name": null, "tags": ["a", "b"],
-            "opted_out": false, "last_interaction_at": null, "attributes": {"city": "Łódź"},
+            "opted_out": false, "tester": false, "last_interaction_at": null, "attributes": {"city": "Łódź"},
         });
         assert_eq!(contact(&stack, "1").await, expected, "{shown}");
         stack.call("DELETE", "/v1/contacts/1", None, None).await;

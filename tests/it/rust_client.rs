@@ -9,8 +9,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use client::api::broadcasts::NewBroadcast;
+use client::api::changes::BroadcastChange;
 use client::api::contacts::{ContactChange, ContactImport};
 use client::api::sending::SendingChange;
+use client::api::test_sends::TestSend;
 use client::{BroadcastQuery, Client, DeliveryQuery, ErasureQuery, Error, PartQuery};
 use secrecy::SecretString;
 use serde_json::json;
@@ -187,6 +189,14 @@ async fn client_has_a_call_for_every_route_of_the_document() {
     client.broadcasts(&BroadcastQuery::default()).await.unwrap_err();
     client.broadcast(&broadcast).await.unwrap_err();
     client.resume(&broadcast).await.unwrap_err();
+    client
+        .change_broadcast(&broadcast, &BroadcastChange::default())
+        .await
+        .unwrap_err();
+    client.approve(&broadcast).await.unwrap_err();
+    let message = text_to(&[CONTACT]).message;
+    let test = TestSend::new(vec![contact.clone()], message);
+    client.send_to_testers(&test, None).await.unwrap_err();
     client.broadcast_if_changed(&broadcast, None).await.unwrap_err();
     client.delivery(&broadcast, &contact).await.unwrap_err();
     client

@@ -62,12 +62,44 @@ pub async fn accept(
     received: Timestamp,
 ) -> Result<Accepted, Problem> {
     let key = new.key(caller.name.as_deref(), idempotency_key);
-    if let Some(answered) = app.store.requests().get_if_valid(&key, received).await? {
-        return replay(app, caller, &key, &answered).await;
+    accept_under_key(app, caller, new, &key, received, false).await
+}
+
+/// Accepts a send to testers as a small broadcast of its own.
+///
+/// # Errors
+/// As [`accept`].
+pub async fn accept_test(
+    app: &App,
+    caller: &Caller,
+    new: NewBroadcast,
+    idempotency_key: Option<&str>,
+    received: Timestamp,
+) -> Result<Accepted, Problem> {
+    let key = new.test_key(caller.name.as_deref(), idempotency_key);
+    accept_under_key(app, caller, new, &key, received, true).await
+}
+
+async fn accept_under_key(
+    app: &App,
+    caller: &Caller,
+    new: NewBroadcast,
+    key: &RequestKey,
+    received: Timestamp,
+    is_test: bool,
+) -> Result<Accepted, Problem> {
+    if let Some(answered) = app.store.requests().get_if_valid(key, received).await? {
+        return replay(app, caller, key, &answered).await;
     }
     new.check_time(received)?;
     let sorted = sort_ids(app, &caller.pages, &new.contact_ids).await?;
-    let (broadcast, jobs) = plan(app, new, &sorted, received);
+    let broadcast = Broadcast {
+        requires_approval: !is_test && (new.requires_approval || app.config.require_approval),
+        created_by: caller.name.clone(),
+        test: is_test,
+        ..broadcast(new, &sorted, received)
+    };
+    let jobs = plan(app, &broadcast, &sorted);
     let segments = app.store.segments();
     let writes = jobs
         .iter()
@@ -79,10 +111,10 @@ pub async fn accept(
     let committed = app
         .store
         .transactions()
-        .commit(&key, received, &broadcast, &jobs)
+        .commit(key, received, &broadcast, &jobs)
         .await?;
     if let Committed::Taken(answered) = committed {
-        return replay(app, caller, &key, &answered).await;
+        return replay(app, caller, key, &answered).await;
     }
     record_broadcast(&broadcast.broadcast_id);
     sorted.log_repeated(app);
@@ -99,7 +131,7 @@ pub async fn accept(
 /// woken when they are due.
 async fn start(app: &App, broadcast: Broadcast, jobs: &[Job]) -> BroadcastReport {
     let queued: Vec<_> = jobs.iter().filter(|job| job.status == JobStatus::Queued).collect();
-    let is_small = broadcast.contacts.accepted <= app.config.inline_limit;
+    let is_small = broadcast.test || broadcast.contacts.accepted <= app.config.inline_limit;
     if is_small && !queued.is_empty() {
         return work_off(app, broadcast, jobs).await;
     }
@@ -239,9 +271,9 @@ struct PlannedJob {
     segments: Vec<Segment>,
 }
 
-/// Makes the broadcast and its jobs, one for each Page.
-fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (Broadcast, Vec<PlannedJob>) {
-    let broadcast = Broadcast {
+/// Makes the broadcast.
+fn broadcast(new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> Broadcast {
+    Broadcast {
         broadcast_id: BroadcastId::random(),
         envelope: new.envelope(),
         name: new.name,
@@ -256,11 +288,23 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
         time_zone: new.time_zone,
         quiet_hours: new.quiet_hours,
         expires_at: new.expires_at,
-    };
-    let due = new.scheduled_at.unwrap_or(received);
-    let (status, wake_at) = match new.scheduled_at {
-        Some(at) => (JobStatus::Scheduled, at),
-        None => (JobStatus::Queued, app.clock.now() + WAKE_AGAIN_AFTER),
+        requires_approval: false,
+        approved_at: None,
+        created_by: None,
+        changed_by: None,
+        change_id: None,
+        test: false,
+    }
+}
+
+/// Makes the jobs of a broadcast, one for each Page.
+fn plan(app: &App, broadcast: &Broadcast, ids: &SortedIds) -> Vec<PlannedJob> {
+    let (received, scheduled_at) = (broadcast.created_at, broadcast.scheduled_at);
+    let due = scheduled_at.unwrap_or(received);
+    let (status, wake_at) = match scheduled_at {
+        _ if broadcast.requires_approval => (JobStatus::AwaitingApproval, None),
+        Some(at) => (JobStatus::Scheduled, Some(at)),
+        None => (JobStatus::Queued, Some(app.clock.now() + WAKE_AGAIN_AFTER)),
     };
     let jobs = ids.accepted.iter().map(|(page_id, contacts)| {
         let segments = split_into_segments(contacts);
@@ -280,8 +324,8 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
             stalls: 0,
             claim_id: None,
             lease_until: None,
-            due_at: new.scheduled_at,
-            wake_at: Some(wake_at),
+            due_at: scheduled_at,
+            wake_at,
             created_at: received,
             retained_until: due + app.config.retention,
             may_send_until: None,
@@ -294,6 +338,5 @@ fn plan(app: &App, new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> (
         };
         PlannedJob { job, segments }
     });
-    let jobs = jobs.collect();
-    (broadcast, jobs)
+    jobs.collect()
 }

@@ -96,7 +96,7 @@ pub async fn create(
 }
 
 /// Returns the header that names the URL of a broadcast.
-fn location(report: &BroadcastReport) -> [(HeaderName, String); 1] {
+pub fn location(report: &BroadcastReport) -> [(HeaderName, String); 1] {
     [(
         header::LOCATION,
         format!("/v1/broadcasts/{}", report.summary.broadcast_id),
@@ -244,6 +244,7 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
             "sort" = Option<BroadcastOrder>, Query, example = "-created_at",
             description = "The order of the list: by the time of the request, newest first (`-created_at`, also if absent) or oldest first.",
         ),
+        ("tests" = Option<bool>, Query, example = false, description = "True to list sends to testers, too."),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, example = 50, description = "The number of items; 50 if absent."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "MTc2NDU0"),
     ),
@@ -258,7 +259,8 @@ pub async fn list(
     caller: Caller,
     mut query: Query,
 ) -> Result<Json<ListPart<BroadcastSummary>>, Problem> {
-    const STATUSES: &str = "processing, queued, waiting, paused, scheduled, halted, cancelled and completed";
+    const STATUSES: &str =
+        "processing, queued, waiting, paused, scheduled, awaiting_approval, halted, cancelled and completed";
     let list_id = query.list_id("broadcasts");
     let status: Option<JobStatus> = query.take("status", |value| word(value, STATUSES));
     let listing = Listing {
@@ -266,6 +268,7 @@ pub async fn list(
         created_after: query.take("created_after", time),
         oldest_first: query.take("sort", is_oldest_first).unwrap_or_default(),
     };
+    let with_tests = query.take("tests", flag).unwrap_or_default();
     let limit = query.take("limit", |value| list::limit(value, MAX_LIMIT));
     let after = query.take("cursor", |value| list::from_cursor(value, &list_id, position));
     query.finish()?;
@@ -280,6 +283,7 @@ pub async fn list(
     Ok(Json(ListPart {
         items: summaries
             .filter(|summary| status.is_none_or(|status| status == summary.status))
+            .filter(|summary| with_tests || !summary.test)
             .collect(),
         next_cursor: last.map(|last| list::to_cursor(&list_id, from_position(&last))),
     }))

@@ -132,7 +132,15 @@ pub fn complete(document: &mut openapi::OpenApi) {
     components.security_schemes.extend(schemes);
     components.schemas.iter_mut().for_each(refer_to_items);
     let paths = document.paths.paths.values_mut();
-    let operations = paths.flat_map(|path| [&mut path.get, &mut path.put, &mut path.post, &mut path.delete]);
+    let operations = paths.flat_map(|path| {
+        [
+            &mut path.get,
+            &mut path.put,
+            &mut path.post,
+            &mut path.patch,
+            &mut path.delete,
+        ]
+    });
     for operation in operations.flatten() {
         let answers = &mut operation.responses.responses;
         if operation.security.as_ref().is_some_and(|security| security.len() > 1) {

@@ -2,8 +2,10 @@
 
 pub mod accept;
 pub mod api;
+pub mod approval;
 pub mod broadcasts;
 pub mod caller;
+pub mod change;
 pub mod contact_values;
 pub mod contacts;
 pub mod csv;
@@ -31,6 +33,7 @@ pub mod report;
 pub mod request;
 pub mod schedule;
 pub mod sending;
+pub mod test_send;
 pub mod webhook;
 mod webhook_events;
 
@@ -68,8 +71,10 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(contacts::show, contacts::delete))
         .routes(routes!(evidence::list_of_contact))
         .routes(routes!(broadcasts::create, broadcasts::list))
-        .routes(routes!(broadcasts::show))
+        .routes(routes!(broadcasts::show, change::change))
+        .routes(routes!(test_send::send))
         .routes(routes!(broadcasts::resume))
+        .routes(routes!(approval::approve))
         .routes(routes!(deliveries::list))
         .routes(routes!(evidence::show))
         .routes(routes!(problem_types::describe))

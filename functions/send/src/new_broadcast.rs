@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use shared::domain::ids::ContactId;
+use shared::domain::ids::{ContactId, token};
 use shared::domain::message::{Envelope, Message, MessagingType, NotificationType, Tag};
 use shared::domain::visible::{is_blank, trimmed};
 use shared::store::requests::RequestKey;
@@ -39,14 +39,16 @@ impl NewBroadcast {
     /// If anything is wrong with it: a problem (400) that lists all faults.
     pub fn parse(body: &Value) -> Result<Self, Problem> {
         let faults = Faults::default();
-        let read = Self::read(body, &faults);
+        let known = [&["contact_ids", "audience", "requires_approval"], Terms::FIELDS].concat();
+        let read = Self::read(body, &known, &faults);
         faults.or(read)
     }
 
-    fn read(body: &Value, faults: &Faults) -> Option<Self> {
-        let known = [&["contact_ids", "audience"], Terms::FIELDS].concat();
-        let fields = Fields::of(body, "", &known, faults)?;
+    /// Reads a request that may have these fields.
+    pub fn read(body: &Value, known: &[&str], faults: &Faults) -> Option<Self> {
+        let fields = Fields::of(body, "", known, faults)?;
         let contact_ids = contact_ids(&fields, faults);
+        let requires_approval = flag(&fields, "requires_approval");
         let Terms {
             name,
             metadata,
@@ -68,6 +70,7 @@ impl NewBroadcast {
             time_zone: times.time_zone,
             quiet_hours: times.quiet_hours,
             expires_at: times.expires_at,
+            requires_approval,
         })
     }
 
@@ -96,6 +99,35 @@ impl NewBroadcast {
     /// The fingerprint is a digest of the caller and the normalised body: the ids as a set, everything else as parsed. It
     /// also tells whether two requests with one `Idempotency-Key` are the same.
     pub fn key(&self, caller: Option<&str>, idempotency_key: Option<&str>) -> RequestKey {
+        let fingerprint = self.fingerprint("body", caller);
+        match idempotency_key {
+            Some(key) => RequestKey {
+                digest: digest("key", caller, key),
+                fingerprint,
+                valid_for: KEY_VALID_FOR,
+            },
+            None => RequestKey {
+                digest: fingerprint.clone(),
+                fingerprint,
+                valid_for: BODY_VALID_FOR,
+            },
+        }
+    }
+
+    /// Returns the key by which repetitions of a send to testers are recognised: only by an `Idempotency-Key`, since a tester looks
+    /// at the same message again.
+    pub fn test_key(&self, caller: Option<&str>, idempotency_key: Option<&str>) -> RequestKey {
+        RequestKey {
+            digest: match idempotency_key {
+                Some(key) => digest("test key", caller, key),
+                None => token(),
+            },
+            fingerprint: self.fingerprint("test body", caller),
+            valid_for: KEY_VALID_FOR,
+        }
+    }
+
+    fn fingerprint(&self, kind: &str, caller: Option<&str>) -> String {
         let ids: BTreeSet<_> = self.contact_ids.iter().collect();
         let mut body = vec![
             json!(ids),
@@ -122,20 +154,10 @@ impl NewBroadcast {
         if let Some(expires_at) = &self.expires_at {
             body.push(json!({"expires_at": expires_at}));
         }
-        let body = Value::from(body);
-        let fingerprint = digest("body", caller, &body.to_string());
-        match idempotency_key {
-            Some(key) => RequestKey {
-                digest: digest("key", caller, key),
-                fingerprint,
-                valid_for: KEY_VALID_FOR,
-            },
-            None => RequestKey {
-                digest: fingerprint.clone(),
-                fingerprint,
-                valid_for: BODY_VALID_FOR,
-            },
+        if self.requires_approval {
+            body.push(json!("requires_approval"));
         }
+        digest(kind, caller, &Value::from(body).to_string())
     }
 
     /// Checks the times of the request against the time at which it was received.
@@ -205,14 +227,19 @@ impl Terms {
 }
 
 fn literal_braces(fields: &Fields<'_>) -> LiteralBraces {
-    match fields.optional("allow_literal_braces") {
-        None | Some(Value::Bool(false)) => LiteralBraces::Refused,
-        Some(Value::Bool(true)) => LiteralBraces::Allowed,
-        Some(_) => {
-            fields.fault("allow_literal_braces", "must be true or false");
-            LiteralBraces::Refused
-        }
+    match flag(fields, "allow_literal_braces") {
+        true => LiteralBraces::Allowed,
+        false => LiteralBraces::Refused,
     }
+}
+
+/// Reads a field that is true or false; false if it is absent.
+fn flag(fields: &Fields<'_>, name: &str) -> bool {
+    let value = fields.optional(name);
+    if value.is_some_and(|value| !value.is_boolean()) {
+        fields.fault(name, "must be true or false");
+    }
+    value == Some(&Value::Bool(true))
 }
 
 fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {

@@ -44,6 +44,9 @@ impl BroadcastReport {
             scheduled_local: local_time(broadcast.scheduled_at, broadcast.time_zone.as_ref()),
             quiet_hours: broadcast.quiet_hours,
             expires_at: broadcast.expires_at,
+            requires_approval: broadcast.requires_approval,
+            approved_at: broadcast.approved_at,
+            test: broadcast.test,
         };
         Self {
             summary,

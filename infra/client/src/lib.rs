@@ -12,11 +12,13 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
+use send::api::changes::BroadcastChange;
 use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
 use send::api::lists::ListPart;
 use send::api::previews::BroadcastPreview;
 use send::api::sending::{Health, SendingChange};
+use send::api::test_sends::{TestReport, TestSend};
 use serde_json::Value;
 use shared::domain::ids::{BroadcastId, ContactId};
 use shared::domain::sending::SendingSwitch;
@@ -194,6 +196,28 @@ impl Client {
         let tag = answer.header(ETAG.as_str()).map(str::to_owned);
         let report = answer.json()?;
         Ok(Some(TaggedReport { report, tag }))
+    }
+
+    /// Changes a broadcast that is not due yet.
+    pub async fn change_broadcast(&self, id: &BroadcastId, change: &BroadcastChange) -> Result<BroadcastReport, Error> {
+        let request = self.of_broadcast(Method::PATCH, id, &[]).json(change);
+        self.call(request).await?.json()
+    }
+
+    /// Approves a broadcast that another caller made.
+    pub async fn approve(&self, id: &BroadcastId) -> Result<BroadcastReport, Error> {
+        self.call(self.of_broadcast(Method::POST, id, &["approve"]))
+            .await?
+            .json()
+    }
+
+    /// Sends a message to testers. The key identifies the request; without one the request is sent once.
+    pub async fn send_to_testers(&self, test: &TestSend, key: Option<&str>) -> Result<TestReport, Error> {
+        let mut request = self.request(Method::POST, &["broadcasts", "test"]).json(test);
+        if let Some(key) = key {
+            request = request.header(IDEMPOTENCY_KEY, key);
+        }
+        self.call(request).await?.json()
     }
 
     /// Resumes the halted jobs of a broadcast.

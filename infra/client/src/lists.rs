@@ -16,6 +16,8 @@ pub struct BroadcastQuery {
     pub page_id: Option<PageId>,
     /// Only broadcasts that were accepted after this time.
     pub created_after: Option<Timestamp>,
+    /// True to have sends to testers, too.
+    pub tests: Option<bool>,
     /// The order; newest first without one.
     pub sort: Option<BroadcastOrder>,
     /// The number of items.

@@ -44,6 +44,8 @@ macro_rules! contact_fields {
                 tags [Vec<String>] Tags true [serde(default)] [];
                 /// True if the contact wants no messages; it is never sent one.
                 opted_out [bool] Flag false [serde(default)] [];
+                /// True if test messages may be sent to the contact.
+                tester [bool] Flag false [serde(default)] [];
                 /// The time at which the contact last wrote to the Page.
                 last_interaction_at [Option<Timestamp>] Time false [serde(default, with = "millisecond::optional")] [];
                 /// The contact's own attributes by name: letters, digits and `_`, not beginning with a digit. A template uses
@@ -170,7 +172,7 @@ mod tests {
         let shown: BTreeMap<_, _> = FIELDS.iter().map(|field| (field.name, (field.value)(&ana()))).collect();
 
         let expected = json!({
-            "contact_id": "ana", "page_id": "p", "first_name": "Ana", "last_name": null, "tags": ["vip"], "opted_out": false,
+            "contact_id": "ana", "page_id": "p", "first_name": "Ana", "last_name": null, "tags": ["vip"], "opted_out": false, "tester": false,
             "last_interaction_at": "2025-11-24T16:00:00Z", "attributes": {"city": "Porto"},
         });
         assert_eq!(json!(shown), expected);

@@ -63,6 +63,24 @@ pub struct Broadcast {
         skip_serializing_if = "Option::is_none"
     )]
     pub expires_at: Option<Timestamp>,
+    /// True if another caller than the one who made the broadcast must approve it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requires_approval: bool,
+    /// The time of that approval; `None` since the last change.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<Timestamp>,
+    /// The caller that made the broadcast; `None` if it was not authenticated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// The caller that changed the broadcast last; `None` if none has, or it was not authenticated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+    /// The random id of the last change or approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_id: Option<String>,
+    /// True if the broadcast is a send to testers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub test: bool,
 }
 
 impl Broadcast {
@@ -112,6 +130,8 @@ pub enum JobStatus {
     Paused,
     /// Not due yet; `scheduled` wakes the job when it is.
     Scheduled,
+    /// Not to be sent before another caller approves it.
+    AwaitingApproval,
     /// Stopped by an error that every contact would meet; the operator resumes it.
     Halted,
     /// Stopped by the operator for good.

@@ -52,6 +52,8 @@ pub struct Config {
     pub doubt_checks: Vec<Duration>,
     /// `IN_DOUBT_POLICY` (default `hold`; `hold` or `resend`): the treatment of a send that the last lookup did not find.
     pub in_doubt_policy: InDoubtPolicy,
+    /// `REQUIRE_APPROVAL` (default `off`; `on` or `off`): every broadcast needs the approval of another caller than its maker.
+    pub require_approval: bool,
     /// `RETENTION_DAYS` (default 90; 1 to 3,650): the time after its due time during which a job can be worked on.
     pub retention: Duration,
     /// `PAGES_CLAIM`: the JWT claim that names the Pages which its bearer may use; without it a bearer may use every Page.
@@ -102,6 +104,21 @@ impl FromStr for InDoubtPolicy {
             "hold" => Ok(Self::Hold),
             "resend" => Ok(Self::Resend),
             _ => Err("must be hold or resend"),
+        }
+    }
+}
+
+/// A setting that is `on` or `off`.
+struct Switch(bool);
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Self(true)),
+            "off" => Ok(Self(false)),
+            _ => Err("must be on or off"),
         }
     }
 }
@@ -183,6 +200,7 @@ impl Config {
                 .get(),
             doubt_checks,
             in_doubt_policy,
+            require_approval: variables.or("REQUIRE_APPROVAL", Switch(false))?.0,
             retention: DAY * variables.number("RETENTION_DAYS", 90, 1..=3_650)?,
             pages_claim: variables.optional("PAGES_CLAIM"),
             roles_claim: variables.optional("ROLES_CLAIM"),
@@ -324,6 +342,7 @@ mod tests {
             ("RETENTION_DAYS", Some("4000000")),
             ("RETRY_ATTEMPTS", Some("many")),
             ("IN_DOUBT_POLICY", Some("guess")),
+            ("REQUIRE_APPROVAL", Some("yes")),
             ("DOUBT_CHECK_SECONDS", Some("600,150")),
             ("DOUBT_CHECK_SECONDS", Some("150,")),
             ("DOUBT_CHECK_SECONDS", Some("0")),

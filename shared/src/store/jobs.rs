@@ -80,7 +80,8 @@ pub struct WakeUp {
 struct StoredJob<'a> {
     schema: u32,
     /// The partition of the `wake` index; there as long as `wake_at` is.
-    wake_shard: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wake_shard: Option<String>,
     /// The id of the last checkpoint; none yet.
     checkpoint_id: &'a str,
     expires_at: i64,
@@ -415,16 +416,15 @@ pub(super) fn put(
     job: &Job,
     expires_at: i64,
 ) -> Result<TransactWriteItem, Error> {
-    let id = job.id();
     let stored = StoredJob {
         schema: SCHEMA,
-        wake_shard: keys::wake_shard(&id),
+        wake_shard: job.wake_at.map(|_| keys::wake_shard(&job.id())),
         checkpoint_id: "",
         expires_at,
         job,
     };
     let mut item = to_item(operation, stored)?;
-    item.extend(keys::job(&id));
+    item.extend(keys::job(&job.id()));
     Put::new(&store.broadcasts, item).into_part(operation)
 }
 

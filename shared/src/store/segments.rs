@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{Read, pauses, unsettled, with_retries};
 use super::keys;
-use super::statement::Put;
+use super::statement::{Put, Update};
 use super::tables::{Error, Item, SCHEMA, Store, expiry, to_item};
 use crate::domain::backlog::Segment;
 use crate::domain::ids::ContactId;
@@ -72,6 +72,25 @@ impl Segments<'_> {
             tokio::time::sleep(pause).await;
         }
         Err(Error::throttled(OPERATION))
+    }
+
+    /// Keeps the first segments of a job until this time.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer; some segments may then be kept until this time and others not.
+    pub async fn keep(&self, snapshot: &str, number: u32, retained_until: Timestamp) -> Result<(), Error> {
+        const KEEP: &str = "SET expires_at = :expires_at";
+        let Self(store) = self;
+        let keep = |number| async move {
+            let keep = Update::new(&store.broadcasts, keys::segment(snapshot, number), KEEP)
+                .only_if("attribute_exists(pk)")
+                .bind(":expires_at", expiry(retained_until, Duration::ZERO));
+            store.update("keep a segment", keep).await.map(drop)
+        };
+        stream::iter((0..number).map(keep))
+            .buffer_unordered(BATCH)
+            .try_collect()
+            .await
     }
 
     /// Reads one segment; `None` if its retention is over.

@@ -75,6 +75,9 @@ pub struct NewBroadcast {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, examples("2026-12-01T18:00"))]
     pub expires_at: Option<Timestamp>,
+    /// True if another caller must approve the broadcast before it is sent.
+    #[schema(value_type = Option<bool>, default = false)]
+    pub requires_approval: bool,
 }
 
 impl NewBroadcast {
@@ -93,6 +96,7 @@ impl NewBroadcast {
             time_zone: None,
             quiet_hours: None,
             expires_at: None,
+            requires_approval: false,
         }
     }
 }
@@ -108,7 +112,8 @@ impl NewBroadcast {
     },
     "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
-    "scheduled_local": null, "quiet_hours": null, "expires_at": null,
+    "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
+    "test": false,
     "jobs": [{
         "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2,
         "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": [],
@@ -140,7 +145,8 @@ pub struct BroadcastReport {
     },
     "counters": {"pending": 0, "waiting": 0, "sent": 2, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
-    "scheduled_local": null, "quiet_hours": null, "expires_at": null
+    "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
+    "test": false
 })))]
 pub struct BroadcastSummary {
     /// The identity of the broadcast.
@@ -150,7 +156,8 @@ pub struct BroadcastSummary {
     pub name: Option<String>,
     /// The notes that the request gave it.
     pub metadata: BTreeMap<String, String>,
-    /// The first of these that one of the jobs has: processing, queued, waiting, paused, scheduled, halted, cancelled, completed.
+    /// The first of these that one of the jobs has: processing, queued, waiting, paused, scheduled, awaiting_approval,
+    /// halted, cancelled, completed.
     pub status: JobStatus,
     /// The time at which the request was received.
     pub created_at: Timestamp,
@@ -172,6 +179,13 @@ pub struct BroadcastSummary {
     /// The time after which nothing is sent any more; `null` if there is none.
     #[schema(required)]
     pub expires_at: Option<Timestamp>,
+    /// True if another caller than the one who made the broadcast must approve it.
+    pub requires_approval: bool,
+    /// The time at which the broadcast was approved; `null` if it is not.
+    #[schema(required)]
+    pub approved_at: Option<Timestamp>,
+    /// True for a send to testers.
+    pub test: bool,
 }
 
 /// Duplicates that did not happen, by the layer that removed or prevented them.

@@ -24,7 +24,7 @@ macro_rules! contact_forms {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
         #[schema(examples(json!({
             "contact_id": "6001", "page_id": "page-1", "first_name": "Ana", "last_name": null, "tags": ["vip", "new"],
-            "opted_out": false, "last_interaction_at": "2026-11-30T18:12:00Z", "attributes": {"city": "Porto"}
+            "opted_out": false, "tester": false, "last_interaction_at": "2026-11-30T18:12:00Z", "attributes": {"city": "Porto"}
         })))]
         pub struct Contact {
             $($(#[$id_doc])* pub $id: $($id_type)+,)*

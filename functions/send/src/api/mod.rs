@@ -4,6 +4,7 @@
 //! which tells all faults of a request together.
 
 pub mod broadcasts;
+pub mod changes;
 pub mod contacts;
 pub mod deliveries;
 pub mod lists;
@@ -12,3 +13,4 @@ pub mod previews;
 pub mod problems;
 pub mod reasons;
 pub mod sending;
+pub mod test_sends;

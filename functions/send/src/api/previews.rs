@@ -19,7 +19,8 @@ use super::broadcasts::BroadcastReport;
     },
     "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 0, "replay": 0, "claim": 0, "reservation": 0},
-    "scheduled_local": null, "quiet_hours": null, "expires_at": null,
+    "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
+    "test": false,
     "jobs": [{
         "page_id": "page-1", "status": "completed", "reason": null, "contacts": 1,
         "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0}, "due_at": null

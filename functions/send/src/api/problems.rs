@@ -25,6 +25,10 @@ pub enum Kind {
     NotAcceptable,
     /// The broadcast has come to its end.
     NothingToResume,
+    /// The broadcast is due or has begun, so that it cannot be changed.
+    AlreadyBegun,
+    /// The broadcast does not wait for approval.
+    NothingToApprove,
     /// A contact would be larger than the table stores.
     ContactTooLarge,
     /// The body is too large.
@@ -43,13 +47,15 @@ pub enum Kind {
 
 impl Kind {
     /// All types.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidRequest,
         Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::NothingToResume,
+        Self::AlreadyBegun,
+        Self::NothingToApprove,
         Self::ContactTooLarge,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
@@ -68,6 +74,8 @@ impl Kind {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::NotAcceptable => "not-acceptable",
             Self::NothingToResume => "nothing-to-resume",
+            Self::AlreadyBegun => "already-begun",
+            Self::NothingToApprove => "nothing-to-approve",
             Self::ContactTooLarge => "contact-too-large",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
@@ -91,7 +99,9 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::NothingToResume | Self::ContactTooLarge => StatusCode::CONFLICT,
+            Self::NothingToResume | Self::AlreadyBegun | Self::NothingToApprove | Self::ContactTooLarge => {
+                StatusCode::CONFLICT
+            }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyReused | Self::NoContactAccepted => StatusCode::UNPROCESSABLE_ENTITY,

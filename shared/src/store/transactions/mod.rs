@@ -1,16 +1,18 @@
-//! Transitions that write several items at once: commit, checkpoint, settle and resend; and the erasure of a delivery.
+//! Transitions that write several items at once: commit, change, checkpoint, settle and resend; and the erasure of a delivery.
 //!
 //! A row enters and leaves doubt in one transaction with the job's counters, which marks the row `counted`; and a contact
 //! enters a new segment in one transaction with the job that counts it. The parts of a transaction are made in the files of
 //! their items; here each transaction is put together, written, and its refusal judged. So these are the only files that
 //! import several items.
 
+mod change;
 mod checkpoint;
 mod commit;
 mod erase;
 mod resend;
 mod settle;
 
+pub use self::change::Changed;
 pub use self::checkpoint::{Checkpoint, Checkpointed};
 pub use self::commit::Committed;
 pub use self::resend::{CommandOutcome, Resent};

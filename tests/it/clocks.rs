@@ -11,7 +11,7 @@ use serde_json::json;
 use shared::app::App;
 use shared::domain::ids::{BroadcastId, JobId};
 use shared::runtime::clock::Clock;
-use shared::store::jobs::HandOver;
+use shared::store::hand_over::HandOver;
 use shared::worker::claim::{Worked, work_on};
 use tokio::time::{Instant, sleep, timeout};
 

@@ -290,9 +290,11 @@ async fn processing_job_is_not_resumed() {
     let id = broadcast_without_wake_up(&stack).await;
     claim_and_die(&stack, &id).await;
 
-    let (job, now) = (stack.job(&id).await.id(), stack.app.clock.now());
-    let resumed = stack.app.store.jobs().resume_if_halted(&job, now).await.unwrap();
+    let answer = stack
+        .call("POST", &format!("/v1/broadcasts/{id}/resume"), None, None)
+        .await;
 
-    assert!(resumed.is_none(), "{resumed:?}");
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(answer.body["affected"], json!({"jobs": 0, "contacts": 0}));
     assert_eq!(stack.report(&id).await["status"], "processing");
 }

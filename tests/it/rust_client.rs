@@ -13,7 +13,7 @@ use client::api::changes::BroadcastChange;
 use client::api::contacts::{ContactChange, ContactImport};
 use client::api::sending::SendingChange;
 use client::api::test_sends::TestSend;
-use client::{BroadcastQuery, Client, DeliveryQuery, ErasureQuery, Error, PartQuery};
+use client::{BroadcastQuery, Client, ControlOptions, DeliveryQuery, ErasureQuery, Error, PartQuery};
 use secrecy::SecretString;
 use serde_json::json;
 use shared::domain::delivery::Status;
@@ -188,7 +188,6 @@ async fn client_has_a_call_for_every_route_of_the_document() {
     client.create_broadcast(&text_to(&[CONTACT]), None).await.unwrap_err();
     client.broadcasts(&BroadcastQuery::default()).await.unwrap_err();
     client.broadcast(&broadcast).await.unwrap_err();
-    client.resume(&broadcast).await.unwrap_err();
     client
         .change_broadcast(&broadcast, &BroadcastChange::default())
         .await
@@ -197,6 +196,10 @@ async fn client_has_a_call_for_every_route_of_the_document() {
     let message = text_to(&[CONTACT]).message;
     let test = TestSend::new(vec![contact.clone()], message);
     client.send_to_testers(&test, None).await.unwrap_err();
+    let all = ControlOptions::default();
+    client.pause(&broadcast, &all).await.unwrap_err();
+    client.resume(&broadcast, &all).await.unwrap_err();
+    client.cancel(&broadcast, &all).await.unwrap_err();
     client.broadcast_if_changed(&broadcast, None).await.unwrap_err();
     client.delivery(&broadcast, &contact).await.unwrap_err();
     client
@@ -276,7 +279,7 @@ async fn post_without_a_key_is_sent_once() {
 
     let (recorder, client) = Recorder::start(&busy).await;
     client
-        .resume(&BroadcastId::parse(BROADCAST).unwrap())
+        .resume(&BroadcastId::parse(BROADCAST).unwrap(), &ControlOptions::default())
         .await
         .unwrap_err();
     assert_eq!(recorder.requests().len(), 1);

@@ -7,7 +7,8 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared::domain::ids::BroadcastId;
-use shared::store::jobs::{Claimed, HandOver};
+use shared::store::hand_over::HandOver;
+use shared::store::jobs::Claimed;
 use shared::store::transactions::Changed;
 
 use crate::fixture::invariants::Item;

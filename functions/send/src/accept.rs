@@ -135,14 +135,8 @@ async fn start(app: &App, broadcast: Broadcast, jobs: &[Job]) -> BroadcastReport
     if is_small && !queued.is_empty() {
         return work_off(app, broadcast, jobs).await;
     }
-    join_all(queued.into_iter().map(|job| wake(app, job))).await;
+    join_all(queued.into_iter().map(|job| app.queue.wake(job))).await;
     BroadcastReport::new(broadcast, jobs)
-}
-
-async fn wake(app: &App, job: &Job) {
-    if let Some(wake_at) = job.wake_at {
-        app.queue.wake(&job.id(), job.epoch, wake_at).await;
-    }
 }
 
 /// Works a small broadcast off within the request, by the same claims and reservations as any other worker. A failure is
@@ -335,6 +329,7 @@ fn plan(app: &App, broadcast: &Broadcast, ids: &SortedIds) -> Vec<PlannedJob> {
             prevented_claim: 0,
             breakers: Breakers::default(),
             resend_command: false,
+            stop: None,
         };
         PlannedJob { job, segments }
     });

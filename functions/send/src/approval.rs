@@ -57,25 +57,14 @@ pub async fn approve(
         }
         check_other(&seen, &caller)?;
         let transactions = app.store.transactions();
-        let mut wake_ups = Vec::new();
         if !jobs.is_empty() {
             let (changed, due) = transactions.approve_if_unchanged(&seen, &jobs, app.clock.now()).await?;
             if changed == Changed::Meanwhile {
                 continue;
             }
-            wake_ups = due;
             info!("broadcast approved");
+            join_all(due.iter().map(|job| app.queue.wake(job))).await;
         }
-        let due = jobs
-            .iter()
-            .zip(wake_ups)
-            .filter_map(|(job, wake_up)| Some((job.id(), wake_up?)));
-        let due: Vec<_> = due.collect();
-        join_all(
-            due.iter()
-                .map(|(job, wake_up)| app.queue.wake(job, wake_up.epoch, wake_up.wake_at)),
-        )
-        .await;
         let report = visible_report(&app, &caller, &id).await?;
         return Ok((StatusCode::ACCEPTED, location(&report), Json(report)).into_response());
     }

@@ -1,4 +1,4 @@
-//! Broadcasts over HTTP: create, show, list, resume.
+//! Broadcasts over HTTP: create, show, list.
 
 use std::sync::Arc;
 
@@ -8,17 +8,15 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use shared::app::App;
-use shared::domain::ids::{BroadcastId, JobId, PageId};
+use shared::domain::ids::{BroadcastId, PageId};
 use shared::domain::job::JobStatus;
 use shared::store::broadcasts::{Listed, Listing};
-use shared::store::jobs::WakeUp;
-use tracing::info;
 
 use crate::accept::{Accepted, accept};
 use crate::api::broadcasts::{BroadcastOrder, BroadcastReport, BroadcastSummary, NewBroadcast};
 use crate::api::lists::ListPart;
 use crate::api::previews::BroadcastAnswer;
-use crate::api::problems::{Conflict, Invalid, Kind, NotFound, TooLarge, Unprocessable, UnsupportedType};
+use crate::api::problems::{Invalid, NotFound, TooLarge, Unprocessable, UnsupportedType};
 use crate::caller::Caller;
 use crate::etag::{EntityTag, IfNoneMatch};
 use crate::fields::{time, word};
@@ -162,51 +160,6 @@ pub async fn show(
 
 fn not_modified(tag: &EntityTag) -> Response {
     (StatusCode::NOT_MODIFIED, [(header::ETAG, tag.to_string())]).into_response()
-}
-
-/// `POST /v1/broadcasts/{id}/resume`: requeues the halted jobs. Jobs that go on by themselves are left alone.
-///
-/// # Errors
-/// If there is a parameter (400), the broadcast is completed or cancelled (409), or as [`visible_report`] says.
-#[utoipa::path(
-    post, path = "/v1/broadcasts/{id}/resume", operation_id = "resumeBroadcast", tag = "broadcasts",
-    summary = "Resume the halted jobs of a broadcast",
-    description = "Jobs that are not halted are left alone. Repair the cause first.",
-    params(("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0")),
-    responses(
-        (
-            status = 202, description = "No job is halted any more.", body = BroadcastReport,
-            headers(("Location" = String, description = "The URL of the broadcast."))
-        ),
-        (status = 404, response = NotFound),
-        (status = 409, response = Conflict),
-    ),
-    security(("jwt" = ["broadcasts:write"]), ("iam" = [])),
-)]
-pub async fn resume(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    PathId(id): PathId,
-    _: NoParameters,
-) -> Result<Response, Problem> {
-    let found = visible_report(&app, &caller, &id).await?;
-    if [JobStatus::Completed, JobStatus::Cancelled].contains(&found.summary.status) {
-        let detail = format!("The broadcast is {}; nothing is left to resume.", found.summary.status);
-        return Err(Problem::new(Kind::NothingToResume, detail));
-    }
-    for job in found.jobs.iter().filter(|job| job.status == JobStatus::Halted) {
-        let job = JobId {
-            broadcast_id: found.summary.broadcast_id.clone(),
-            page_id: job.page_id.clone(),
-        };
-        let resumed = app.store.jobs().resume_if_halted(&job, app.clock.now()).await?;
-        if let Some(WakeUp { epoch, wake_at }) = resumed {
-            info!(job.id = %job, job.status = "queued", "job resumed");
-            app.queue.wake(&job, epoch, wake_at).await;
-        }
-    }
-    let report = visible_report(&app, &caller, &id).await?;
-    Ok((StatusCode::ACCEPTED, location(&report), Json(report)).into_response())
 }
 
 /// Reads the broadcast with the id of a path.

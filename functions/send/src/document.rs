@@ -70,7 +70,7 @@ struct Link {
     parameter: (&'static str, &'static str),
 }
 
-const LINKS: [Link; 11] = [
+const LINKS: [Link; 18] = [
     link("createBroadcast", &["200", "202"], "Show", "getBroadcast", OF_BROADCAST),
     link(
         "createBroadcast",
@@ -82,7 +82,14 @@ const LINKS: [Link; 11] = [
     link("createBroadcast", &["202"], "Resume", "resumeBroadcast", OF_BROADCAST),
     link("getBroadcast", &["200"], "Deliveries", "listDeliveries", OF_BROADCAST),
     link("getBroadcast", &["200"], "Resume", "resumeBroadcast", OF_BROADCAST),
+    link("createBroadcast", &["202"], "Pause", "pauseBroadcast", OF_BROADCAST),
+    link("createBroadcast", &["202"], "Cancel", "cancelBroadcast", OF_BROADCAST),
+    link("getBroadcast", &["200"], "Pause", "pauseBroadcast", OF_BROADCAST),
+    link("getBroadcast", &["200"], "Cancel", "cancelBroadcast", OF_BROADCAST),
+    link("pauseBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
+    link("pauseBroadcast", &["202"], "Resume", "resumeBroadcast", OF_BROADCAST),
     link("resumeBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
+    link("cancelBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
     link("importContacts", &["200"], "Show", "getContact", OF_IMPORT),
     link(
         "importContacts",

@@ -270,16 +270,14 @@ impl Eraser<'_> {
         let is_over = self.is_over(job);
         let Some(row) = row else {
             let is_of_page = self.at.page_id.as_ref().is_none_or(|page_id| *page_id == job.page_id);
-            let may_come = !is_over && job.status != JobStatus::Completed && is_of_page;
+            let may_come = !is_over && !has_ended(job) && is_of_page;
             return may_come.then(|| format!("the job is {}, and may have the contact in its backlog", job.status));
         };
-        if job.status != JobStatus::Completed && !is_over {
+        if !has_ended(job) && !is_over {
             return Some(format!("the job is {}", job.status));
         }
         if !is_over {
-            return Some(
-                "the job was completed a moment ago, and a worker that it lost may still be sending".to_owned(),
-            );
+            return Some("the job ended a moment ago, and a worker that it lost may still be sending".to_owned());
         }
         if self.is_open(job, row) {
             return Some("it is still to be looked up".to_owned());
@@ -288,12 +286,12 @@ impl Eraser<'_> {
         self.at.open.then(|| reason.to_owned())
     }
 
-    /// Returns `true` if no worker can reserve or send any more: the job is completed, or its time of retention is over, for
+    /// Returns `true` if no worker can reserve or send any more: the job is completed or cancelled, or its time of retention is over, for
     /// longer than a send may take.
     fn is_over(&self, job: &Job) -> bool {
-        let ended = match job.status {
-            JobStatus::Completed => job.may_send_until,
-            _ => Some(job.retained_until.as_millisecond()),
+        let ended = match has_ended(job) {
+            true => job.may_send_until,
+            false => Some(job.retained_until.as_millisecond()),
         };
         let since = self.now - self.app.config.longest_send();
         ended.unwrap_or(job.created_at.as_millisecond()) < since.as_millisecond()
@@ -308,6 +306,11 @@ impl Eraser<'_> {
             State::Sent { .. } | State::Failed { .. } | State::Skipped { .. } => false,
         }
     }
+}
+
+/// Returns `true` if a job has been worked off, or been drained after its cancellation.
+fn has_ended(job: &Job) -> bool {
+    matches!(job.status, JobStatus::Completed | JobStatus::Cancelled)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod caller;
 pub mod change;
 pub mod contact_values;
 pub mod contacts;
+pub mod controls;
 pub mod csv;
 pub mod csv_form;
 pub mod csv_lines;
@@ -73,8 +74,10 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(broadcasts::create, broadcasts::list))
         .routes(routes!(broadcasts::show, change::change))
         .routes(routes!(test_send::send))
-        .routes(routes!(broadcasts::resume))
         .routes(routes!(approval::approve))
+        .routes(routes!(controls::pause))
+        .routes(routes!(controls::resume))
+        .routes(routes!(controls::cancel))
         .routes(routes!(deliveries::list))
         .routes(routes!(evidence::show))
         .routes(routes!(problem_types::describe))

@@ -3,26 +3,31 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use shared::domain::history::HistoryEntry;
 use shared::domain::ids::BroadcastId;
 use shared::domain::job::{Broadcast, Job, JobStatus};
 use shared::domain::schedule::Zone;
 use shared::store::{self, Store};
 
 use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, DuplicatesPrevented, JobReport};
+use crate::api::controls::HistoryReport;
 use crate::etag::EntityTag;
 use crate::reasons;
 
 impl BroadcastReport {
-    /// Reads a broadcast and its jobs, and reports on them.
+    /// Reads a broadcast, its jobs and its history, and reports on them.
     ///
     /// # Errors
     /// If DynamoDB does not answer, or an item is unreadable.
     pub async fn read(store: &Store, id: &BroadcastId) -> Result<Option<Self>, store::Error> {
-        let found = store.broadcasts().get_with_jobs(id).await?;
-        Ok(found.map(|(broadcast, jobs)| Self::new(broadcast, &jobs)))
+        let found = store.broadcasts().get_with_history(id).await?;
+        Ok(found.map(|(broadcast, jobs, history)| Self {
+            history: history.entries.into_iter().map(HistoryReport::from).collect(),
+            ..Self::new(broadcast, &jobs)
+        }))
     }
 
-    /// Reports on a broadcast and all of its jobs.
+    /// Reports on a broadcast and all of its jobs, without its history.
     pub fn new(broadcast: Broadcast, jobs: &[Job]) -> Self {
         let done_inline = broadcast.done_inline;
         let progress = Progress::of(jobs);
@@ -53,6 +58,7 @@ impl BroadcastReport {
             jobs: progress.jobs,
             reasons: reasons::report(jobs),
             done_inline,
+            history: Vec::new(),
         }
     }
 
@@ -64,6 +70,29 @@ impl BroadcastReport {
             ..
         } = &self.summary;
         tag(broadcast_id, &self.jobs, prevented.claim, prevented.reservation)
+    }
+}
+
+impl From<HistoryEntry> for HistoryReport {
+    fn from(entry: HistoryEntry) -> Self {
+        let HistoryEntry {
+            time,
+            caller,
+            action,
+            page_id,
+            jobs,
+            contacts,
+            details,
+        } = entry;
+        Self {
+            time,
+            caller,
+            action,
+            page_id,
+            jobs,
+            contacts,
+            details,
+        }
     }
 }
 
@@ -98,6 +127,7 @@ impl Progress {
             counters: job.counters(),
             reasons: reasons::report([job]),
             due_at: job.due_at,
+            command: job.command(),
         });
         Self {
             jobs: reports.collect(),

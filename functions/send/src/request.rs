@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use jiff::Timestamp;
 use lambda_http::request::RequestContext;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use shared::app::App;
 
 use crate::api::problems::Kind;
@@ -34,6 +34,26 @@ impl FromRequest<Arc<App>> for JsonBody {
             return Err(unsupported("The body must be application/json."));
         }
         Ok(Self(json(&whole_body(request).await?)?))
+    }
+}
+
+/// A body of JSON, not checked yet; an absent one, and `null`, is an empty object.
+pub struct OptionalJsonBody(pub Value);
+
+impl FromRequest<Arc<App>> for OptionalJsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _app: &Arc<App>) -> Result<Self, Problem> {
+        let is_json = has_type(JSON, request.headers());
+        let body = whole_body(request).await?;
+        match (body.is_empty(), is_json) {
+            (true, _) => Ok(Self(Value::Object(Map::new()))),
+            (false, true) => Ok(Self(match json(&body)? {
+                Value::Null => Value::Object(Map::new()),
+                body => body,
+            })),
+            (false, false) => Err(unsupported("The body must be application/json.")),
+        }
     }
 }
 

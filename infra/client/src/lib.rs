@@ -1,7 +1,7 @@
 //! A client of Oncecast's HTTP API, with the API's own types.
 //!
 //! A request is repeated, after a delay, if the API could not be reached or asks for it, and if a second one has no further effect:
-//! [`create_broadcast`](Client::create_broadcast) with a key only, [`resume`](Client::resume) never.
+//! [`create_broadcast`](Client::create_broadcast) with a key only, [`resume`](Client::resume) and the other controls never.
 
 mod call;
 mod lists;
@@ -14,13 +14,14 @@ use secrecy::{ExposeSecret, SecretString};
 use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
 use send::api::changes::BroadcastChange;
 use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
+use send::api::controls::{ControlReport, ControlRequest};
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
 use send::api::lists::ListPart;
 use send::api::previews::BroadcastPreview;
 use send::api::sending::{Health, SendingChange};
 use send::api::test_sends::{TestReport, TestSend};
 use serde_json::Value;
-use shared::domain::ids::{BroadcastId, ContactId};
+use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::sending::SendingSwitch;
 
 pub use call::Error;
@@ -65,6 +66,15 @@ pub struct CsvPart {
     pub csv: Vec<u8>,
     /// The cursor of the next part; `None` if this is the last.
     pub next_cursor: Option<String>,
+}
+
+/// The extent of a control: all jobs of the broadcast, unless it is limited.
+#[derive(Clone, Debug, Default)]
+pub struct ControlOptions {
+    /// The Page of the only job that is meant.
+    pub page_id: Option<PageId>,
+    /// True if the API is to tell what would be affected, and to change nothing.
+    pub dry_run: bool,
 }
 
 /// The calls of the API. Each fails as [`Error`] says.
@@ -220,11 +230,27 @@ impl Client {
         self.call(request).await?.json()
     }
 
-    /// Resumes the halted jobs of a broadcast.
-    pub async fn resume(&self, id: &BroadcastId) -> Result<BroadcastReport, Error> {
-        self.call(self.of_broadcast(Method::POST, id, &["resume"]))
-            .await?
-            .json()
+    /// Has nothing more sent until the broadcast is resumed.
+    pub async fn pause(&self, id: &BroadcastId, options: &ControlOptions) -> Result<ControlReport, Error> {
+        self.control(id, "pause", options).await
+    }
+
+    /// Lets the paused and halted jobs of a broadcast go on.
+    pub async fn resume(&self, id: &BroadcastId, options: &ControlOptions) -> Result<ControlReport, Error> {
+        self.control(id, "resume", options).await
+    }
+
+    /// Has nothing more sent, for good.
+    pub async fn cancel(&self, id: &BroadcastId, options: &ControlOptions) -> Result<ControlReport, Error> {
+        self.control(id, "cancel", options).await
+    }
+
+    async fn control(&self, id: &BroadcastId, verb: &str, options: &ControlOptions) -> Result<ControlReport, Error> {
+        let ControlOptions { page_id, dry_run } = options.clone();
+        let request = self
+            .of_broadcast(Method::POST, id, &[verb])
+            .query(&[("dry_run", dry_run)]);
+        self.call(request.json(&ControlRequest { page_id })).await?.json()
     }
 
     /// Returns a part of the deliveries of a broadcast, one for each contact that was reached so far.

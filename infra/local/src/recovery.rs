@@ -53,7 +53,7 @@ pub async fn wake(queue: Queue, jobs: Vec<Job>) {
             job.epoch = job.epoch,
             "waking a job that an earlier stack left unfinished"
         );
-        queue.wake(&id, job.epoch, job.wake_at.unwrap_or(at)).await;
+        queue.wake(job).await;
     }
 }
 

@@ -287,11 +287,12 @@ impl Reservation {
             reserved_at: self.reserved_at,
             reason,
             ours: true,
+            was: Status::Reserved,
         }
     }
 }
 
-/// A row that a checkpoint is to put in doubt, provided that the row is still reserved under this token.
+/// A row that a checkpoint is to put in doubt, provided that the row is still in this state under this token.
 #[derive(Clone, Debug)]
 pub struct Doubt {
     /// The token of the reservation that was seen.
@@ -302,6 +303,9 @@ pub struct Doubt {
     pub reason: String,
     /// `true` if this worker made the reservation; otherwise a worker made it that is gone.
     pub ours: bool,
+    /// The state that was seen: `reserved`; or `waiting`, if nothing is to be sent any more to a contact of which an earlier
+    /// attempt may have arrived.
+    pub was: Status,
 }
 
 /// The text that is sent with a message so that its echo can be recognized: the delivery's key and attempt.

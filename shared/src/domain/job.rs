@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::breakers::Breakers;
+use crate::domain::command::{JobCommand, StopCommand};
 use crate::domain::ids::{BroadcastId, JobId, PageId};
 use crate::domain::message::{Envelope, Message};
 use crate::domain::reasons::Reasons;
@@ -147,16 +148,6 @@ impl fmt::Display for JobStatus {
     }
 }
 
-/// A command for a job, from an operator or from the resend policy; the next claim carries it out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobCommand {
-    /// A resend to the contacts in doubt whose delivery rows are marked for it.
-    ///
-    /// The rows are marked one by one: a command for all rows in doubt would also resend those whose last lookup is still
-    /// to come, and which Messenger may have accepted.
-    Resend,
-}
-
 /// The part of a broadcast for one Page; the unit that a worker claims.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
@@ -166,7 +157,8 @@ pub struct Job {
     pub page_id: PageId,
     /// The status as of the last write.
     pub status: JobStatus,
-    /// The reason why the job is halted, or waits for the end of its quiet hours; `None` otherwise.
+    /// The reason why the job is halted, waits for the end of its quiet hours, or has contacts that its drain could not count;
+    /// `None` otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Contacts accepted for this Page.
@@ -223,9 +215,14 @@ pub struct Job {
     /// Consecutive failures by kind.
     #[serde(default)]
     pub breakers: Breakers,
-    /// True while [`JobCommand::Resend`] waits to be carried out.
+    /// True while [`JobCommand::Resend`] waits to be carried out, for the contacts in doubt whose delivery rows are marked for
+    /// it. They are marked one by one: a command for all rows in doubt would also resend those whose last lookup is still to
+    /// come, and which Messenger may have accepted.
     #[serde(rename = "resend_wish", default, skip_serializing_if = "std::ops::Not::not")]
     pub resend_command: bool,
+    /// The command to stop that waits to be carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopCommand>,
 }
 
 impl Job {
@@ -239,7 +236,11 @@ impl Job {
 
     /// Returns the command that waits to be carried out, if there is one.
     pub fn command(&self) -> Option<JobCommand> {
-        self.resend_command.then_some(JobCommand::Resend)
+        match self.stop {
+            Some(StopCommand::Pause) => Some(JobCommand::Pause),
+            Some(StopCommand::Cancel) => Some(JobCommand::Cancel),
+            None => self.resend_command.then_some(JobCommand::Resend),
+        }
     }
 
     /// Returns the counters of the job as of its last checkpoint.

@@ -5,9 +5,12 @@
 pub mod access;
 pub mod backlog;
 pub mod breakers;
+pub mod command;
 pub mod contact;
+pub mod control;
 pub mod delivery;
 pub mod digest;
+pub mod history;
 pub mod ids;
 pub mod job;
 pub mod markup;

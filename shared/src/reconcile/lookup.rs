@@ -279,14 +279,17 @@ impl<'a> Reconciler<'a> {
             && row.attempts < config.retry_attempts;
         if may_resend {
             match store.transactions().command_resend_if_completed(job, row, now).await? {
-                CommandOutcome::Accepted => info!("delivery not found: to be sent again"),
+                CommandOutcome::Accepted => {
+                    info!("delivery not found: to be sent again");
+                    return Ok(());
+                }
                 CommandOutcome::NotNow => {
                     let next = NextLookup::At(now + RETRY_AFTER);
-                    doubts.schedule_lookup_if_in_doubt(job, row, next).await?;
+                    return doubts.schedule_lookup_if_in_doubt(job, row, next).await;
                 }
-                CommandOutcome::RowChanged => {}
+                CommandOutcome::RowChanged => return Ok(()),
+                CommandOutcome::Never => {}
             }
-            return Ok(());
         }
         let finding = match result {
             LookupResult::Unclear(finding) => finding,

@@ -66,10 +66,7 @@ async fn wake_job(app: &App, job_id: &JobId, ends: Instant) -> Result<bool, stor
     let Some(job) = jobs.postpone_wake_up_if_unchanged(&due, now).await? else {
         return Ok(false);
     };
-    let Some(wake_at) = job.wake_at else {
-        return Ok(false);
-    };
     info!(job.status = %job.status, job.epoch = job.epoch, "job woken");
-    app.queue.wake(job_id, job.epoch, wake_at).await;
+    app.queue.wake(&job).await;
     Ok(true)
 }

@@ -6,10 +6,10 @@
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
-use jiff::Timestamp;
 use tracing::warn;
 
-use crate::domain::ids::JobId;
+use crate::domain::command::StopCommand;
+use crate::domain::job::Job;
 use crate::runtime::config::Config;
 use crate::runtime::metrics::{Event, Metrics};
 
@@ -31,23 +31,32 @@ impl Queue {
         }
     }
 
-    /// Sends a wake-up for a job. The wake-ups of one Page are handled one after the other.
+    /// Sends the wake-up of a job that has a `wake_at`. The wake-ups of one Page are handled one after the other, but for a
+    /// job that is cancelled, which sends nothing: its drain does not wait for a run of the Page.
     ///
     /// A failure is logged and counted only, since the job's `wake_at` brings it back.
-    pub async fn wake(&self, job: &JobId, epoch: u64, wake_at: Timestamp) {
+    pub async fn wake(&self, job: &Job) {
+        let Some(wake_at) = job.wake_at else {
+            return;
+        };
+        let (id, epoch) = (job.id(), job.epoch);
+        let group = match job.stop {
+            Some(StopCommand::Cancel) => id.to_string(),
+            Some(StopCommand::Pause) | None => id.page_id.to_string(),
+        };
         let sent = self
             .client
             .send_message()
             .queue_url(&self.url)
-            .message_body(serde_json::json!(job).to_string())
-            .message_group_id(job.page_id.to_string())
-            .message_deduplication_id(format!("{job}/{epoch}/{}", wake_at.as_millisecond()))
+            .message_body(serde_json::json!(id).to_string())
+            .message_group_id(group)
+            .message_deduplication_id(format!("{id}/{epoch}/{}", wake_at.as_millisecond()))
             .send()
             .await;
         if let Err(error) = sent {
             self.metrics.count(Event::WakeUpsLost, 1);
             let error = DisplayErrorContext(&error);
-            warn!(job.id = %job, %error, "wake-up perhaps not sent; the job is woken again at its wake_at");
+            warn!(job.id = %id, %error, "wake-up perhaps not sent; the job is woken again at its wake_at");
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::calls::{BATCH_GET, Conditional, Read};
+use super::history::History;
 use super::keys::{self, from_partition};
 use super::statement::{Put, Query, Update, millis};
 use super::tables::{Error, Item, SCHEMA, Store, from_item, to_item};
@@ -72,21 +73,35 @@ impl Broadcasts<'_> {
     /// # Errors
     /// If DynamoDB does not answer, or an item is unreadable.
     pub async fn get_with_jobs(&self, broadcast_id: &BroadcastId) -> Result<Option<(Broadcast, Vec<Job>)>, Error> {
+        let found = self.get_with_history(broadcast_id).await?;
+        Ok(found.map(|(broadcast, jobs, _)| (broadcast, jobs)))
+    }
+
+    /// Reads a broadcast, its jobs and its history as of one moment, as [`Broadcasts::get_with_jobs`] does.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or an item is unreadable.
+    pub async fn get_with_history(
+        &self,
+        broadcast_id: &BroadcastId,
+    ) -> Result<Option<(Broadcast, Vec<Job>, History)>, Error> {
         const OPERATION: &str = "read a broadcast and its jobs";
         let Self(store) = self;
         let query = Query::table(&store.broadcasts, "pk = :pk").bind(":pk", keys::broadcast_partition(broadcast_id));
-        // A broadcast and its jobs, at most 90 of under 1 KB, are one page.
+        // A broadcast, its jobs, at most 90 of under 2 KB, and its history, which is bounded, are one page.
         let (items, _) = store.query_items(OPERATION, query).await?;
-        let (mut broadcast, mut jobs) = (None, Vec::new());
+        let (mut broadcast, mut jobs, mut history) = (None, Vec::new(), History::default());
         for item in items {
             let sort_key = item.get("sk").and_then(|sk| sk.as_s().ok());
             if sort_key.is_some_and(|sk| sk == keys::BROADCAST) {
                 broadcast = Some(from_item(OPERATION, item)?);
+            } else if sort_key.is_some_and(|sk| sk.starts_with(keys::HISTORY_PREFIX)) {
+                history.push(OPERATION, item)?;
             } else {
                 jobs.push(from_item(OPERATION, item)?);
             }
         }
-        Ok(broadcast.map(|broadcast| (broadcast, jobs)))
+        Ok(broadcast.map(|broadcast| (broadcast, jobs, history)))
     }
 
     /// Reads the jobs of a broadcast as of a moment ago, at half the cost: half a read unit for up to five Pages.

@@ -371,8 +371,7 @@ pub(super) fn outcome_update<'s>(
     }
 }
 
-/// The part of a checkpoint that puts a reserved row in doubt, counted under this code, marks it `counted`, and has it looked
-/// up in time.
+/// The part of a checkpoint that puts a row in doubt, counted under this code, marks it `counted`, and has it looked up in time.
 pub(super) fn put_in_doubt<'s>(
     store: &'s Store,
     job: &JobId,
@@ -382,10 +381,10 @@ pub(super) fn put_in_doubt<'s>(
     now: Timestamp,
 ) -> Update<'s> {
     const DOUBT: &str = "SET #status = :in_doubt, reason = :reason, code = :code, counted = :counted, \
-                         updated_at = :now, doubt_shard = :shard, look_at = :look_at";
+                         updated_at = :now, doubt_shard = :shard, look_at = :look_at REMOVE not_before";
     let seen = Seen {
         contact_id,
-        status: Status::Reserved,
+        status: doubt.was,
         token: &doubt.token,
         attempts: 0,
         refused_at: None,

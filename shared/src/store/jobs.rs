@@ -10,12 +10,10 @@ use super::calls::{Conditional, Read};
 use super::keys::{self, JobKey};
 use super::statement::{Put, Query, Update, millis};
 use super::tables::{Error, Item, SCHEMA, Store, from_item, to_item};
-use crate::domain::breakers::Breakers;
+use crate::domain::command::StopCommand;
 use crate::domain::ids::{JobId, PageId, token};
 use crate::domain::job::{Job, JobStatus};
 use crate::domain::retry;
-use crate::domain::schedule::QUIET_HOURS;
-use crate::runtime::metrics::Event;
 
 /// The time from the end of a lease to the job's wake-up: a worker that is only slow has handed over by then.
 const WAKE_AFTER_LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -52,30 +50,6 @@ pub enum Claimed {
     Unknown,
 }
 
-/// The way in which a worker leaves a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HandOver {
-    /// There is more to do at once.
-    Queued,
-    /// There is more to do from this time on.
-    Waiting(Timestamp),
-    /// The quiet hours last until this time.
-    Quiet(Timestamp),
-    /// The job would fail for every contact.
-    Halted(String),
-    /// Nothing is left to do.
-    Completed,
-}
-
-/// A wake-up to send for a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WakeUp {
-    /// The job's epoch.
-    pub epoch: u64,
-    /// The job's `wake_at`, which the wake-up's deduplication id holds.
-    pub wake_at: Timestamp,
-}
-
 #[derive(Serialize)]
 struct StoredJob<'a> {
     schema: u32,
@@ -89,11 +63,13 @@ struct StoredJob<'a> {
     job: &'a Job,
 }
 
-/// The part of a job that tells the author of its last checkpoint.
+/// The part of a job that tells the author of its last checkpoint, and the command to stop.
 #[derive(Deserialize)]
 struct LastCheckpoint {
     #[serde(default)]
     checkpoint_id: String,
+    #[serde(default)]
+    stop: Option<StopCommand>,
 }
 
 impl Claim {
@@ -115,16 +91,46 @@ impl Claim {
     }
 }
 
-/// Returns whether a job, as it refused a write, shows that this very write was made: its answer was lost.
-pub(super) fn is_written(job: Item, checkpoint_id: &str) -> Result<bool, Error> {
-    let last: LastCheckpoint = from_item("tell a lost answer from a refusal", job)?;
-    Ok(last.checkpoint_id == checkpoint_id)
+/// The meaning of a job's refusal of a write of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClaimRefusal {
+    /// This very write was made: its answer was lost.
+    Written,
+    /// The claim stands, and so does its last checkpoint; only the command to stop is another one, which the claim knows now.
+    /// The write is to be repeated.
+    StopChanged,
+    /// Another worker has claimed the job.
+    Stale,
 }
 
-/// No other worker has claimed the job since, and no checkpoint has been written but the one that this claim knows of.
+/// Judges the refusal of a write of a claim by the job that refused it.
+pub(super) fn refusal(claim: &mut Claim, job: Option<Item>, new_checkpoint_id: &str) -> Result<ClaimRefusal, Error> {
+    let Some(job) = job else {
+        return Ok(ClaimRefusal::Stale);
+    };
+    let found: LastCheckpoint = from_item("judge a refusal", job)?;
+    Ok(match found.checkpoint_id {
+        id if id == new_checkpoint_id => {
+            claim.job.stop = found.stop;
+            ClaimRefusal::Written
+        }
+        id if id == claim.checkpoint_id && found.stop != claim.job.stop => {
+            claim.job.stop = found.stop;
+            ClaimRefusal::StopChanged
+        }
+        _ => ClaimRefusal::Stale,
+    })
+}
+
+/// No other worker has claimed the job since, no checkpoint has been written but the one that this claim knows of, and no
+/// command to stop has come since.
+///
 /// Every claim, checkpoint and hand-over writes an id of its own, so this one stands for epoch and cursor both. The cursor
-/// alone would not do: a checkpoint may count doubts and leave the cursor where it is.
-pub(super) const IF_CLAIMED: &str = "checkpoint_id = :checkpoint_id";
+/// alone would not do: a checkpoint may count doubts and leave the cursor where it is. A command to stop leaves the id alone,
+/// so that the worker is not stale; it learns of the command by the refusal, and that costs nothing while there is none.
+pub(super) const IF_CLAIMED: &str = "checkpoint_id = :checkpoint_id AND attribute_not_exists(#stop)";
+/// As [`IF_CLAIMED`], with the command to stop that this claim knows of.
+const IF_CLAIMED_AND_STOPPED: &str = "checkpoint_id = :checkpoint_id AND #stop = :stop";
 
 impl Jobs<'_> {
     /// Claims a job, if it is ready or its worker's lease is over.
@@ -167,115 +173,38 @@ impl Jobs<'_> {
         })
     }
 
-    /// Hands a job over, and uses the claim up. Returns the time of the job's next wake-up, or `None` if another worker has
-    /// claimed it.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer: the job's wake-up then brings it back.
-    pub async fn hand_over(&self, claim: Claim, to: &HandOver, now: Timestamp) -> Result<Option<Timestamp>, Error> {
-        const QUEUED: &str = "SET #status = :status, stalls = :none, wake_at = :wake_at, \
-                              checkpoint_id = :new_checkpoint_id REMOVE claim_id, lease_until";
-        const WAITING: &str = "SET #status = :status, stalls = :none, wake_at = :wake_at, due_at = :wake_at, \
-                               checkpoint_id = :new_checkpoint_id REMOVE claim_id, lease_until";
-        const QUIET: &str = "SET #status = :status, stalls = :none, wake_at = :wake_at, due_at = :wake_at, \
-                             reason = :reason, checkpoint_id = :new_checkpoint_id REMOVE claim_id, lease_until";
-        const HALTED: &str = "SET #status = :status, stalls = :none, reason = :reason, \
-                              checkpoint_id = :new_checkpoint_id \
-                              REMOVE claim_id, lease_until, wake_at, wake_shard";
-        const COMPLETED: &str = "SET #status = :status, stalls = :none, checkpoint_id = :new_checkpoint_id, \
-                                 may_send_until = :now REMOVE claim_id, lease_until, wake_at, wake_shard";
-        let Self(store) = self;
-        let checkpoint_id = token();
-        let (status, expression, wake_at) = match to {
-            HandOver::Queued => (JobStatus::Queued, QUEUED, Some(now + WAKE_AGAIN_AFTER)),
-            HandOver::Waiting(due) => (JobStatus::Waiting, WAITING, Some(*due)),
-            HandOver::Quiet(until) => (JobStatus::Waiting, QUIET, Some(*until)),
-            HandOver::Halted(_) => (JobStatus::Halted, HALTED, None),
-            HandOver::Completed => (JobStatus::Completed, COMPLETED, None),
-        };
-        let mut update = update_if_claimed(store, &claim, expression, &checkpoint_id)
-            .bind(":status", status)
-            .bind(":none", 0);
-        if let Some(wake_at) = wake_at {
-            update = update.bind(":wake_at", millis(wake_at));
-        }
-        match to {
-            HandOver::Halted(reason) => update = update.bind(":reason", reason),
-            HandOver::Quiet(_) => update = update.bind(":reason", QUIET_HOURS),
-            HandOver::Completed => update = update.bind(":now", millis(now)),
-            HandOver::Queued | HandOver::Waiting(_) => {}
-        }
-        if !self.is_written("hand a job over", update, &checkpoint_id).await? {
-            return Ok(None);
-        }
-        match to {
-            HandOver::Halted(_) => store.metrics.count(Event::JobsHalted, 1),
-            HandOver::Completed => store.metrics.count(Event::JobsCompleted, 1),
-            HandOver::Queued | HandOver::Waiting(_) | HandOver::Quiet(_) => {}
-        }
-        Ok(Some(wake_at.unwrap_or(now)))
-    }
-
-    /// Clears a job's command once it has been carried out; `false` if another worker has claimed the job.
+    /// Clears a job's command to resend once it has been carried out; `false` if another worker has claimed the job.
     ///
     /// # Errors
     /// If DynamoDB does not answer: the next claim then carries the command out again, which changes nothing.
     pub async fn clear_command_if_claimed(&self, claim: &mut Claim, now: Timestamp) -> Result<bool, Error> {
         const CLEAR: &str = "SET checkpoint_id = :new_checkpoint_id, lease_until = :lease_until, wake_at = :wake_at \
                              REMOVE resend_wish";
-        let checkpoint_id = token();
-        let update = extend_lease(update_if_claimed(self.0, claim, CLEAR, &checkpoint_id), claim, now);
-        let written = self.is_written("clear a job command", update, &checkpoint_id).await?;
-        if written {
+        loop {
+            let checkpoint_id = token();
+            let update = extend_lease(update_if_claimed(self.0, claim, CLEAR, &checkpoint_id), claim, now);
+            if let Conditional::Refused(job) = self.0.update("clear a job command", update).await? {
+                match refusal(claim, job, &checkpoint_id)? {
+                    ClaimRefusal::Written => {}
+                    ClaimRefusal::StopChanged => continue,
+                    ClaimRefusal::Stale => return Ok(false),
+                }
+            }
             claim.record_written(checkpoint_id, now);
             claim.job.resend_command = false;
-        }
-        Ok(written)
-    }
-
-    /// Makes an update of a claimed job; `false` if another worker has claimed it.
-    async fn is_written(
-        &self,
-        operation: &'static str,
-        update: Update<'_>,
-        checkpoint_id: &str,
-    ) -> Result<bool, Error> {
-        match self.0.update(operation, update).await? {
-            Conditional::Written(_) => Ok(true),
-            Conditional::Refused(Some(item)) => is_written(item, checkpoint_id),
-            Conditional::Refused(None) => Ok(false),
+            return Ok(true);
         }
     }
 
-    /// Requeues a halted job and resets its failure counters. Returns the wake-up to send, or `None` if the job is not
-    /// halted. Idempotent.
+    /// Reads a job as of now.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn resume_if_halted(&self, job: &JobId, now: Timestamp) -> Result<Option<WakeUp>, Error> {
-        const RESUME: &str = "SET #status = :queued, stalls = :none, breakers = :breakers, wake_at = :wake_at, \
-                              wake_shard = :wake_shard REMOVE reason";
-        const IF_HALTED: &str = "#status = :halted";
-        const OPERATION: &str = "resume a job";
+    pub async fn get(&self, job: &JobId) -> Result<Option<Job>, Error> {
         let Self(store) = self;
-        let resume = Update::new(&store.broadcasts, keys::job(job), RESUME)
-            .only_if(IF_HALTED)
-            .bind(":queued", JobStatus::Queued)
-            .bind(":halted", JobStatus::Halted)
-            .bind(":none", 0)
-            .bind(":breakers", Breakers::resumed(now))
-            .bind(":wake_at", millis(now + WAKE_AGAIN_AFTER))
-            .bind(":wake_shard", keys::wake_shard(job))
-            .returning_new();
-        let job: Job = match store.update(OPERATION, resume).await? {
-            Conditional::Written(item) | Conditional::Refused(Some(item)) => from_item(OPERATION, item)?,
-            Conditional::Refused(None) => return Ok(None),
-        };
-        let wake_at = job.wake_at.filter(|_| job.status == JobStatus::Queued);
-        Ok(wake_at.map(|wake_at| WakeUp {
-            epoch: job.epoch,
-            wake_at,
-        }))
+        store
+            .get("read a job", &store.broadcasts, keys::job(job), Read::Consistent)
+            .await
     }
 
     /// Lists jobs that are due for a wake-up, in one partition of the index, from the longest overdue; at most `limit`.
@@ -428,17 +357,20 @@ pub(super) fn put(
     Put::new(&store.broadcasts, item).into_part(operation)
 }
 
-/// An update of a claimed job, on top of the claim's last checkpoint.
+/// An update of a claimed job, on top of the claim's last checkpoint. [`refusal`] judges its refusal.
 pub(super) fn update_if_claimed<'s>(
     store: &'s Store,
     claim: &Claim,
     expression: &'static str,
     new_checkpoint_id: &str,
 ) -> Update<'s> {
-    Update::new(&store.broadcasts, keys::job(&claim.job.id()), expression)
-        .only_if(IF_CLAIMED)
+    let update = Update::new(&store.broadcasts, keys::job(&claim.job.id()), expression)
         .bind(":checkpoint_id", &claim.checkpoint_id)
-        .bind(":new_checkpoint_id", new_checkpoint_id)
+        .bind(":new_checkpoint_id", new_checkpoint_id);
+    match claim.job.stop {
+        None => update.only_if(IF_CLAIMED),
+        Some(stop) => update.only_if(IF_CLAIMED_AND_STOPPED).bind(":stop", stop),
+    }
 }
 
 /// Binds the lease and the wake-up of a claim that is extended now.

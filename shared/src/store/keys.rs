@@ -3,13 +3,14 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -24,6 +25,8 @@ const WAKE_SHARDS: u64 = 8;
 const DOUBT_SHARDS: u64 = 8;
 
 const BROADCAST_PREFIX: &str = "broadcast#";
+/// The beginning of the sort keys of entries of a history.
+pub(super) const HISTORY_PREFIX: &str = "history#";
 /// The beginning of the sort keys of jobs.
 pub(super) const JOB_PREFIX: &str = "job#";
 
@@ -48,6 +51,12 @@ pub(super) fn job(job: &JobId) -> Item {
         ("pk", broadcast_partition(&job.broadcast_id)),
         ("sk", format!("{JOB_PREFIX}{}", job.page_id)),
     ])
+}
+
+/// The key of an entry of a broadcast's history, by its time and its random id.
+pub(super) fn history(broadcast_id: &BroadcastId, time: Timestamp, id: &str) -> Item {
+    let sort_key = format!("{HISTORY_PREFIX}{:015}#{id}", time.as_millisecond());
+    key([("pk", broadcast_partition(broadcast_id)), ("sk", sort_key)])
 }
 
 /// The key of a segment.

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::operation::delete_item::builders::DeleteItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
-    Put as SdkPut, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update as SdkUpdate,
+    Delete as SdkDelete, Put as SdkPut, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    Update as SdkUpdate,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -248,6 +249,18 @@ impl<'a> Delete<'a> {
     pub(super) fn bind(mut self, placeholder: impl Into<String>, value: impl Serialize) -> Self {
         self.bindings.bind(placeholder, value);
         self
+    }
+
+    /// The delete as a part of a transaction.
+    pub(super) fn into_part(self, operation: &'static str) -> Result<TransactWriteItem, Error> {
+        let delete = SdkDelete::builder()
+            .table_name(self.table)
+            .set_key(Some(self.key))
+            .set_condition_expression(self.condition.map(str::to_owned))
+            .set_expression_attribute_names(names(self.condition))
+            .set_expression_attribute_values(self.bindings.into_values(operation)?);
+        let delete = delete.build().map_err(Error::incomplete(operation))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
     /// The request, which returns the deleted item.

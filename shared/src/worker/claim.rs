@@ -7,24 +7,29 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info, warn};
 
 use crate::app::App;
+use crate::domain::command::StopCommand;
 use crate::domain::delivery::Delivery;
 use crate::domain::ids::JobId;
-use crate::domain::job::{Job, JobCommand, MAX_STALLS};
+use crate::domain::job::{Job, MAX_STALLS};
 use crate::domain::sending::SendingState;
 use crate::domain::template::Template;
 use crate::messenger::MessengerClient;
 use crate::runtime::metrics::{Event, Layer};
 use crate::runtime::telemetry::job_span;
 use crate::store;
-use crate::store::jobs::{Claim, Claimed, HandOver, WakeUp};
+use crate::store::hand_over::{HandOver, HandedOver};
+use crate::store::jobs::{Claim, Claimed};
 use crate::store::page_leases::{Acquired, PageLease};
 use crate::store::transactions::{ROWS_AT_ONCE, Resent};
 use crate::worker::deliver::Sender;
+use crate::worker::drain::drain;
 use crate::worker::hand_over::hand_over_without_secret;
 use crate::worker::run::{Run, RunEnd};
 
 /// The longest time that a worker waits for a Page that another job holds.
 const PAGE_WAIT: Duration = Duration::from_secs(25);
+/// The reason of contacts that are skipped because the operator has cancelled their job.
+const CANCELLED: &str = "cancelled";
 /// The interval at which a waiting worker tries to acquire the Page.
 const PAGE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -62,6 +67,9 @@ pub enum Worked {
 /// If a table does not answer, or the HTTP client cannot be built. The job comes back by itself when its lease has ended.
 pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Error> {
     let work = async {
+        if let Some(stopped) = app.store.jobs().get(job).await?.filter(|job| job.stop.is_some()) {
+            return obey_stop(app, &stopped, ends).await;
+        }
         match wait_for_page(app, job, ends).await? {
             Acquired::Lease(page) => work_for_page(app, job, page, ends).await,
             Acquired::SameJob(until) => {
@@ -92,9 +100,7 @@ pub async fn work_inline(app: &App, job: &Job, ends: Instant) -> Result<Worked, 
         match app.store.page_leases().acquire(&id, lease, app.clock.now()).await? {
             Acquired::Lease(page) => work_for_page(app, &id, page, ends).await,
             Acquired::SameJob(_) | Acquired::Held(_) | Acquired::Paused(_) => {
-                if let Some(wake_at) = job.wake_at {
-                    app.queue.wake(&id, job.epoch, wake_at).await;
-                }
+                app.queue.wake(job).await;
                 Ok(Worked::PageNotFree)
             }
         }
@@ -129,8 +135,27 @@ async fn work_for_page(app: &App, job: &JobId, mut page: PageLease, ends: Instan
         warn!(page.id = %job.page_id, error, "Page not released; it is free when its lease ends");
     }
     let (worked, next) = worked?;
-    if let Some(WakeUp { epoch, wake_at }) = next {
-        app.queue.wake(job, epoch, wake_at).await;
+    if let Some(job) = next {
+        app.queue.wake(&job).await;
+    }
+    Ok(worked)
+}
+
+/// Claims a job that the operator has stopped, and obeys: a cancelled one is drained. That takes neither the Page nor the
+/// switch for sending, since nothing is sent.
+async fn obey_stop(app: &App, stopped: &Job, ends: Instant) -> Result<Worked, Error> {
+    let claim = match begin(app, &stopped.id()).await? {
+        Begun::Claimed(claim) => *claim,
+        Begun::Not(worked) => return Ok(worked),
+    };
+    let end = match claim.job.stop {
+        Some(StopCommand::Cancel) => drain(app, claim, CANCELLED, ends).await?,
+        // The hand-over obeys a pause, and a resume that has come meanwhile.
+        Some(StopCommand::Pause) | None => RunEnd::HandOver(Box::new(claim), HandOver::Queued),
+    };
+    let (worked, next) = leave(app, end).await?;
+    if let Some(job) = next {
+        app.queue.wake(&job).await;
     }
     Ok(worked)
 }
@@ -151,31 +176,30 @@ async fn refused(app: &App, job: &JobId) -> Worked {
     Worked::Refused
 }
 
-/// Claims a job, works a run of it and hands it over. Returns the wake-up that the next run needs, if it is due at once.
-async fn claim_and_work(
-    app: &App,
-    job: &JobId,
-    page: &mut PageLease,
-    ends: Instant,
-) -> Result<(Worked, Option<WakeUp>), Error> {
-    let jobs = app.store.jobs();
-    let switch = app.store.sending().read(app.clock.now()).await?;
-    if switch.state == SendingState::Off {
-        let now = app.clock.now();
-        jobs.postpone_wake_up_if_ready(job, now, now).await?;
-        info!("sending is switched off; the job waits");
-        return Ok((Worked::SwitchedOff, None));
-    }
-    let claim = match jobs.claim(job, app.config.job_lease, app.clock.now()).await? {
-        Claimed::Won(claim) => *claim,
-        Claimed::HeldByAnother => return Ok((refused(app, job).await, None)),
+/// The beginning of the work on a job.
+enum Begun {
+    /// The job is claimed.
+    Claimed(Box<Claim>),
+    /// The job is not claimed, and this is the result of the invocation's work.
+    Not(Worked),
+}
+
+async fn begin(app: &App, job: &JobId) -> Result<Begun, Error> {
+    let claim = match app
+        .store
+        .jobs()
+        .claim(job, app.config.job_lease, app.clock.now())
+        .await?
+    {
+        Claimed::Won(claim) => claim,
+        Claimed::HeldByAnother => return Ok(Begun::Not(refused(app, job).await)),
         Claimed::NotReady(status) => {
             debug!(job.status = %status, "job not ready");
-            return Ok((Worked::NotReady, None));
+            return Ok(Begun::Not(Worked::NotReady));
         }
         Claimed::Unknown => {
             warn!("wake-up for a job that does not exist");
-            return Ok((Worked::NotReady, None));
+            return Ok(Begun::Not(Worked::NotReady));
         }
     };
     let (epoch, cursor) = (claim.job.epoch, claim.job.cursor);
@@ -185,13 +209,37 @@ async fn claim_and_work(
         job.cursor = cursor,
         "job claimed"
     );
+    Ok(Begun::Claimed(claim))
+}
+
+/// Claims a job, works a run of it and hands it over. Returns the job if its next run is to be woken at once.
+async fn claim_and_work(
+    app: &App,
+    job: &JobId,
+    page: &mut PageLease,
+    ends: Instant,
+) -> Result<(Worked, Option<Job>), Error> {
+    let jobs = app.store.jobs();
+    let switch = app.store.sending().read(app.clock.now()).await?;
+    if switch.state == SendingState::Off {
+        let now = app.clock.now();
+        jobs.postpone_wake_up_if_ready(job, now, now).await?;
+        info!("sending is switched off; the job waits");
+        return Ok((Worked::SwitchedOff, None));
+    }
+    let claim = match begin(app, job).await? {
+        Begun::Claimed(claim) => *claim,
+        Begun::Not(worked) => return Ok((worked, None)),
+    };
+    // The hand-over obeys it.
+    if claim.job.stop.is_some() {
+        return hand_over(app, claim, HandOver::Queued).await;
+    }
     if switch.state == SendingState::Halt {
         return hand_over(app, claim, HandOver::Halted(switch.halt_reason())).await;
     }
-    match work_claimed(app, claim, page, ends).await? {
-        RunEnd::HandOver(claim, to) => hand_over(app, *claim, to).await,
-        RunEnd::Overtaken => Ok(overtaken()),
-    }
+    let end = work_claimed(app, claim, page, ends).await?;
+    leave(app, end).await
 }
 
 /// Works a run of a claimed job, unless there is a reason not to.
@@ -200,12 +248,16 @@ async fn work_claimed(app: &App, mut claim: Claim, page: &mut PageLease, ends: I
     if let Some(reason) = reason_to_halt(&claim.job, app.clock.now()) {
         return halted(claim, reason);
     }
-    let carried_out = match claim.job.command() {
-        Some(JobCommand::Resend) => carry_out_resend(app, &mut claim).await?,
-        None => true,
+    let carried_out = match claim.job.resend_command {
+        true => carry_out_resend(app, &mut claim).await?,
+        false => true,
     };
     if !carried_out {
         return Ok(RunEnd::Overtaken);
+    }
+    // The command to stop may have come long ago by now.
+    if claim.job.stop.is_some() {
+        return Ok(RunEnd::HandOver(Box::new(claim), HandOver::Queued));
     }
     let job = claim.job.clone();
     let access = match app.secrets.access(&job.page_id).await {
@@ -285,10 +337,18 @@ fn reason_to_halt(job: &Job, now: Timestamp) -> Option<String> {
     (now > job.retained_until).then(|| "expired: the job's time of retention is over".to_owned())
 }
 
-/// Hands a job over, and returns the wake-up of its next run if that is due at once.
-async fn hand_over(app: &App, claim: Claim, to: HandOver) -> Result<(Worked, Option<WakeUp>), Error> {
-    let epoch = claim.job.epoch;
-    let Some(wake_at) = app.store.jobs().hand_over(claim, &to, app.clock.now()).await? else {
+/// Leaves a job at the end of a run. Returns the job if its next run is to be woken at once.
+async fn leave(app: &App, end: RunEnd) -> Result<(Worked, Option<Job>), Error> {
+    match end {
+        RunEnd::HandOver(claim, to) => hand_over(app, *claim, to).await,
+        RunEnd::Overtaken => Ok(overtaken()),
+    }
+}
+
+/// Hands a job over. Returns the job if its next run is to be woken at once.
+async fn hand_over(app: &App, claim: Claim, to: HandOver) -> Result<(Worked, Option<Job>), Error> {
+    let handed_over = app.store.jobs().hand_over(claim, &to, app.clock.now()).await?;
+    let Some(HandedOver { to, job }) = handed_over else {
         return Ok(overtaken());
     };
     match &to {
@@ -298,13 +358,15 @@ async fn hand_over(app: &App, claim: Claim, to: HandOver) -> Result<(Worked, Opt
             info!(job.status = "waiting", job.due_at = %until, "job waits for the end of its quiet hours")
         }
         HandOver::Halted(reason) => info!(job.status = "halted", job.reason = reason, "job halted"),
+        HandOver::Paused => info!(job.status = "paused", "job paused by the operator"),
         HandOver::Completed => info!(job.status = "completed", "job completed"),
+        HandOver::Cancelled(reason) => info!(job.status = "cancelled", job.reason = reason, "job cancelled"),
     }
-    let next = (to == HandOver::Queued).then_some(WakeUp { epoch, wake_at });
+    let next = (to == HandOver::Queued).then_some(job);
     Ok((Worked::HandedOver(to), next))
 }
 
-fn overtaken() -> (Worked, Option<WakeUp>) {
+fn overtaken() -> (Worked, Option<Job>) {
     info!("job overtaken: another worker has claimed it");
     (Worked::Overtaken, None)
 }

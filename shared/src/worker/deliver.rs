@@ -8,7 +8,7 @@ use tracing::{Instrument, debug};
 use crate::app::App;
 use crate::domain::backlog::{Entry, Finish};
 use crate::domain::breakers::Signal;
-use crate::domain::delivery::{Delivery, Doubt, Reservation, State};
+use crate::domain::delivery::{Delivery, Doubt, Reservation, State, Status};
 use crate::domain::digest::{digest, with_line_feeds};
 use crate::domain::job::{Broadcast, Job};
 use crate::domain::reasons::code_of;
@@ -136,7 +136,7 @@ impl Sender<'_> {
         let reserve = deliveries.reserve(self.job, &entry.contact_id, digest.as_deref(), read_at);
         let reservation = match reserve.await? {
             Reserve::Granted(reservation) => reservation.counted_from(since),
-            Reserve::Refused(row) => return Ok(self.end_for_row(row, false).await?.into()),
+            Reserve::Refused(row) => return Ok(Self::end_for_row(self.app, self.job, row, false).await?.into()),
         };
         let text = match composed {
             Composed::Message { text } => text,
@@ -250,20 +250,20 @@ impl Sender<'_> {
             Record::WrittenLate => Ok(AttemptEnd::Finished(Finish::Counted)),
             Record::Refused(row) => {
                 let ours = reservation.is_of(&row);
-                self.end_for_row(*row, ours).await
+                Self::end_for_row(self.app, self.job, *row, ours).await
             }
         }
     }
 
-    /// Returns the end that a row demands which refused a write.
+    /// Returns the end that a row demands which refused a write of the claim of this job.
     ///
     /// `ours` is `true` if this run made the row's last reservation: then a settled row is the result of this run's own send,
     /// and no duplicate was prevented.
     ///
     /// # Errors
     /// If the table does not answer.
-    pub async fn end_for_row(&self, row: Delivery, ours: bool) -> Result<AttemptEnd, store::Error> {
-        if row.epoch > self.job.epoch && matches!(row.state, State::Reserved | State::Waiting { .. }) {
+    pub async fn end_for_row(app: &App, job: &Job, row: Delivery, ours: bool) -> Result<AttemptEnd, store::Error> {
+        if row.epoch > job.epoch && matches!(row.state, State::Reserved | State::Waiting { .. }) {
             return Ok(AttemptEnd::Stale);
         }
         let settled = |finish| match ours {
@@ -277,11 +277,12 @@ impl Sender<'_> {
                 reserved_at: row.reserved_at,
                 reason: "its sender was lost".to_owned(),
                 ours,
+                was: Status::Reserved,
             })),
-            State::Waiting { not_before, .. } if row.epoch < self.job.epoch => {
-                match self.app.store.deliveries().stamp_if_waiting(self.job, &row).await? {
+            State::Waiting { not_before, .. } if row.epoch < job.epoch => {
+                match app.store.deliveries().stamp_if_waiting(job, &row).await? {
                     RowChange::Written => Ok(AttemptEnd::Finished(Finish::Requeued(*not_before))),
-                    RowChange::Refused(changed) => Box::pin(self.end_for_row(*changed, ours)).await,
+                    RowChange::Refused(changed) => Box::pin(Self::end_for_row(app, job, *changed, ours)).await,
                 }
             }
             State::Waiting { not_before, .. } => Ok(AttemptEnd::Finished(Finish::Requeued(*not_before))),
@@ -303,7 +304,7 @@ fn waiting(not_before: Timestamp, reason: &str) -> State {
 }
 
 /// Returns the finish of an entry whose row has this state; `None` for states that no record leads to.
-fn finish_for(state: &State) -> Option<Finish> {
+pub fn finish_for(state: &State) -> Option<Finish> {
     match state {
         State::Sent { .. } => Some(Finish::Sent),
         State::Failed { reason } => Some(Finish::Failed(code_of(reason))),

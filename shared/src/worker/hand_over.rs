@@ -5,7 +5,7 @@ use tracing::error;
 use crate::app::App;
 use crate::runtime::secrets;
 use crate::store;
-use crate::store::jobs::HandOver;
+use crate::store::hand_over::HandOver;
 use crate::worker::deliver::Sender;
 use crate::worker::stop::Stop;
 
@@ -27,12 +27,18 @@ pub async fn end_for(sender: &Sender<'_>, stop: Stop, is_finished: bool) -> Resu
     Ok(Some(match stop {
         Stop::Unsettled(error) => return Err(error),
         Stop::Overtaken => return Ok(None),
-        Stop::Yield | Stop::Pause(_) | Stop::Quiet(_) | Stop::SwitchedOff | Stop::TokenRefused(_) | Stop::Halt(_)
+        Stop::Yield
+        | Stop::Pause(_)
+        | Stop::Quiet(_)
+        | Stop::SwitchedOff
+        | Stop::Commanded
+        | Stop::TokenRefused(_)
+        | Stop::Halt(_)
             if is_finished =>
         {
             HandOver::Completed
         }
-        Stop::Yield => HandOver::Queued,
+        Stop::Yield | Stop::Commanded => HandOver::Queued,
         Stop::Pause(until) => HandOver::Waiting(until),
         Stop::Quiet(until) => HandOver::Quiet(until),
         // Due at once: the next firing of the schedule that finds sending switched on wakes the job.

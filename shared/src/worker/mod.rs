@@ -1,9 +1,10 @@
 //! The work on a job: a claim, a run over its backlog, and the delivery to each contact.
 //!
-//! Imports go downwards: [`claim`], [`run`], then the parts of a run.
+//! Imports go downwards: [`claim`], [`run`], [`drain`], then the parts of a run.
 
 pub mod claim;
 pub mod deliver;
+pub mod drain;
 mod hand_over;
 mod in_flight;
 pub mod pace;

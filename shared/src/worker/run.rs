@@ -16,7 +16,8 @@ use crate::domain::retry;
 use crate::domain::sending::SendingState;
 use crate::runtime::metrics::{Event, Layer};
 use crate::store;
-use crate::store::jobs::{Claim, HandOver};
+use crate::store::hand_over::HandOver;
+use crate::store::jobs::Claim;
 use crate::store::page_leases::PageLease;
 use crate::store::transactions::{Checkpoint, Checkpointed, ROWS_AT_ONCE};
 use crate::worker::deliver::{AttemptEnd, Consequence, Delivered, Sender};
@@ -27,7 +28,7 @@ use crate::worker::stop::Stop;
 use crate::worker::suspects::Suspects;
 
 /// The longest time between two checkpoints.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 /// The number of finished contacts after which a checkpoint is made.
 const CHECKPOINT_AFTER: usize = 200;
 /// The time that an invocation needs after its last send has ended: checkpoints and the hand-over, with their retries.
@@ -366,6 +367,9 @@ impl<'a> Run<'a> {
                 self.stop_for(Stop::Unsettled(error));
             }
         }
+        if self.claim.job.stop.is_some() {
+            self.stop_for(Stop::Commanded);
+        }
     }
 
     /// Handles rows that changed before a checkpoint could put them in doubt, by their index among the doubts: each as found.
@@ -374,7 +378,10 @@ impl<'a> Run<'a> {
         for (index, row) in rows.into_iter().rev() {
             let (entry, doubt) = self.doubts.remove(index);
             let ours = doubt.ours && doubt.token == row.token;
-            let end = self.in_flight.poll_while(sender.end_for_row(row, ours)).await;
+            let end = self
+                .in_flight
+                .poll_while(Sender::end_for_row(sender.app, sender.job, row, ours))
+                .await;
             self.record_end(entry, end.unwrap_or_else(AttemptEnd::Unsettled));
         }
     }

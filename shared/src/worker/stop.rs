@@ -15,6 +15,8 @@ pub enum Stop {
     Quiet(Timestamp),
     /// Sending is switched off.
     SwitchedOff,
+    /// A command to stop has come: the hand-over obeys the one that stands by then.
+    Commanded,
     /// Messenger refuses the Page's access token: every send would fail, unless the Page has another token by now.
     TokenRefused(String),
     /// Every send would fail, for this reason.
@@ -32,10 +34,11 @@ impl Stop {
             Self::Pause(_) => 1,
             Self::Quiet(_) => 2,
             Self::SwitchedOff => 3,
-            Self::TokenRefused(_) => 4,
-            Self::Halt(_) => 5,
-            Self::Unsettled(_) => 6,
-            Self::Overtaken => 7,
+            Self::Commanded => 4,
+            Self::TokenRefused(_) => 5,
+            Self::Halt(_) => 6,
+            Self::Unsettled(_) => 7,
+            Self::Overtaken => 8,
         }
     }
 

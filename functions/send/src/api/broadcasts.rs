@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use shared::domain::command::JobCommand;
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::job::{ContactCounts, Counters, JobStatus};
 use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
 use shared::domain::schedule::{QuietHours, Zone};
 use utoipa::ToSchema;
 
+use super::controls::HistoryReport;
 use super::messages::MessageForm;
 use super::reasons::ReasonReport;
 
@@ -117,9 +119,9 @@ impl NewBroadcast {
     "jobs": [{
         "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2,
         "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": [],
-        "due_at": null
+        "due_at": null, "command": null
     }],
-    "reasons": []
+    "reasons": [], "history": []
 })))]
 pub struct BroadcastReport {
     /// The broadcast without its jobs.
@@ -132,6 +134,8 @@ pub struct BroadcastReport {
     /// True if the request itself worked the broadcast off and was answered with 200.
     #[serde(skip)]
     pub done_inline: bool,
+    /// What was ordered for the broadcast since it was accepted: the latest hundred orders, from the oldest.
+    pub history: Vec<HistoryReport>,
 }
 
 /// A broadcast without its jobs.
@@ -220,4 +224,7 @@ pub struct JobReport {
     /// The time at which a job that is `scheduled` or `waiting` goes on; `null` otherwise.
     #[schema(required)]
     pub due_at: Option<Timestamp>,
+    /// The command that a worker is still to carry out; `null` if there is none.
+    #[schema(required)]
+    pub command: Option<JobCommand>,
 }

@@ -6,6 +6,7 @@
 pub mod broadcasts;
 pub mod changes;
 pub mod contacts;
+pub mod controls;
 pub mod deliveries;
 pub mod lists;
 pub mod messages;

@@ -23,12 +23,16 @@ pub enum Kind {
     MethodNotAllowed,
     /// The caller accepts no form in which the answer can be given.
     NotAcceptable,
-    /// The broadcast has come to its end.
+    /// The broadcast has come to its end, or is about to.
     NothingToResume,
     /// The broadcast is due or has begun, so that it cannot be changed.
     AlreadyBegun,
     /// The broadcast does not wait for approval.
     NothingToApprove,
+    /// The broadcast sends nothing that a pause could stop.
+    NothingToPause,
+    /// The broadcast has sent everything.
+    NothingToCancel,
     /// A contact would be larger than the table stores.
     ContactTooLarge,
     /// The body is too large.
@@ -47,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// All types.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::Forbidden,
         Self::NotFound,
@@ -56,6 +60,8 @@ impl Kind {
         Self::NothingToResume,
         Self::AlreadyBegun,
         Self::NothingToApprove,
+        Self::NothingToPause,
+        Self::NothingToCancel,
         Self::ContactTooLarge,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
@@ -76,6 +82,8 @@ impl Kind {
             Self::NothingToResume => "nothing-to-resume",
             Self::AlreadyBegun => "already-begun",
             Self::NothingToApprove => "nothing-to-approve",
+            Self::NothingToPause => "nothing-to-pause",
+            Self::NothingToCancel => "nothing-to-cancel",
             Self::ContactTooLarge => "contact-too-large",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
@@ -99,9 +107,12 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::NothingToResume | Self::AlreadyBegun | Self::NothingToApprove | Self::ContactTooLarge => {
-                StatusCode::CONFLICT
-            }
+            Self::NothingToResume
+            | Self::AlreadyBegun
+            | Self::NothingToApprove
+            | Self::NothingToPause
+            | Self::NothingToCancel
+            | Self::ContactTooLarge => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyReused | Self::NoContactAccepted => StatusCode::UNPROCESSABLE_ENTITY,
@@ -184,7 +195,7 @@ problem_answers! {
     /// The request accepts no form in which the answer can be given; nothing was done.
     NotAcceptable NOT_ACCEPTABLE Some(Kind::NotAcceptable), "The answer has the type application/json; the header Accept allows none.", [];
     /// The request does not fit the present state.
-    Conflict CONFLICT Some(Kind::NothingToResume), "The broadcast is completed; nothing is left to resume.", [];
+    Conflict CONFLICT Some(Kind::NothingToResume), "Nothing is left to resume: the job of Page page-1 is completed.", [];
     /// The body is too large.
     TooLarge PAYLOAD_TOO_LARGE Some(Kind::BodyTooLarge), "The body must have at most 4194304 bytes.", [];
     /// The body has a media type that this request does not take.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use client::Client;
 use client::api::broadcasts::BroadcastReport;
+use client::{Client, ControlOptions};
 use local::sandbox::Sandbox;
 use local::stack::Stack;
 use shared::domain::ids::BroadcastId;
@@ -93,7 +93,8 @@ impl<'a> Watch<'a> {
                 self.sandbox.restore_token(REVOKED_PAGE);
             }
             if has_halted_job(&broadcast) {
-                self.api.resume(self.broadcast_id).await?;
+                let all = ControlOptions::default();
+                self.api.resume(self.broadcast_id, &all).await?;
                 self.progress
                     .print("The Page's job was halted: restored the token and resumed the job");
             }

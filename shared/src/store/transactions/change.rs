@@ -10,7 +10,7 @@ use super::Transactions;
 use crate::domain::ids::token;
 use crate::domain::job::{Broadcast, Job, JobStatus};
 use crate::store::calls::{Transaction, is_refusal};
-use crate::store::jobs::{WAKE_AGAIN_AFTER, WakeUp};
+use crate::store::jobs::WAKE_AGAIN_AFTER;
 use crate::store::keys;
 use crate::store::statement::{Update, millis};
 use crate::store::tables::{Error, REPORT_OUTLIVES, Store, expiry, from_item};
@@ -79,8 +79,7 @@ impl Transactions<'_> {
         self.change(OPERATION, parts, &change_id).await
     }
 
-    /// Approves a broadcast as it was read: its jobs are sent when they are due. Returns the wake-ups of those that are due, by their
-    /// index.
+    /// Approves a broadcast as it was read: its jobs are sent when they are due. Returns those that are to be woken now.
     ///
     /// # Errors
     /// If DynamoDB does not answer; the broadcast may then be approved, and a repetition finds it so.
@@ -89,7 +88,7 @@ impl Transactions<'_> {
         seen: &Broadcast,
         jobs: &[Job],
         now: Timestamp,
-    ) -> Result<(Changed, Vec<Option<WakeUp>>), Error> {
+    ) -> Result<(Changed, Vec<Job>), Error> {
         const APPROVE: &str = "SET approved_at = :now, change_id = :change_id";
         const RELEASE: &str = "SET #status = :status, wake_at = :wake_at, wake_shard = :shard";
         const IF_AWAITING: &str = "#status = :awaiting";
@@ -97,7 +96,7 @@ impl Transactions<'_> {
         let Self(store) = self;
         let change_id = token();
         let broadcast = update_if_unchanged(store, seen, APPROVE, &change_id).bind(":now", millis(now));
-        let (mut parts, mut wake_ups) = (vec![broadcast.into_part(OPERATION)?], Vec::new());
+        let (mut parts, mut due) = (vec![broadcast.into_part(OPERATION)?], Vec::new());
         for job in jobs {
             let later = job.due_at.filter(|due_at| *due_at > now);
             let (status, wake_at) = match later {
@@ -111,10 +110,13 @@ impl Transactions<'_> {
                 .bind(":wake_at", millis(wake_at))
                 .bind(":shard", keys::wake_shard(&job.id()));
             parts.push(release.into_part(OPERATION)?);
-            let epoch = job.epoch;
-            wake_ups.push(later.is_none().then_some(WakeUp { epoch, wake_at }));
+            due.extend(later.is_none().then(|| Job {
+                status,
+                wake_at: Some(wake_at),
+                ..job.clone()
+            }));
         }
-        Ok((self.change(OPERATION, parts, &change_id).await?, wake_ups))
+        Ok((self.change(OPERATION, parts, &change_id).await?, due))
     }
 
     /// Makes a change whose first part is that of the broadcast.

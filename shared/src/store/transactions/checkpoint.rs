@@ -11,7 +11,7 @@ use crate::domain::ids::token;
 use crate::domain::reasons::{NotSent, Reasons, code_of};
 use crate::runtime::metrics::Event;
 use crate::store::calls::{Conditional, Transaction, is_refusal};
-use crate::store::jobs::{self, Claim, extend_lease, update_if_claimed};
+use crate::store::jobs::{self, Claim, ClaimRefusal, extend_lease, update_if_claimed};
 use crate::store::statement::Update;
 use crate::store::tables::{Error, Store, from_item};
 use crate::store::{deliveries, segments};
@@ -42,7 +42,7 @@ pub enum Checkpointed {
 
 impl Transactions<'_> {
     /// Moves a claimed job on by the work since its last checkpoint, and extends its lease. One update, unless contacts are
-    /// requeued or rows are put in doubt.
+    /// requeued or rows are put in doubt. The claim knows afterwards which command to stop stands.
     ///
     /// # Errors
     /// If DynamoDB does not answer: the checkpoint may be written, so the claim must not be used any more.
@@ -52,6 +52,20 @@ impl Transactions<'_> {
         checkpoint: &Checkpoint<'_>,
         now: Timestamp,
     ) -> Result<Checkpointed, Error> {
+        loop {
+            if let Some(end) = self.try_checkpoint(claim, checkpoint, now).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Writes a checkpoint under the command to stop that the claim knows of; `None` if that is another one now.
+    async fn try_checkpoint(
+        &self,
+        claim: &mut Claim,
+        checkpoint: &Checkpoint<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Checkpointed>, Error> {
         const OPERATION: &str = "checkpoint a job";
         let Self(store) = self;
         let checkpoint_id = token();
@@ -80,18 +94,20 @@ impl Transactions<'_> {
                 }
             }
         };
-        if let Some((job, rows)) = refusal {
-            match job.map(|job| jobs::is_written(job, &checkpoint_id)).transpose()? {
-                Some(true) => {}
-                Some(false) => return Ok(Checkpointed::Stale),
-                None => return changed_rows(OPERATION, rows),
-            }
+        match refusal {
+            None => {}
+            Some((None, rows)) => return Ok(Some(changed_rows(OPERATION, rows)?)),
+            Some((job, _)) => match jobs::refusal(claim, job, &checkpoint_id)? {
+                ClaimRefusal::Written => {}
+                ClaimRefusal::StopChanged => return Ok(None),
+                ClaimRefusal::Stale => return Ok(Some(Checkpointed::Stale)),
+            },
         }
         store.metrics.count(Event::InDoubt, checkpoint.doubts.len() as u64);
         claim.record_written(checkpoint_id, now);
         (claim.job.cursor, claim.job.segments, claim.job.stalls) = (after.cursor, after.segments, after.stalls);
         claim.job.reasons = after.reasons;
-        Ok(Checkpointed::Written(appended))
+        Ok(Some(Checkpointed::Written(appended)))
     }
 }
 

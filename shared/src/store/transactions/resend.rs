@@ -6,11 +6,11 @@ use super::{ROWS_AT_ONCE, Transactions};
 use crate::domain::backlog::Segment;
 use crate::domain::delivery::Delivery;
 use crate::domain::ids::{JobId, token};
-use crate::domain::job::JobStatus;
+use crate::domain::job::{Job, JobStatus};
 use crate::store::calls::{Transaction, is_refusal};
-use crate::store::jobs::{self, Claim, extend_lease, update_if_claimed};
+use crate::store::jobs::{self, Claim, ClaimRefusal, extend_lease, update_if_claimed};
 use crate::store::statement::{Update, millis};
-use crate::store::tables::Error;
+use crate::store::tables::{Error, from_item};
 use crate::store::{deliveries, keys, segments};
 
 /// The answer to a job command.
@@ -20,6 +20,8 @@ pub enum CommandOutcome {
     Accepted,
     /// The job is not completed, and takes no such command now.
     NotNow,
+    /// The job is cancelled, and takes no such command any more.
+    Never,
     /// The row has been moved on meanwhile.
     RowChanged,
 }
@@ -64,7 +66,14 @@ impl Transactions<'_> {
         Ok(match store.transact(OPERATION, parts, &token()).await? {
             Transaction::Written => CommandOutcome::Accepted,
             Transaction::Refused(reasons) if reasons.first().is_some_and(is_refusal) => CommandOutcome::RowChanged,
-            Transaction::Refused(_) => CommandOutcome::NotNow,
+            Transaction::Refused(reasons) => {
+                let job = reasons.into_iter().nth(1).and_then(|reason| reason.item);
+                let job = job.map(|job| from_item::<Job>(OPERATION, job)).transpose()?;
+                match job.is_some_and(|job| job.status == JobStatus::Cancelled) {
+                    true => CommandOutcome::Never,
+                    false => CommandOutcome::NotNow,
+                }
+            }
         })
     }
 
@@ -75,6 +84,15 @@ impl Transactions<'_> {
     /// # Errors
     /// If DynamoDB does not answer; the next claim carries out what is left of the command.
     pub async fn resend(&self, claim: &mut Claim, rows: &[Delivery], now: Timestamp) -> Result<Resent, Error> {
+        loop {
+            if let Some(end) = self.try_resend(claim, rows, now).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Puts rows back under the command to stop that the claim knows of; `None` if that is another one now.
+    async fn try_resend(&self, claim: &mut Claim, rows: &[Delivery], now: Timestamp) -> Result<Option<Resent>, Error> {
         const COUNT: &str = "SET #segments = :segments, waiting = waiting + :rows, in_doubt = in_doubt - :rows, \
                              lease_until = :lease_until, wake_at = :wake_at, checkpoint_id = :new_checkpoint_id";
         const OPERATION: &str = "put deliveries back in the backlog";
@@ -107,19 +125,20 @@ impl Transactions<'_> {
                 .first()
                 .filter(|reason| is_refusal(reason))
                 .and_then(|reason| reason.item.clone());
-            match job.map(|job| jobs::is_written(job, &checkpoint_id)).transpose()? {
-                Some(true) => {}
-                Some(false) => return Ok(Resent::Stale),
-                None => {
-                    let rows = reasons.iter().skip(before_rows).enumerate();
-                    let changed = rows.filter(|(_, reason)| is_refusal(reason));
-                    return Ok(Resent::Changed(changed.map(|(index, _)| index).collect()));
-                }
+            if job.is_none() {
+                let rows = reasons.iter().skip(before_rows).enumerate();
+                let changed = rows.filter(|(_, reason)| is_refusal(reason));
+                return Ok(Some(Resent::Changed(changed.map(|(index, _)| index).collect())));
+            }
+            match jobs::refusal(claim, job, &checkpoint_id)? {
+                ClaimRefusal::Written => {}
+                ClaimRefusal::StopChanged => return Ok(None),
+                ClaimRefusal::Stale => return Ok(Some(Resent::Stale)),
             }
         }
         claim.job.segments += 1;
         claim.job.reasons = reasons;
         claim.record_written(checkpoint_id, now);
-        Ok(Resent::Done)
+        Ok(Some(Resent::Done))
     }
 }

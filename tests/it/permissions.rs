@@ -28,6 +28,7 @@ async fn every_grant_is_used() {
         ("INLINE_LIMIT", "3"),
         ("MESSENGER_TIMEOUT_SECONDS", "1"),
         ("DOUBT_CHECK_SECONDS", "20"),
+        ("MIN_GAP_SECONDS", "1"),
     ];
     let (stack, parameters) = parameter_store::start_stack(&variables).await;
 
@@ -82,6 +83,7 @@ async fn use_the_whole_api(stack: &TestStack) {
 async fn renew_token_during_broadcast(stack: &TestStack, parameters: &ParameterStore) {
     stack.sandbox.set_token(PAGES[0], "EAAB-renewed");
     parameters.set(parameter_store::TOKEN, "EAAB-renewed");
+    stack.advance(Duration::from_secs(2));
     let ids = stack.import_contacts(10).await;
     let refused = Fault::answering(Answer::Reset).to_contacts([&ids[5]]);
     stack.sandbox.add_fault(refused);
@@ -95,6 +97,7 @@ async fn renew_token_during_broadcast(stack: &TestStack, parameters: &ParameterS
 
 /// Settles one doubt by a lookup, although the contact is in another broadcast too, and resends one that is not found.
 async fn settle_and_resend(stack: &TestStack) {
+    stack.advance(Duration::from_secs(2));
     let ids = stack.import_contacts(6).await;
     let unanswered = Fault::answering(Answer::Reset).but_arriving();
     stack.sandbox.add_fault(unanswered.to_contacts([&ids[3]]));

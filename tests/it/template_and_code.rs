@@ -41,6 +41,7 @@ fn text_of(name: &str, what: &str) -> String {
 /// Returns the default value of a variable; `None` for a value that the deployment creates.
 fn default_value(value: &Value) -> Option<String> {
     let value = match value {
+        Value::String(text) => return Some(text.clone()),
         Value::Tagged(choice) if choice.tag == "!If" => &choice.value[1],
         other => other,
     };

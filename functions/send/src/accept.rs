@@ -270,6 +270,7 @@ fn broadcast(new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> Broadca
     Broadcast {
         broadcast_id: BroadcastId::random(),
         envelope: new.envelope(),
+        outside_window: new.outside_window,
         name: new.name,
         metadata: new.metadata,
         page_ids: ids.accepted.keys().cloned().collect(),

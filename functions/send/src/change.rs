@@ -134,6 +134,7 @@ fn changed(seen: &Broadcast, body: &Value, received: Timestamp) -> Result<Broadc
         time_zone: terms.times.time_zone,
         quiet_hours: terms.times.quiet_hours,
         expires_at: terms.times.expires_at,
+        outside_window: terms.outside_window,
         ..seen.clone()
     })
 }
@@ -182,6 +183,7 @@ fn merged(seen: &Broadcast, body: &Map<String, Value>) -> Value {
         "expires_at": seen.expires_at,
         "name": seen.name,
         "metadata": seen.metadata,
+        "outside_window": seen.outside_window,
         // A message that was accepted is not judged again.
         "allow_literal_braces": !body.contains_key("message"),
     });

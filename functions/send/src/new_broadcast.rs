@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use shared::domain::ids::{ContactId, token};
 use shared::domain::message::{Envelope, Message, MessagingType, NotificationType, Tag};
 use shared::domain::visible::{is_blank, trimmed};
+use shared::domain::window::OutsideWindow;
 use shared::store::requests::RequestKey;
 
 use crate::api::broadcasts::NewBroadcast;
@@ -56,6 +57,7 @@ impl NewBroadcast {
             braces,
             envelope,
             times,
+            outside_window,
         } = Terms::read(&fields, faults)?;
         Some(Self {
             contact_ids: contact_ids?,
@@ -71,6 +73,7 @@ impl NewBroadcast {
             quiet_hours: times.quiet_hours,
             expires_at: times.expires_at,
             requires_approval,
+            outside_window,
         })
     }
 
@@ -157,6 +160,9 @@ impl NewBroadcast {
         if self.requires_approval {
             body.push(json!("requires_approval"));
         }
+        if self.outside_window != OutsideWindow::Skip {
+            body.push(json!({"outside_window": self.outside_window}));
+        }
         digest(kind, caller, &Value::from(body).to_string())
     }
 
@@ -187,6 +193,8 @@ pub struct Terms {
     pub envelope: Envelope,
     /// The times.
     pub times: Times,
+    /// The treatment of contacts that Messenger's window is over for.
+    pub outside_window: OutsideWindow,
 }
 
 impl Terms {
@@ -203,6 +211,7 @@ impl Terms {
         "expires_at",
         "name",
         "metadata",
+        "outside_window",
     ];
 
     /// Reads them from the fields of a body.
@@ -215,6 +224,10 @@ impl Terms {
         let times = Times::read(fields, faults);
         let name = fields.parsed("name", fields.optional("name"), name);
         let metadata = metadata(fields);
+        let outside_window = match fields.optional("outside_window") {
+            None => Some(OutsideWindow::Skip),
+            given => fields.parsed("outside_window", given, |text| word(text, "skip and send")),
+        };
         Some(Self {
             name,
             metadata,
@@ -222,6 +235,7 @@ impl Terms {
             braces,
             envelope: envelope?,
             times,
+            outside_window: outside_window?,
         })
     }
 }

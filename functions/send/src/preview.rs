@@ -9,6 +9,7 @@ use shared::domain::digest::with_line_feeds;
 use shared::domain::ids::{ContactId, PageId};
 use shared::domain::message::MessagingType;
 use shared::domain::template::{Template, TextError};
+use shared::domain::window;
 
 use crate::accept::{SortedIds, sort_ids};
 use crate::api::broadcasts::NewBroadcast;
@@ -21,8 +22,6 @@ use crate::report::local_time;
 const SHOWN_TEXTS: usize = 3;
 /// The number of contacts that are in memory at once, with all of their attributes.
 const AT_ONCE: usize = 1_000;
-/// The time for which Messenger takes messages of any type, from the contact's last one.
-const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 /// The write units of a delivered contact: its row is reserved and recorded.
 const WRITES_PER_CONTACT: u64 = 2;
 /// The write units of a Page: commit, claims, leases and hand-overs.
@@ -179,8 +178,8 @@ impl Texts {
                 let Some(contact) = contacts.get(*id) else {
                     continue;
                 };
-                let is_old = contact.last_interaction_at.is_some_and(|at| at + WINDOW < begins_at);
-                texts.outside_window += u64::from(needs_window && is_old);
+                let is_over = window::is_over(new.messaging_type, contact.last_interaction_at, begins_at);
+                texts.outside_window += u64::from(is_over);
                 if let Some(template) = &template {
                     texts.add(page_id, id, template.render(contact));
                 }
@@ -229,7 +228,7 @@ impl Texts {
         if self.outside_window > 0 {
             let kind = serde_json::to_value(new.messaging_type).unwrap_or_default();
             let message = format!(
-                "{} last wrote more than 24 hours before: Messenger takes no {} message to them.",
+                "{} will not have written for 24 hours: Messenger takes no {} message to them.",
                 counted(self.outside_window),
                 kind.as_str().unwrap_or_default()
             );

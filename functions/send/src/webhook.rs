@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::api::problems::{Forbidden, Kind, TooLarge, Unavailable};
 use crate::problem::Problem;
 use crate::request::whole_body;
-use crate::webhook_events::{self, Echo, Event, Unreadable};
+use crate::webhook_events::{self, ConsentWords, Echo, Event, Unreadable};
 
 /// The time for the events of one call. Meta waits 5 s for the answer, and repeats the call after an error.
 const MAX_TIME: Duration = Duration::from_secs(4);
@@ -114,7 +114,11 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<St
     if !is_signed(secret.as_ref(), &headers, &body) {
         return Err(forbidden("The signature is not the app's."));
     }
-    let events = webhook_events::read(&body);
+    let words = ConsentWords {
+        opt_out: &app.config.opt_out_words,
+        opt_in: &app.config.opt_in_words,
+    };
+    let events = webhook_events::read(&body, words);
     let is_confirmed = confirm_unreadable(&app, &events);
     let events: Vec<_> = events.into_iter().map(|event| process(&app, event)).collect();
     let all = stream::iter(events)
@@ -214,8 +218,16 @@ impl Processed {
 async fn process(app: &App, event: Event) -> Result<EchoResult, store::Error> {
     match event {
         Event::Echo(echo) => settle(app, &echo).await,
-        Event::Interaction { contact_id, at } => {
+        Event::Interaction {
+            contact_id,
+            at,
+            consent,
+        } => {
             let contacts = app.store.contacts();
+            if let Some(consent) = consent {
+                let is_changed = contacts.change_consent_if_later(&contact_id, consent, at).await?;
+                info!(contact.id = %contact_id, ?consent, is_changed, "contact asked to opt out or in");
+            }
             contacts.record_interaction_if_later(&contact_id, at).await?;
             Ok(EchoResult::Nothing)
         }

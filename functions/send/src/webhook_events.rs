@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
+use shared::domain::consent::{Consent, Words};
 use shared::domain::delivery::Metadata;
 use shared::domain::ids::{ContactId, PageId};
 use shared::messenger::json::{self, Object};
@@ -21,9 +22,29 @@ pub enum Event {
         contact_id: ContactId,
         /// The time of the event.
         at: Timestamp,
+        /// The change that the contact asks for, if its message is wholly one of the words for it. The text itself is not kept.
+        consent: Option<Consent>,
     },
     /// The event, or the list that holds it, cannot be read.
     Unreadable(Unreadable),
+}
+
+/// The words by which contacts opt out and in.
+#[derive(Clone, Copy)]
+pub struct ConsentWords<'a> {
+    /// Those by which they opt out.
+    pub opt_out: &'a Words,
+    /// Those by which they opt in again.
+    pub opt_in: &'a Words,
+}
+
+impl ConsentWords<'_> {
+    fn consent(self, text: &str) -> Option<Consent> {
+        if self.opt_out.have(text) {
+            return Some(Consent::OptOut);
+        }
+        self.opt_in.have(text).then_some(Consent::OptIn)
+    }
 }
 
 /// The report of a message that carries our metadata.
@@ -62,7 +83,7 @@ impl Echo {
 }
 
 /// Reads the body of a call. Events of kinds that concern neither a delivery nor a contact are left out.
-pub fn read(body: &[u8]) -> Vec<Event> {
+pub fn read(body: &[u8], words: ConsentWords<'_>) -> Vec<Event> {
     let body = json::document(body);
     let unreadable = || vec![Entry::default().unreadable(names_us(&body))];
     let Some(call) = Object::parse(&body) else {
@@ -71,12 +92,12 @@ pub fn read(body: &[u8]) -> Vec<Event> {
     match (call.get("entry"), call.list("entry")) {
         (None, _) => Vec::new(),
         (Some(_), None) => unreadable(),
-        (Some(_), Some(entries)) => entries.into_iter().flat_map(events).collect(),
+        (Some(_), Some(entries)) => entries.into_iter().flat_map(|entry| events(entry, words)).collect(),
     }
 }
 
 /// Returns the events of one Page: `messaging`, and `standby` while another app controls the conversation.
-fn events(json: &RawValue) -> Vec<Event> {
+fn events(json: &RawValue, words: ConsentWords<'_>) -> Vec<Event> {
     let Some(fields) = Object::parse(json.get()) else {
         return vec![Entry::default().unreadable(names_us(json.get()))];
     };
@@ -89,7 +110,7 @@ fn events(json: &RawValue) -> Vec<Event> {
     let mut events = Vec::new();
     for list in ["messaging", "standby"].into_iter().filter_map(|name| fields.get(name)) {
         match json::list(list.get()) {
-            Some(list) => events.extend(list.into_iter().filter_map(|event| entry.event(event))),
+            Some(list) => events.extend(list.into_iter().filter_map(|event| entry.event(event, words))),
             None => events.push(entry.unreadable(names_us(list.get()))),
         }
     }
@@ -116,13 +137,13 @@ impl Entry {
     }
 
     /// Reads one event; `None` if it is of another kind.
-    fn event(&self, json: &RawValue) -> Option<Event> {
+    fn event(&self, json: &RawValue, words: ConsentWords<'_>) -> Option<Event> {
         let Some(event) = Object::parse(json.get()) else {
             return Some(self.unreadable(names_us(json.get())));
         };
         let Some(message) = event.get("message") else {
             let is_interaction = ["postback", "reaction"].iter().any(|kind| event.get(kind).is_some());
-            return is_interaction.then(|| self.interaction(&event));
+            return is_interaction.then(|| self.interaction(&event, None));
         };
         let Some(fields) = Object::parse(message.get()) else {
             return Some(self.unreadable(names_us(message.get())));
@@ -131,7 +152,8 @@ impl Entry {
             let echo = self.echo(&event, &fields).map(Event::Echo);
             return Some(echo.unwrap_or_else(|| self.unreadable(true)));
         }
-        (!fields.is_true("is_echo")).then(|| self.interaction(&event))
+        let consent = || fields.text("text").and_then(|text| words.consent(&text));
+        (!fields.is_true("is_echo")).then(|| self.interaction(&event, consent()))
     }
 
     /// Reads an echo, of which these four values are the whole proof: metadata, message id, sender and recipient.
@@ -145,12 +167,13 @@ impl Entry {
         })
     }
 
-    fn interaction(&self, event: &Object<'_>) -> Event {
+    fn interaction(&self, event: &Object<'_>, consent: Option<Consent>) -> Event {
         let read = || {
             let sender = event.object("sender")?.text("id")?;
             Some(Event::Interaction {
                 contact_id: ContactId::parse(&sender).ok()?,
                 at: Timestamp::from_millisecond(event.integer("timestamp")?).ok()?,
+                consent,
             })
         };
         read().unwrap_or_else(|| self.unreadable(false))
@@ -183,7 +206,12 @@ mod tests {
             }) => "unreadable echo",
             Event::Unreadable(_) => "unreadable",
         };
-        read(body.as_bytes()).iter().map(kind).collect()
+        let none = Words::default();
+        let words = ConsentWords {
+            opt_out: &none,
+            opt_in: &none,
+        };
+        read(body.as_bytes(), words).iter().map(kind).collect()
     }
 
     fn call(events: &str) -> String {

@@ -4,14 +4,15 @@
 //! the API are made from it; the checks of an import, the columns of a CSV file and the variables of a template from the table.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-use crate::domain::ids::{ContactId, PageId};
+use crate::domain::ids::{ContactId, JobId, PageId};
 
 /// The name of the field that holds a contact's own attributes.
 pub const ATTRIBUTES: &str = "attributes";
@@ -70,6 +71,9 @@ macro_rules! stored_contact {
         pub struct Contact {
             $($(#[$id_doc])* pub $id: $id_type,)*
             $($(#[$doc])* $(#[$stored])? pub $name: $type,)*
+            /// The broadcast that the contact was sent last, where a gap between broadcasts is configured. No field of the API.
+            #[serde(default)]
+            pub last_broadcast: Option<LastBroadcast>,
         }
 
         /// The fields of a contact, in the order in which faults are reported.
@@ -91,6 +95,23 @@ macro_rules! stored_contact {
 }
 
 contact_fields!(stored_contact);
+
+/// A mark on a contact that it was sent a broadcast.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBroadcast {
+    /// The job that sent it.
+    pub job: String,
+    /// The time at which the attempt began.
+    #[serde(with = "millisecond::required")]
+    pub sent_at: Timestamp,
+}
+
+impl LastBroadcast {
+    /// Returns `true` if another job may not send to the contact yet.
+    pub fn blocks(&self, job: &JobId, gap: Duration, now: Timestamp) -> bool {
+        self.job != job.to_string() && self.sent_at + gap > now
+    }
+}
 
 /// A field of a contact, under the name that it has in the table, in JSON, in CSV and in templates.
 #[derive(Clone, Copy, Debug)]

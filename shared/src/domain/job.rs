@@ -14,6 +14,7 @@ use crate::domain::ids::{BroadcastId, JobId, PageId};
 use crate::domain::message::{Envelope, Message};
 use crate::domain::reasons::Reasons;
 use crate::domain::schedule::{QuietHours, Zone};
+use crate::domain::window::OutsideWindow;
 
 /// The number of claims in a row that may leave the cursor of a job where it is; one more halts the job.
 pub const MAX_STALLS: u32 = 5;
@@ -36,6 +37,9 @@ pub struct Broadcast {
     pub message: Message,
     /// The parameters that accompany the message in each call of the Send API.
     pub envelope: Envelope,
+    /// The treatment of contacts that Messenger's window is over for.
+    #[serde(default)]
+    pub outside_window: OutsideWindow,
     /// The time at which API Gateway received the request.
     #[serde(with = "millisecond::required")]
     pub created_at: Timestamp,

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::domain::consent::Words;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The configuration of the functions. Each field names its variable, its default, and the values that are allowed; a variable
@@ -60,6 +62,13 @@ pub struct Config {
     pub pages_claim: Option<String>,
     /// `ROLES_CLAIM`: the JWT claim that lists the scopes of its bearer as roles or groups; without it API Gateway checks scopes.
     pub roles_claim: Option<String>,
+    /// `MIN_GAP_SECONDS` (default 0, which switches it off; to 2,592,000): the time after a send to a contact in which no other
+    /// broadcast is sent to it. It costs a write of the contact for each send.
+    pub min_gap: Option<Duration>,
+    /// `OPT_OUT_WORDS` (default `stop,unsubscribe`; `off`: none): the messages by which a contact opts out.
+    pub opt_out_words: Words,
+    /// `OPT_IN_WORDS`: the messages by which a contact opts in again; without it there are none.
+    pub opt_in_words: Words,
     /// `METRICS_NAMESPACE`: the CloudWatch namespace of the metrics; without it no metrics are printed.
     pub metrics_namespace: Option<String>,
 }
@@ -181,6 +190,15 @@ impl Config {
                     .to_owned(),
             });
         }
+        let default_words: Words = "stop,unsubscribe".parse().unwrap_or_default();
+        let opt_out_words = variables.or("OPT_OUT_WORDS", default_words)?;
+        let opt_in_words = variables.or("OPT_IN_WORDS", Words::default())?;
+        if opt_in_words.overlap(&opt_out_words) {
+            return Err(ConfigError {
+                variable: "OPT_IN_WORDS",
+                problem: "must have no word of OPT_OUT_WORDS".to_owned(),
+            });
+        }
         Ok(Self {
             broadcasts_table: variables.required("BROADCASTS_TABLE")?,
             deliveries_table: variables.required("DELIVERIES_TABLE")?,
@@ -204,6 +222,11 @@ impl Config {
             retention: DAY * variables.number("RETENTION_DAYS", 90, 1..=3_650)?,
             pages_claim: variables.optional("PAGES_CLAIM"),
             roles_claim: variables.optional("ROLES_CLAIM"),
+            min_gap: Some(variables.number("MIN_GAP_SECONDS", 0, 0..=2_592_000)?)
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds.into())),
+            opt_out_words,
+            opt_in_words,
             metrics_namespace: variables.optional("METRICS_NAMESPACE"),
         })
     }

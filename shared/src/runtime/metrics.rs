@@ -46,10 +46,14 @@ pub enum Event {
     WebhookEventsUnreadable,
     /// A firing of the schedule found sending switched off or halted.
     SendingOff,
+    /// A contact opted out by its own message.
+    OptedOut,
+    /// A contact opted in again by its own message.
+    OptedIn,
 }
 
 impl Event {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Sent,
         Self::Failed,
         Self::Skipped,
@@ -64,6 +68,8 @@ impl Event {
         Self::ArrivedAfterRefusal,
         Self::WebhookEventsUnreadable,
         Self::SendingOff,
+        Self::OptedOut,
+        Self::OptedIn,
     ];
 
     /// Returns the name of the event's metric. Dashboards and alarms refer to it, so it never changes.
@@ -84,6 +90,8 @@ impl Event {
             Self::ArrivedAfterRefusal => "ArrivedAfterRefusal",
             Self::WebhookEventsUnreadable => "WebhookEventsUnreadable",
             Self::SendingOff => "SendingOff",
+            Self::OptedOut => "OptedOut",
+            Self::OptedIn => "OptedIn",
         }
     }
 

@@ -1,6 +1,7 @@
 //! Contacts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -11,8 +12,10 @@ use super::calls::{BATCH_GET, Conditional, Read};
 use super::keys;
 use super::statement::{Delete, Update, millis};
 use super::tables::{Error, SCHEMA, Store, from_item};
-use crate::domain::contact::{ATTRIBUTE_PREFIX, Contact};
-use crate::domain::ids::{ContactId, PageId, Pages};
+use crate::domain::consent::Consent;
+use crate::domain::contact::{ATTRIBUTE_PREFIX, Contact, LastBroadcast};
+use crate::domain::ids::{ContactId, JobId, PageId, Pages};
+use crate::runtime::metrics::Event;
 
 /// Batches read at once: the time of a large request is spent here.
 const BATCHES_AT_ONCE: usize = 8;
@@ -41,6 +44,17 @@ pub struct Recipient {
     /// The contact does not want messages.
     #[serde(default)]
     pub opted_out: bool,
+}
+
+/// The end of marking a contact as sent a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// The contact has the mark.
+    Now,
+    /// Another job has sent to the contact, and the gap is not over.
+    TooSoon,
+    /// There is no such contact any more.
+    Unknown,
 }
 
 #[derive(Deserialize)]
@@ -200,6 +214,72 @@ impl Contacts<'_> {
         match store.update("record an interaction", update).await? {
             Conditional::Written(_) | Conditional::Refused(_) => Ok(()),
         }
+    }
+
+    /// Opts a contact out or back in, as it asked at this time, unless it has asked for something later. Returns `false` if it
+    /// has, or there is no such contact.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn change_consent_if_later(
+        &self,
+        contact_id: &ContactId,
+        consent: Consent,
+        at: Timestamp,
+    ) -> Result<bool, Error> {
+        const CHANGE: &str = "SET opted_out = :opted_out, consent_at = :at";
+        const IF_LATER: &str = "attribute_exists(contact_id) \
+                                AND (attribute_not_exists(consent_at) OR consent_at < :at)";
+        let Self(store) = self;
+        let update = Update::new(&store.contacts, keys::contact(contact_id), CHANGE)
+            .only_if(IF_LATER)
+            .bind(":opted_out", consent == Consent::OptOut)
+            .bind(":at", millis(at));
+        match store.update("change the consent of a contact", update).await? {
+            Conditional::Written(_) => {
+                store.metrics.count(
+                    match consent {
+                        Consent::OptOut => Event::OptedOut,
+                        Consent::OptIn => Event::OptedIn,
+                    },
+                    1,
+                );
+                Ok(true)
+            }
+            Conditional::Refused(_) => Ok(false),
+        }
+    }
+
+    /// Marks a contact as sent a broadcast by this job now, unless another job has sent to it less than `gap` ago.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer: the contact may be marked, which does not hinder this job.
+    pub async fn mark_if_gap_is_over(
+        &self,
+        contact_id: &ContactId,
+        job: &JobId,
+        gap: Duration,
+        now: Timestamp,
+    ) -> Result<Marked, Error> {
+        const MARK: &str = "SET last_broadcast = :mark";
+        const IF_GAP_IS_OVER: &str = "attribute_exists(contact_id) \
+                                      AND (attribute_not_exists(last_broadcast) OR last_broadcast.job = :job \
+                                           OR last_broadcast.sent_at <= :gap_ago)";
+        let Self(store) = self;
+        let mark = LastBroadcast {
+            job: job.to_string(),
+            sent_at: now,
+        };
+        let update = Update::new(&store.contacts, keys::contact(contact_id), MARK)
+            .only_if(IF_GAP_IS_OVER)
+            .bind(":job", &mark.job)
+            .bind(":gap_ago", millis(now - gap))
+            .bind(":mark", &mark);
+        Ok(match store.update("mark a contact", update).await? {
+            Conditional::Written(_) => Marked::Now,
+            Conditional::Refused(Some(_)) => Marked::TooSoon,
+            Conditional::Refused(None) => Marked::Unknown,
+        })
     }
 
     /// Deletes a contact of one of these Pages; `false` if there was none.

@@ -3,23 +3,29 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tracing::{Instrument, debug};
+use tracing::{Instrument, debug, warn};
 
 use crate::app::App;
 use crate::domain::backlog::{Entry, Finish};
 use crate::domain::breakers::Signal;
+use crate::domain::contact::LastBroadcast;
 use crate::domain::delivery::{Delivery, Doubt, Reservation, State, Status};
 use crate::domain::digest::{digest, with_line_feeds};
 use crate::domain::job::{Broadcast, Job};
 use crate::domain::reasons::code_of;
 use crate::domain::retry;
 use crate::domain::template::Template;
+use crate::domain::window::{self, OutsideWindow};
 use crate::messenger::MessengerClient;
 use crate::messenger::errors::{SendError, Verdict};
 use crate::runtime::telemetry::delivery_span;
 use crate::store;
+use crate::store::contacts::Marked;
 use crate::store::deliveries::{Reserve, RowChange};
 use crate::store::transactions::Record;
+
+/// The reason of a contact that another broadcast was sent to a short while before.
+const TOO_SOON: &str = "too_soon";
 
 /// The sender of one run: everything that its deliveries share.
 pub struct Sender<'a> {
@@ -142,6 +148,13 @@ impl Sender<'_> {
             Composed::Message { text } => text,
             Composed::NoMessage(outcome) => return Ok(self.record(reservation, outcome).await?.into()),
         };
+        if let Some(instead) = self.mark_contact(&reservation).await {
+            let (reservation, outcome) = match &instead {
+                State::Waiting { .. } => (reservation.uncharged(), instead),
+                _ => (reservation, instead),
+            };
+            return Ok(self.record(reservation, outcome).await?.into());
+        }
         if !reservation.is_younger_than(self.app.config.messenger_timeout, clock.now()) {
             let state = waiting(clock.now(), "was reserved for too long");
             return Ok(self.record(reservation.uncharged(), state).await?.into());
@@ -154,6 +167,38 @@ impl Sender<'_> {
                 consequence: None,
             }),
             Err(error) => self.not_sent(reservation, &error, alone).await,
+        }
+    }
+
+    /// Returns the gap between broadcasts to a contact, if one is configured. A send to testers does not count as a broadcast.
+    fn gap(&self) -> Option<Duration> {
+        self.app.config.min_gap.filter(|_| !self.broadcast.test)
+    }
+
+    /// Marks the contact as sent this broadcast, where a gap between broadcasts is configured. Returns what becomes of the
+    /// delivery if another broadcast was faster, the contact is gone, or the table did not answer: nothing is sent then.
+    ///
+    /// The mark is made under the reservation, so that a contact is marked only by a job that may send to it. A mark of the same
+    /// job is no hindrance, so a retry, and a worker that takes over, may send.
+    async fn mark_contact(&self, reservation: &Reservation) -> Option<State> {
+        let (config, now) = (&self.app.config, self.app.clock.now());
+        let gap = self.gap()?;
+        let skipped = |reason: &str| {
+            Some(State::Skipped {
+                reason: reason.to_owned(),
+            })
+        };
+        let (contacts, job) = (self.app.store.contacts(), self.job.id());
+        let marked = contacts.mark_if_gap_is_over(&reservation.contact_id, &job, gap, now);
+        match marked.await {
+            Ok(Marked::Now) => None,
+            Ok(Marked::TooSoon) => skipped(TOO_SOON),
+            Ok(Marked::Unknown) => skipped("contact_deleted"),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                warn!(error, "contact not marked, so nothing is sent to it now");
+                Some(waiting(now + config.retry_base, "the contact could not be marked"))
+            }
         }
     }
 
@@ -172,6 +217,26 @@ impl Sender<'_> {
         };
         if contact.opted_out {
             return Ok(skipped("opted_out"));
+        }
+        let Broadcast {
+            envelope,
+            outside_window,
+            ..
+        } = self.broadcast;
+        let now = self.app.clock.now();
+        if *outside_window == OutsideWindow::Skip
+            && window::is_over(envelope.messaging_type, contact.last_interaction_at, now)
+        {
+            return Ok(skipped("outside_window"));
+        }
+        let blocks = |last: &LastBroadcast, gap| last.blocks(&self.job.id(), gap, now);
+        if contact
+            .last_broadcast
+            .as_ref()
+            .zip(self.gap())
+            .is_some_and(|(last, gap)| blocks(last, gap))
+        {
+            return Ok(skipped(TOO_SOON));
         }
         let text = self.template.as_ref().map(|template| template.render(&contact));
         Ok(match text.transpose() {

@@ -9,6 +9,7 @@ use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::job::{ContactCounts, Counters, JobStatus};
 use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
 use shared::domain::schedule::{QuietHours, Zone};
+use shared::domain::window::OutsideWindow;
 use utoipa::ToSchema;
 
 use super::controls::HistoryReport;
@@ -80,6 +81,9 @@ pub struct NewBroadcast {
     /// True if another caller must approve the broadcast before it is sent.
     #[schema(value_type = Option<bool>, default = false)]
     pub requires_approval: bool,
+    /// The treatment of contacts that are known not to have written to the Page for 24 hours, with `RESPONSE` and `UPDATE`.
+    #[schema(value_type = Option<OutsideWindow>, default = "skip")]
+    pub outside_window: OutsideWindow,
 }
 
 impl NewBroadcast {
@@ -99,6 +103,7 @@ impl NewBroadcast {
             quiet_hours: None,
             expires_at: None,
             requires_approval: false,
+            outside_window: OutsideWindow::Skip,
         }
     }
 }

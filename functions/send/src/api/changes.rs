@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
 use shared::domain::schedule::{QuietHours, Zone};
+use shared::domain::window::OutsideWindow;
 use utoipa::ToSchema;
 
 use super::messages::MessageForm;
@@ -58,4 +59,7 @@ pub struct BroadcastChange {
     /// The caller's own notes, as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
+    /// The treatment of contacts that are known not to have written to the Page for 24 hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside_window: Option<OutsideWindow>,
 }

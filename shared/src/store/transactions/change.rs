@@ -48,7 +48,7 @@ impl Transactions<'_> {
         const CHANGE: &str = "SET #message = :message, #envelope = :envelope, #name = :name, #metadata = :metadata, \
                               scheduled_at = :scheduled_at, time_zone = :time_zone, quiet_hours = :quiet_hours, \
                               not_after = :not_after, changed_by = :caller, change_id = :change_id, \
-                              expires_at = :expires_at REMOVE approved_at";
+                              outside_window = :outside_window, expires_at = :expires_at REMOVE approved_at";
         const OPERATION: &str = "change a broadcast";
         let Self(store) = self;
         let change_id = token();
@@ -63,6 +63,7 @@ impl Transactions<'_> {
             .bind(":time_zone", &changed.time_zone)
             .bind(":quiet_hours", &changed.quiet_hours)
             .bind(":not_after", Millis(changed.expires_at))
+            .bind(":outside_window", changed.outside_window)
             .bind(":caller", caller)
             .bind(":expires_at", expiry(retained_until, REPORT_OUTLIVES));
         let mut parts = vec![broadcast.into_part(OPERATION)?];

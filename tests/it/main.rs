@@ -46,6 +46,7 @@ mod permissions;
 mod policy;
 mod preview;
 mod processes;
+mod progress;
 mod random_faults;
 mod raw_http;
 mod real_inputs;

@@ -17,6 +17,7 @@ use crate::api::broadcasts::{BroadcastOrder, BroadcastReport, BroadcastSummary, 
 use crate::api::lists::ListPart;
 use crate::api::previews::BroadcastAnswer;
 use crate::api::problems::{Invalid, NotFound, TooLarge, Unprocessable, UnsupportedType};
+use crate::api::progress::ProgressReport;
 use crate::caller::Caller;
 use crate::etag::{EntityTag, IfNoneMatch};
 use crate::fields::{time, word};
@@ -150,11 +151,12 @@ pub async fn show(
             return Ok(not_modified(&tag));
         }
     }
-    let report = visible_report(&app, &caller, &id).await?;
+    let mut report = visible_report(&app, &caller, &id).await?;
     let tag = report.tag();
     if known.matches(&tag) {
         return Ok(not_modified(&tag));
     }
+    report.progress = Some(ProgressReport::read(&app, &report).await?);
     Ok(([(header::ETAG, tag.to_string())], Json(report)).into_response())
 }
 

@@ -28,6 +28,7 @@ pub mod numbers;
 pub mod preview;
 pub mod problem;
 pub mod problem_types;
+pub mod progress;
 pub mod query;
 pub mod reasons;
 pub mod report;

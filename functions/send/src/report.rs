@@ -29,7 +29,7 @@ impl BroadcastReport {
 
     /// Reports on a broadcast and all of its jobs, without its history.
     pub fn new(broadcast: Broadcast, jobs: &[Job]) -> Self {
-        let done_inline = broadcast.done_inline;
+        let (done_inline, rate) = (broadcast.done_inline, broadcast.message.most_per_second());
         let progress = Progress::of(jobs);
         let summary = BroadcastSummary {
             status: jobs.iter().map(|job| job.status).min().unwrap_or(JobStatus::Completed),
@@ -59,6 +59,8 @@ impl BroadcastReport {
             reasons: reasons::report(jobs),
             done_inline,
             history: Vec::new(),
+            progress: None,
+            rate,
         }
     }
 

@@ -1,6 +1,13 @@
 //! Messenger's errors in words for an operator: the consequence for the contact, and what can be done.
 
+use crate::domain::reasons::is_of;
 use crate::messenger::codes::*;
+
+/// Returns `true` if this code of a reason is Messenger's refusal of a Page's access token.
+pub fn concerns_token(code: &str) -> bool {
+    let codes = [SESSION, INVALID_ACCESS_TOKEN, INVALID_APP, USER_TOKEN];
+    codes.iter().any(|known| is_of(code, &known.to_string()))
+}
 
 /// Returns the meaning of an error for the contact that got it.
 pub fn meaning_of_error(code: i64, subcode: Option<i64>) -> &'static str {

@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -72,6 +72,11 @@ pub(super) fn request(digest: &str) -> Item {
 /// The key of a lease of a Page.
 pub(super) fn page_lease(page_id: &PageId, purpose: &str) -> Item {
     key([("pk", format!("page#{page_id}")), ("sk", purpose.to_owned())])
+}
+
+/// The key of the minutes in which a job sent messages.
+pub(super) fn minutes(job: &JobId) -> Item {
+    key([("pk", format!("minutes#{job}")), ("sk", "minutes".to_owned())])
 }
 
 /// The key of the switch for sending.

@@ -16,6 +16,7 @@ pub mod history;
 pub mod jobs;
 pub mod keys;
 pub mod page_leases;
+pub mod progress;
 pub mod requests;
 pub mod segments;
 pub mod sending;
@@ -40,6 +41,11 @@ impl Store {
     /// Jobs.
     pub fn jobs(&self) -> jobs::Jobs<'_> {
         jobs::Jobs(self)
+    }
+
+    /// The progress of jobs.
+    pub fn progress(&self) -> progress::Progress<'_> {
+        progress::Progress(self)
     }
 
     /// Segments.

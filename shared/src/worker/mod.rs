@@ -7,6 +7,7 @@ pub mod deliver;
 pub mod drain;
 mod hand_over;
 mod in_flight;
+mod minutes;
 pub mod pace;
 pub mod run;
 mod stop;

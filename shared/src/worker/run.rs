@@ -23,6 +23,7 @@ use crate::store::transactions::{Checkpoint, Checkpointed, ROWS_AT_ONCE};
 use crate::worker::deliver::{AttemptEnd, Consequence, Delivered, Sender};
 use crate::worker::hand_over::end_for;
 use crate::worker::in_flight::InFlight;
+use crate::worker::minutes::{CurrentMinute, keep};
 use crate::worker::pace::Pace;
 use crate::worker::stop::Stop;
 use crate::worker::suspects::Suspects;
@@ -70,6 +71,8 @@ pub struct Run<'a> {
     prevented: Vec<ContactId>,
     /// The number of those that checkpoints have written.
     prevented_written: u64,
+    /// The messages that were sent in this minute.
+    minute: CurrentMinute,
 }
 
 impl<'a> Run<'a> {
@@ -95,6 +98,7 @@ impl<'a> Run<'a> {
             doubts: Vec::new(),
             prevented: Vec::new(),
             prevented_written: 0,
+            minute: CurrentMinute::default(),
             sender,
             claim,
             page,
@@ -108,6 +112,9 @@ impl<'a> Run<'a> {
     /// If a table does not answer; the claim then ends with its lease.
     pub async fn work(mut self) -> Result<RunEnd, store::Error> {
         let to = self.work_to_end().await;
+        if let Some(rest) = self.minute.rest() {
+            keep(self.sender.app, &self.claim.job, rest).await;
+        }
         self.log_prevented();
         Ok(match to? {
             Some(to) => RunEnd::HandOver(Box::new(self.claim), to),
@@ -359,6 +366,9 @@ impl<'a> Run<'a> {
                 }
                 self.prevented_written += checkpoint.prevented;
                 self.finished = 0;
+                if let Some(over) = self.minute.add(checkpoint.progress.sent, app.clock.now()) {
+                    self.in_flight.poll_while(keep(app, &self.claim.job, over)).await;
+                }
             }
             Ok(Checkpointed::Changed(rows)) => self.handle_changed(rows).await,
             Ok(Checkpointed::Stale) => self.stop_for(Stop::Overtaken),

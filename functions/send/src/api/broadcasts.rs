@@ -1,6 +1,7 @@
 //! Broadcasts: the request for one, and the reports on it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::controls::HistoryReport;
 use super::messages::MessageForm;
+use super::progress::ProgressReport;
 use super::reasons::ReasonReport;
 
 /// The order of a list of broadcasts: by the time of their requests.
@@ -141,6 +143,13 @@ pub struct BroadcastReport {
     pub done_inline: bool,
     /// What was ordered for the broadcast since it was accepted: the latest hundred orders, from the oldest.
     pub history: Vec<HistoryReport>,
+    /// The speed, the expected end and the state of the Pages, in the answer to `GET` only. The `ETag` does not cover it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub progress: Option<ProgressReport>,
+    /// The limit of messages per second and Page for a message of this kind.
+    #[serde(skip)]
+    pub rate: Option<NonZeroU32>,
 }
 
 /// A broadcast without its jobs.

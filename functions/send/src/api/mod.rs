@@ -12,6 +12,7 @@ pub mod lists;
 pub mod messages;
 pub mod previews;
 pub mod problems;
+pub mod progress;
 pub mod reasons;
 pub mod sending;
 pub mod test_sends;

@@ -56,6 +56,7 @@ mod recursion;
 mod refusals;
 mod reporting;
 mod resending;
+mod retrying;
 mod rust_client;
 mod schedules;
 mod secret_leaks;

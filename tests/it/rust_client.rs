@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use client::api::broadcasts::NewBroadcast;
 use client::api::changes::BroadcastChange;
 use client::api::contacts::{ContactChange, ContactImport};
+use client::api::controls::RetryRequest;
 use client::api::sending::SendingChange;
 use client::api::test_sends::TestSend;
 use client::{BroadcastQuery, Client, ControlOptions, DeliveryQuery, ErasureQuery, Error, PartQuery};
@@ -200,6 +201,10 @@ async fn client_has_a_call_for_every_route_of_the_document() {
     client.pause(&broadcast, &all).await.unwrap_err();
     client.resume(&broadcast, &all).await.unwrap_err();
     client.cancel(&broadcast, &all).await.unwrap_err();
+    client
+        .retry(&broadcast, &RetryRequest::default(), false)
+        .await
+        .unwrap_err();
     client.broadcast_if_changed(&broadcast, None).await.unwrap_err();
     client.delivery(&broadcast, &contact).await.unwrap_err();
     client

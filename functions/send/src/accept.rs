@@ -331,6 +331,8 @@ fn plan(app: &App, broadcast: &Broadcast, ids: &SortedIds) -> Vec<PlannedJob> {
             breakers: Breakers::default(),
             resend_command: false,
             stop: None,
+            retry: None,
+            has_late_echoes: false,
         };
         PlannedJob { job, segments }
     });

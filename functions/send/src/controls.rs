@@ -15,22 +15,19 @@ use shared::domain::ids::{BroadcastId, PageId};
 use shared::domain::job::Job;
 use shared::store::history::History;
 use shared::store::transactions::Controlled;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::api::broadcasts::BroadcastReport;
 use crate::api::controls::{Affected, ControlReport, ControlRequest};
 use crate::api::problems::{Conflict, Invalid, Kind, NotFound, TooLarge, UnsupportedType};
 use crate::broadcasts::location;
 use crate::caller::Caller;
+use crate::change::{TRIES, too_many_changes};
 use crate::fields::{Faults, Fields};
 use crate::invocation::record_broadcast;
 use crate::problem::Problem;
 use crate::query::{Query, flag};
 use crate::request::{OptionalJsonBody, PathId};
-
-/// The number of attempts at a control of which a job changes between the read and the write. Each has a cause of its own: a
-/// claim, a hand-over or another control.
-const MAX_ATTEMPTS: usize = 10;
 
 /// `POST /v1/broadcasts/{id}/pause`: has nothing more sent until the broadcast is resumed.
 ///
@@ -45,7 +42,7 @@ const MAX_ATTEMPTS: usize = 10;
         ("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0"),
         ("dry_run" = Option<bool>, Query, description = "True: the answer says what would be affected, and nothing is changed.", example = true),
     ),
-    request_body = Option<ControlRequest>,
+    request_body(content = Option<ControlRequest>, example = json!({"page_id": "page-1"})),
     responses(
         (
             status = 202, description = "The jobs are paused, or will be in a moment.", body = ControlReport,
@@ -66,7 +63,13 @@ pub async fn pause(
     query: Query,
     body: OptionalJsonBody,
 ) -> Result<Response, Problem> {
-    carry_out(&app, &caller, &id, &Order::read(Control::Pause, query, &body)?).await
+    carry_out(
+        &app,
+        &caller,
+        &id,
+        &Order::read((Control::Pause, Action::Pause), query, &body)?,
+    )
+    .await
 }
 
 /// `POST /v1/broadcasts/{id}/resume`: lets paused and halted jobs go on.
@@ -82,7 +85,7 @@ pub async fn pause(
         ("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0"),
         ("dry_run" = Option<bool>, Query, description = "True: the answer says what would be affected, and nothing is changed.", example = true),
     ),
-    request_body = Option<ControlRequest>,
+    request_body(content = Option<ControlRequest>, example = json!({"page_id": "page-1"})),
     responses(
         (
             status = 202, description = "No job is paused or halted any more.", body = ControlReport,
@@ -103,7 +106,13 @@ pub async fn resume(
     query: Query,
     body: OptionalJsonBody,
 ) -> Result<Response, Problem> {
-    carry_out(&app, &caller, &id, &Order::read(Control::Resume, query, &body)?).await
+    carry_out(
+        &app,
+        &caller,
+        &id,
+        &Order::read((Control::Resume, Action::Resume), query, &body)?,
+    )
+    .await
 }
 
 /// `POST /v1/broadcasts/{id}/cancel`: has nothing more sent, for good.
@@ -120,7 +129,7 @@ pub async fn resume(
         ("id" = BroadcastId, Path, description = "The id of the broadcast.", example = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0"),
         ("dry_run" = Option<bool>, Query, description = "True: the answer says what would be affected, and nothing is changed.", example = true),
     ),
-    request_body = Option<ControlRequest>,
+    request_body(content = Option<ControlRequest>, example = json!({"page_id": "page-1"})),
     responses(
         (
             status = 202, description = "The jobs are cancelled, or will be in a moment.", body = ControlReport,
@@ -141,12 +150,19 @@ pub async fn cancel(
     query: Query,
     body: OptionalJsonBody,
 ) -> Result<Response, Problem> {
-    carry_out(&app, &caller, &id, &Order::read(Control::Cancel, query, &body)?).await
+    carry_out(
+        &app,
+        &caller,
+        &id,
+        &Order::read((Control::Cancel, Action::Cancel), query, &body)?,
+    )
+    .await
 }
 
 /// A control as a request orders it.
 struct Order {
     control: Control,
+    action: Action,
     page_id: Option<PageId>,
     dry_run: bool,
 }
@@ -156,7 +172,11 @@ impl Order {
     ///
     /// # Errors
     /// If they have faults (400).
-    fn read(control: Control, mut query: Query, OptionalJsonBody(body): &OptionalJsonBody) -> Result<Self, Problem> {
+    fn read(
+        (control, action): (Control, Action),
+        mut query: Query,
+        OptionalJsonBody(body): &OptionalJsonBody,
+    ) -> Result<Self, Problem> {
         let dry_run = query.take("dry_run", flag).unwrap_or_default();
         query.finish()?;
         let faults = Faults::default();
@@ -168,34 +188,28 @@ impl Order {
         let ControlRequest { page_id } = faults.or(read)?;
         Ok(Self {
             control,
+            action,
             page_id,
             dry_run,
         })
     }
 
-    fn action(&self) -> Action {
-        match self.control {
-            Control::Pause => Action::Pause,
-            Control::Resume => Action::Resume,
-            Control::Cancel => Action::Cancel,
-        }
-    }
-
     /// Returns the problem of an order that none of these jobs can obey.
-    fn problem(&self, jobs: &[&Job]) -> Problem {
+    fn problem(&self, jobs: &[Job]) -> Problem {
         let (kind, verb) = match self.control {
             Control::Pause => (Kind::NothingToPause, "pause"),
             Control::Resume => (Kind::NothingToResume, "resume"),
             Control::Cancel => (Kind::NothingToCancel, "cancel"),
+            Control::Retry(_) => (Kind::NotCompleted, "retry"),
         };
-        let states: Vec<_> = jobs.iter().map(|job| state_of(job)).collect();
+        let states: Vec<_> = jobs.iter().map(state_of).collect();
         let detail = format!("Nothing is left to {verb}: {}.", states.join(", "));
         Problem::new(kind, detail)
     }
 }
 
 /// Returns the state of a job in words.
-fn state_of(job: &Job) -> String {
+pub fn state_of(job: &Job) -> String {
     let Job { page_id, status, .. } = job;
     match job.stop {
         Some(stop) => format!("the job of Page {page_id} is {status}, with a command to {stop}"),
@@ -214,18 +228,12 @@ impl Plan {
     ///
     /// # Errors
     /// If the broadcast has no job of the Page (400), or no job can obey and none is in the wanted state (409).
-    fn of(order: &Order, jobs: &[Job], now: Timestamp) -> Result<Self, Problem> {
-        let meant = jobs.iter();
-        let meant: Vec<_> = meant
-            .filter(|job| order.page_id.as_ref().is_none_or(|page_id| job.page_id == *page_id))
-            .collect();
-        if meant.is_empty() {
-            return Err(Problem::fault("/page_id", "must be a Page of the broadcast"));
-        }
+    fn of(order: &Order, jobs: Vec<Job>, now: Timestamp) -> Result<Self, Problem> {
+        let meant = of_page(jobs, order.page_id.as_ref())?;
         let (mut changes, mut is_impossible) = (Vec::new(), true);
         for job in &meant {
             match order.control.decide(job, now) {
-                Decision::Change(change) => changes.push(((*job).clone(), change)),
+                Decision::Change(change) => changes.push((job.clone(), change)),
                 Decision::AlreadySo => is_impossible = false,
                 Decision::Impossible => {}
             }
@@ -252,50 +260,83 @@ impl Plan {
 /// If the Page is none of the broadcast's (400); there is no such broadcast, or the caller may not see it (404); no job can obey,
 /// and none is in the wanted state (409); or DynamoDB does not answer (503).
 async fn carry_out(app: &App, caller: &Caller, id: &str, order: &Order) -> Result<Response, Problem> {
-    let unknown = || Problem::not_found("There is no such broadcast.");
-    let id = BroadcastId::parse(id).ok_or_else(unknown)?;
-    record_broadcast(&id);
-    for _ in 0..MAX_ATTEMPTS {
-        let found = app.store.broadcasts().get_with_history(&id).await?;
-        let (_, jobs, history) = found.ok_or_else(unknown)?;
-        if !jobs.iter().all(|job| caller.pages.allow(&job.page_id)) {
-            return Err(unknown());
-        }
-        let plan = Plan::of(order, &jobs, app.clock.now())?;
-        if order.dry_run || plan.changes.is_empty() || write(app, caller, order, &plan, &history).await? {
+    for _ in 0..TRIES {
+        let (id, jobs, history) = controlled_broadcast(app, caller, id).await?;
+        let now = app.clock.now();
+        let Plan { changes, affected } = Plan::of(order, jobs, now)?;
+        let entry = HistoryEntry {
+            time: now,
+            caller: caller.name.clone(),
+            action: order.action,
+            page_id: order.page_id.clone(),
+            jobs: affected.jobs,
+            contacts: affected.contacts,
+            details: None,
+        };
+        if order.dry_run || changes.is_empty() || write(app, &changes, &history, &entry).await? {
             let report = BroadcastReport::read(&app.store, &id).await?.ok_or_else(unknown)?;
             let report = ControlReport {
                 report,
-                affected: plan.affected,
+                affected,
                 dry_run: order.dry_run,
             };
             return Ok((StatusCode::ACCEPTED, location(&report.report), Json(report)).into_response());
         }
     }
-    warn!("jobs changed at every attempt; the caller is asked to repeat the request");
-    let detail = "The jobs changed at every attempt. Repeat the request.";
-    Err(Problem::new(Kind::Unavailable, detail))
+    Err(too_many_changes())
 }
 
-/// Writes a planned control, and wakes its jobs; `false` if a job has changed since it was read.
-async fn write(app: &App, caller: &Caller, order: &Order, plan: &Plan, history: &History) -> Result<bool, Problem> {
-    let now = app.clock.now();
-    let entry = HistoryEntry {
-        time: now,
-        caller: caller.name.clone(),
-        action: order.action(),
-        page_id: order.page_id.clone(),
-        jobs: plan.affected.jobs,
-        contacts: plan.affected.contacts,
-        details: None,
-    };
+fn unknown() -> Problem {
+    Problem::not_found("There is no such broadcast.")
+}
+
+/// Reads the jobs and the history of the broadcast with the id of a path.
+///
+/// # Errors
+/// If there is no such broadcast, or the caller may not see it (404 in both cases), or DynamoDB does not answer (503).
+pub async fn controlled_broadcast(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+) -> Result<(BroadcastId, Vec<Job>, History), Problem> {
+    let id = BroadcastId::parse(id).ok_or_else(unknown)?;
+    record_broadcast(&id);
+    let found = app.store.broadcasts().get_with_history(&id).await?;
+    let (_, jobs, history) = found.ok_or_else(unknown)?;
+    match jobs.iter().all(|job| caller.pages.allow(&job.page_id)) {
+        true => Ok((id, jobs, history)),
+        false => Err(unknown()),
+    }
+}
+
+/// Returns the jobs of a broadcast that are meant: that of the Page, if one is named.
+///
+/// # Errors
+/// If it has no such job (400).
+pub fn of_page(mut jobs: Vec<Job>, page_id: Option<&PageId>) -> Result<Vec<Job>, Problem> {
+    jobs.retain(|job| page_id.is_none_or(|page_id| job.page_id == *page_id));
+    match jobs.is_empty() {
+        true => Err(Problem::fault("/page_id", "must be a Page of the broadcast")),
+        false => Ok(jobs),
+    }
+}
+
+/// Writes a control of jobs that are to be changed, and wakes them; `false` if one has changed since it was read.
+///
+/// # Errors
+/// If DynamoDB does not answer (503).
+pub async fn write(
+    app: &App,
+    changes: &[(Job, JobChange)],
+    history: &History,
+    entry: &HistoryEntry,
+) -> Result<bool, Problem> {
     let transactions = app.store.transactions();
-    let written = transactions.control(&plan.changes, history, &entry, now);
-    let woken = match written.await? {
+    let woken = match transactions.control(changes, history, entry, entry.time).await? {
         Controlled::Written(woken) => woken,
         Controlled::Changed => return Ok(false),
     };
-    for (job, change) in &plan.changes {
+    for (job, change) in changes {
         info!(job.id = %job.id(), job.status = %job.status, change = ?change, "job changed by the operator");
     }
     join_all(woken.iter().map(|job| app.queue.wake(job))).await;

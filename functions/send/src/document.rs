@@ -70,7 +70,7 @@ struct Link {
     parameter: (&'static str, &'static str),
 }
 
-const LINKS: [Link; 18] = [
+const LINKS: [Link; 20] = [
     link("createBroadcast", &["200", "202"], "Show", "getBroadcast", OF_BROADCAST),
     link(
         "createBroadcast",
@@ -90,6 +90,8 @@ const LINKS: [Link; 18] = [
     link("pauseBroadcast", &["202"], "Resume", "resumeBroadcast", OF_BROADCAST),
     link("resumeBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
     link("cancelBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
+    link("getBroadcast", &["200"], "Retry", "retryBroadcast", OF_BROADCAST),
+    link("retryBroadcast", &["202"], "Show", "getBroadcast", OF_BROADCAST),
     link("importContacts", &["200"], "Show", "getContact", OF_IMPORT),
     link(
         "importContacts",

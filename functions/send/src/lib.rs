@@ -33,6 +33,7 @@ pub mod query;
 pub mod reasons;
 pub mod report;
 pub mod request;
+pub mod retry;
 pub mod schedule;
 pub mod sending;
 pub mod test_send;
@@ -79,6 +80,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(controls::pause))
         .routes(routes!(controls::resume))
         .routes(routes!(controls::cancel))
+        .routes(routes!(retry::retry))
         .routes(routes!(deliveries::list))
         .routes(routes!(evidence::show))
         .routes(routes!(problem_types::describe))

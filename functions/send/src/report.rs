@@ -10,7 +10,7 @@ use shared::domain::schedule::Zone;
 use shared::store::{self, Store};
 
 use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, DuplicatesPrevented, JobReport};
-use crate::api::controls::HistoryReport;
+use crate::api::history::HistoryReport;
 use crate::etag::EntityTag;
 use crate::reasons;
 

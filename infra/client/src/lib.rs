@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
 use send::api::changes::BroadcastChange;
 use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
-use send::api::controls::{ControlReport, ControlRequest};
+use send::api::controls::{ControlReport, ControlRequest, RetryReport, RetryRequest};
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
 use send::api::lists::ListPart;
 use send::api::previews::BroadcastPreview;
@@ -243,6 +243,14 @@ impl Client {
     /// Has nothing more sent, for good.
     pub async fn cancel(&self, id: &BroadcastId, options: &ControlOptions) -> Result<ControlReport, Error> {
         self.control(id, "cancel", options).await
+    }
+
+    /// Sends again to contacts of completed jobs that are not known to have got the message.
+    pub async fn retry(&self, id: &BroadcastId, retry: &RetryRequest, dry_run: bool) -> Result<RetryReport, Error> {
+        let request = self
+            .of_broadcast(Method::POST, id, &["retry"])
+            .query(&[("dry_run", dry_run)]);
+        self.call(request.json(retry)).await?.json()
     }
 
     async fn control(&self, id: &BroadcastId, verb: &str, options: &ControlOptions) -> Result<ControlReport, Error> {

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::reasons::{NotSent, is_of};
+
 /// A command to stop sending. It is stored beside the status while a worker may have the job; of the two, cancel prevails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +25,36 @@ impl fmt::Display for StopCommand {
     }
 }
 
+/// A command to send again to contacts that are not known to have got the message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryCommand {
+    /// The statuses of the contacts.
+    pub statuses: Vec<NotSent>,
+    /// The codes of their reasons; any if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+impl RetryCommand {
+    /// Returns `true` if the command is for contacts with this status and this code of the reason.
+    pub fn is_for(&self, status: NotSent, code: &str) -> bool {
+        let is_named = self.reasons.is_empty() || self.reasons.iter().any(|wanted| is_of(code, wanted));
+        is_named && self.statuses.contains(&status)
+    }
+}
+
+/// Writes the statuses and the codes in words.
+impl fmt::Display for RetryCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statuses: Vec<_> = self.statuses.iter().map(NotSent::to_string).collect();
+        f.write_str(&statuses.join(", "))?;
+        match self.reasons.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; reasons: {}", self.reasons.join(", ")),
+        }
+    }
+}
+
 /// A command for a job that is not carried out yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -31,6 +63,8 @@ pub enum JobCommand {
     Pause,
     /// Every contact that is left is to be settled without sending.
     Cancel,
+    /// Messages are to be sent again to contacts that the operator has named by status and reason.
+    Retry,
     /// Messages are to be sent again to contacts in doubt, by the policy for deliveries in doubt.
     Resend,
 }

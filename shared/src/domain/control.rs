@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::domain::command::StopCommand;
+use crate::domain::command::{RetryCommand, StopCommand};
 use crate::domain::job::{Job, JobStatus};
 
 /// An operator's order for a job.
@@ -15,6 +15,8 @@ pub enum Control {
     Resume,
     /// Nothing more is sent for good; what is left is skipped.
     Cancel,
+    /// A completed job sends again to some of the contacts that are not known to have got the message.
+    Retry(RetryCommand),
 }
 
 /// The consequence of a control for a job.
@@ -45,6 +47,8 @@ pub enum JobChange {
     RequeueHalted,
     /// The job becomes `queued` for its drain.
     Drain,
+    /// The job becomes `queued` for a retry, with all breakers reset.
+    Retry(RetryCommand),
 }
 
 impl Control {
@@ -54,6 +58,7 @@ impl Control {
             Self::Pause => pause(job),
             Self::Resume => resume(job, now),
             Self::Cancel => cancel(job),
+            Self::Retry(command) => retry(job, command, now),
         }
     }
 }
@@ -106,5 +111,22 @@ fn cancel(job: &Job) -> Decision {
             | JobStatus::Halted,
             _,
         ) => Decision::Change(JobChange::Drain),
+    }
+}
+
+fn retry(job: &Job, command: &RetryCommand, now: Timestamp) -> Decision {
+    match job.status {
+        JobStatus::Completed if now < job.retained_until => Decision::Change(JobChange::Retry(command.clone())),
+        // The request is repeated, and the command stands.
+        JobStatus::Queued if job.retry.as_ref() == Some(command) => Decision::AlreadySo,
+        JobStatus::Completed
+        | JobStatus::Queued
+        | JobStatus::Processing
+        | JobStatus::Waiting
+        | JobStatus::Paused
+        | JobStatus::Scheduled
+        | JobStatus::AwaitingApproval
+        | JobStatus::Halted
+        | JobStatus::Cancelled => Decision::Impossible,
     }
 }

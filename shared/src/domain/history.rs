@@ -40,4 +40,6 @@ pub enum Action {
     Resume,
     /// Nothing more is sent for good.
     Cancel,
+    /// Messages are sent again to some contacts.
+    Retry,
 }

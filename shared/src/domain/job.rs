@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::breakers::Breakers;
-use crate::domain::command::{JobCommand, StopCommand};
+use crate::domain::command::{JobCommand, RetryCommand, StopCommand};
 use crate::domain::ids::{BroadcastId, JobId, PageId};
 use crate::domain::message::{Envelope, Message};
-use crate::domain::reasons::Reasons;
+use crate::domain::reasons::{NotSent, OTHER, Reasons};
 use crate::domain::schedule::{QuietHours, Zone};
 use crate::domain::window::OutsideWindow;
 
@@ -227,6 +227,12 @@ pub struct Job {
     /// The command to stop that waits to be carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopCommand>,
+    /// The command to send again that waits to be carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryCommand>,
+    /// True if a message may have arrived that is recorded as `failed` or `skipped`: such contacts are not sent to again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_late_echoes: bool,
 }
 
 impl Job {
@@ -243,8 +249,42 @@ impl Job {
         match self.stop {
             Some(StopCommand::Pause) => Some(JobCommand::Pause),
             Some(StopCommand::Cancel) => Some(JobCommand::Cancel),
+            None if self.retry.is_some() => Some(JobCommand::Retry),
             None => self.resend_command.then_some(JobCommand::Resend),
         }
+    }
+
+    /// Returns the number of contacts that a retry is for, or `None` if the totals of the job do not tell: an earlier version
+    /// counted by no reason, there are too many reasons, or a message that was refused may have arrived.
+    pub fn count_for(&self, retry: &RetryCommand) -> Option<u64> {
+        let known = &self.outcomes;
+        let mut count = 0;
+        for (status, contacts) in [
+            (NotSent::Failed, known.failed),
+            (NotSent::Skipped, known.skipped),
+            (NotSent::InDoubt, known.in_doubt),
+        ] {
+            if contacts == 0 || !retry.statuses.contains(&status) {
+                continue;
+            }
+            if self.has_late_echoes && status != NotSent::InDoubt {
+                return None;
+            }
+            if retry.reasons.is_empty() {
+                count += contacts;
+                continue;
+            }
+            let totals = self.reasons.totals().filter(|(of, _, _)| *of == status);
+            let mut known_by_reason = 0;
+            for (_, code, contacts) in totals.filter(|(_, code, _)| *code != OTHER) {
+                known_by_reason += contacts;
+                count += if retry.is_for(status, code) { contacts } else { 0 };
+            }
+            if known_by_reason != contacts {
+                return None;
+            }
+        }
+        Some(count)
     }
 
     /// Returns the counters of the job as of its last checkpoint.

@@ -73,6 +73,7 @@ async fn mark_sent(
             State::Sent { .. } => return Ok(EchoResult::Known),
             State::Failed { .. } | State::Skipped { .. } if row.arrived_as.is_some() => return Ok(EchoResult::Known),
             State::Failed { reason } | State::Skipped { reason } => {
+                app.store.jobs().note_late_echo(job).await?;
                 match deliveries.keep_late_echo(job, &row, message_id, now).await? {
                     RowChange::Written => {
                         warn!(

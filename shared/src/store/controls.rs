@@ -31,6 +31,8 @@ pub(super) fn change<'s>(store: &'s Store, job: &Job, change: &JobChange, now: T
                                   wake_shard = :wake_shard REMOVE reason";
     const DRAIN: &str = "SET #status = :status, #stop = :stop, wake_at = :wake_at, wake_shard = :wake_shard \
                          REMOVE due_at, reason";
+    const RETRY: &str = "SET #status = :status, #retry = :retry, stalls = :none, breakers = :breakers, \
+                         wake_at = :wake_at, wake_shard = :wake_shard";
     let update = |expression| as_seen(Update::new(&store.broadcasts, keys::job(&job.id()), expression), job);
     let queued = |expression, wake_at: Timestamp| {
         update(expression)
@@ -49,6 +51,11 @@ pub(super) fn change<'s>(store: &'s Store, job: &Job, change: &JobChange, now: T
             .bind(":none", 0)
             .bind(":breakers", Breakers::resumed(now)),
         JobChange::Drain => queued(DRAIN, wake_again).bind(":stop", StopCommand::Cancel),
+        // The operator's word that the Page is in order, as at a resume.
+        JobChange::Retry(command) => queued(RETRY, wake_again)
+            .bind(":retry", command)
+            .bind(":none", 0)
+            .bind(":breakers", Breakers::resumed(now)),
     }
 }
 
@@ -71,7 +78,7 @@ fn as_seen<'s>(update: Update<'s>, job: &Job) -> Update<'s> {
 /// Returns the job as a change leaves it, as far as its wake-up needs; `None` if the change asks for no wake-up now.
 pub(super) fn woken(job: &Job, change: &JobChange, now: Timestamp) -> Option<Job> {
     let stop = match change {
-        JobChange::Requeue | JobChange::RequeueHalted => None,
+        JobChange::Requeue | JobChange::RequeueHalted | JobChange::Retry(_) => None,
         JobChange::Drain => Some(StopCommand::Cancel),
         JobChange::Pause | JobChange::CommandStop(_) | JobChange::TakeBackPause | JobChange::AwaitDueTime(..) => {
             return None;

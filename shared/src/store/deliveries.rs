@@ -253,32 +253,13 @@ impl Deliveries<'_> {
         self.page("list deliveries", query).await
     }
 
-    /// Lists the rows of a job that a resend names, as of now, from after `after`; and the id to go on after, unless that
-    /// was all.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer.
-    pub async fn named_for_resend(
-        &self,
-        job: &JobId,
-        after: Option<&ContactId>,
-    ) -> Result<(Vec<Delivery>, Option<ContactId>), Error> {
-        const NAMED: &str = "#status = :in_doubt AND resend = :yes";
-        let query = self
-            .rows(job, after)
-            .filter(NAMED)
-            .bind(":in_doubt", Status::InDoubt)
-            .bind(":yes", true);
-        self.page("list deliveries to resend", query).await
-    }
-
-    fn rows(&self, job: &JobId, after: Option<&ContactId>) -> Query<'_> {
+    pub(super) fn rows(&self, job: &JobId, after: Option<&ContactId>) -> Query<'_> {
         Query::table(&self.0.deliveries, "job = :job")
             .bind(":job", job.to_string())
             .after(after.map(|contact_id| keys::delivery(job, contact_id)))
     }
 
-    async fn page(
+    pub(super) async fn page(
         &self,
         operation: &'static str,
         query: Query<'_>,
@@ -396,29 +377,6 @@ pub(super) fn put_in_doubt<'s>(
         .bind(":counted", true)
         .bind(":shard", keys::doubt_shard(job, contact_id))
         .bind(":look_at", millis(doubt.reserved_at + store.first_lookup))
-        .bind(":now", millis(now))
-}
-
-/// The part of a resend command that names a row in doubt.
-pub(super) fn name_for_resend<'s>(store: &'s Store, job: &JobId, row: &Delivery) -> Update<'s> {
-    const NAME: &str = "SET resend = :yes REMOVE doubt_shard, look_at";
-    if_unchanged(store, job, row.into(), NAME).bind(":yes", true)
-}
-
-/// The part of a resend that puts a named row back in the backlog, under this epoch. From here on the contact is never
-/// `failed`: the attempt before may have arrived.
-pub(super) fn requeue<'s>(store: &'s Store, job: &Job, row: &Delivery, now: Timestamp) -> Update<'s> {
-    const REQUEUE: &str = "SET #status = :waiting, epoch = :epoch, not_before = :now, updated_at = :now, \
-                           earlier_doubt = if_not_exists(earlier_doubt, reserved_at) \
-                           REMOVE counted, resend, doubt_shard, look_at";
-    const IF_STILL_NAMED: &str = "#status = :expected AND #token = :token AND resend = :yes";
-    Update::new(&store.deliveries, keys::delivery(&job.id(), &row.contact_id), REQUEUE)
-        .only_if(IF_STILL_NAMED)
-        .bind(":waiting", Status::Waiting)
-        .bind(":expected", Status::InDoubt)
-        .bind(":token", &row.token)
-        .bind(":yes", true)
-        .bind(":epoch", job.epoch)
         .bind(":now", millis(now))
 }
 

@@ -82,7 +82,7 @@ impl Jobs<'_> {
                                  may_send_until = :now REMOVE claim_id, lease_until, wake_at, wake_shard, #stop";
         const CANCELLED: &str = "SET #status = :status, stalls = :none, checkpoint_id = :new_checkpoint_id, \
                                  may_send_until = :now, reason = :reason \
-                                 REMOVE claim_id, lease_until, wake_at, wake_shard, #stop, resend_wish";
+                                 REMOVE claim_id, lease_until, wake_at, wake_shard, #stop, #retry, resend_wish";
         const OPERATION: &str = "hand a job over";
         let Self(store) = self;
         loop {

@@ -173,13 +173,13 @@ impl Jobs<'_> {
         })
     }
 
-    /// Clears a job's command to resend once it has been carried out; `false` if another worker has claimed the job.
+    /// Clears a job's command to send again once it has been carried out; `false` if another worker has claimed the job.
     ///
     /// # Errors
     /// If DynamoDB does not answer: the next claim then carries the command out again, which changes nothing.
     pub async fn clear_command_if_claimed(&self, claim: &mut Claim, now: Timestamp) -> Result<bool, Error> {
         const CLEAR: &str = "SET checkpoint_id = :new_checkpoint_id, lease_until = :lease_until, wake_at = :wake_at \
-                             REMOVE resend_wish";
+                             REMOVE resend_wish, #retry";
         loop {
             let checkpoint_id = token();
             let update = extend_lease(update_if_claimed(self.0, claim, CLEAR, &checkpoint_id), claim, now);
@@ -191,7 +191,7 @@ impl Jobs<'_> {
                 }
             }
             claim.record_written(checkpoint_id, now);
-            claim.job.resend_command = false;
+            (claim.job.resend_command, claim.job.retry) = (false, None);
             return Ok(true);
         }
     }
@@ -310,6 +310,18 @@ impl Jobs<'_> {
         };
         let job: Job = from_item(OPERATION, item)?;
         Ok((job.wake_at == Some(wake_at)).then_some(job))
+    }
+
+    /// Notes that a message may have arrived that is recorded as `failed` or `skipped`, before its row says so.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn note_late_echo(&self, job: &JobId) -> Result<(), Error> {
+        let Self(store) = self;
+        let note = Update::new(&store.broadcasts, keys::job(job), "SET has_late_echoes = :yes")
+            .only_if("attribute_exists(pk)")
+            .bind(":yes", true);
+        store.update("note a late echo", note).await.map(drop)
     }
 
     /// Counts a worker that a live lease refused.

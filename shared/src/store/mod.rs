@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod keys;
 pub mod page_leases;
 pub mod progress;
+mod reopening;
 pub mod requests;
 pub mod segments;
 pub mod sending;

@@ -10,6 +10,7 @@ use super::tables::{Error, REPORT_OUTLIVES, SCHEMA, expiry};
 use crate::domain::delivery::{Delivery, State, Status};
 use crate::domain::ids::{ContactId, token};
 use crate::domain::job::Job;
+use crate::domain::reasons::code_of;
 
 /// The end of settling a contact as `skipped`.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Deliveries<'_> {
         reason: &str,
         now: Timestamp,
     ) -> Result<Skip, Error> {
-        const SKIP: &str = "SET #status = :skipped, reason = :reason, epoch = :epoch, #token = :token, \
+        const SKIP: &str = "SET #status = :skipped, reason = :reason, code = :code, epoch = :epoch, #token = :token, \
                             attempts = if_not_exists(attempts, :none), reserved_at = if_not_exists(reserved_at, :now), \
                             updated_at = :now, expires_at = :expires_at, #schema = if_not_exists(#schema, :schema) \
                             REMOVE not_before";
@@ -50,6 +51,7 @@ impl Deliveries<'_> {
             .bind(":skipped", Status::Skipped)
             .bind(":waiting", Status::Waiting)
             .bind(":reason", reason)
+            .bind(":code", code_of(reason))
             .bind(":epoch", job.epoch)
             .bind(":token", &token)
             .bind(":none", 0)

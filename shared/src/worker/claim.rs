@@ -8,7 +8,6 @@ use tracing::{Instrument, debug, info, warn};
 
 use crate::app::App;
 use crate::domain::command::StopCommand;
-use crate::domain::delivery::Delivery;
 use crate::domain::ids::JobId;
 use crate::domain::job::{Job, MAX_STALLS};
 use crate::domain::sending::SendingState;
@@ -20,11 +19,11 @@ use crate::store;
 use crate::store::hand_over::{HandOver, HandedOver};
 use crate::store::jobs::{Claim, Claimed};
 use crate::store::page_leases::{Acquired, PageLease};
-use crate::store::transactions::{ROWS_AT_ONCE, Resent};
 use crate::worker::deliver::Sender;
 use crate::worker::drain::drain;
 use crate::worker::hand_over::hand_over_without_secret;
 use crate::worker::run::{Run, RunEnd};
+use crate::worker::send_again::{SendAgain, send_again};
 
 /// The longest time that a worker waits for a Page that another job holds.
 const PAGE_WAIT: Duration = Duration::from_secs(25);
@@ -248,16 +247,17 @@ async fn work_claimed(app: &App, mut claim: Claim, page: &mut PageLease, ends: I
     if let Some(reason) = reason_to_halt(&claim.job, app.clock.now()) {
         return halted(claim, reason);
     }
-    let carried_out = match claim.job.resend_command {
-        true => carry_out_resend(app, &mut claim).await?,
-        false => true,
+    let sent_again = match claim.job.resend_command || claim.job.retry.is_some() {
+        true => send_again(app, &mut claim, ends).await?,
+        false => SendAgain::Done,
     };
-    if !carried_out {
-        return Ok(RunEnd::Overtaken);
-    }
-    // The command to stop may have come long ago by now.
-    if claim.job.stop.is_some() {
-        return Ok(RunEnd::HandOver(Box::new(claim), HandOver::Queued));
+    match sent_again {
+        // A command to stop may have come long ago by now.
+        SendAgain::Done if claim.job.stop.is_none() => {}
+        SendAgain::Done | SendAgain::Unfinished => {
+            return Ok(RunEnd::HandOver(Box::new(claim), HandOver::Queued));
+        }
+        SendAgain::Overtaken => return Ok(RunEnd::Overtaken),
     }
     let job = claim.job.clone();
     let access = match app.secrets.access(&job.page_id).await {
@@ -283,48 +283,6 @@ async fn work_claimed(app: &App, mut claim: Claim, page: &mut PageLease, ends: I
         messenger: MessengerClient::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
     };
     Run::new(&sender, claim, page, ends).work().await.map_err(Error::Store)
-}
-
-/// Carries out a command to resend, before anything is sent: requeues the rows in doubt that it names, as many at once as fit
-/// into a transaction. Returns `false` if another worker has claimed the job, which then carries the command out.
-async fn carry_out_resend(app: &App, claim: &mut Claim) -> Result<bool, store::Error> {
-    let (job, mut after) = (claim.job.id(), None);
-    loop {
-        let (rows, last) = app.store.deliveries().named_for_resend(&job, after.as_ref()).await?;
-        for rows in rows.chunks(ROWS_AT_ONCE) {
-            if !requeue(app, claim, rows.to_vec()).await? {
-                return Ok(false);
-            }
-        }
-        after = last;
-        if after.is_none() {
-            return app.store.jobs().clear_command_if_claimed(claim, app.clock.now()).await;
-        }
-    }
-}
-
-/// Requeues rows in doubt in one transaction, without those that have changed since they were read. Returns `false` if
-/// another worker has claimed the job.
-async fn requeue(app: &App, claim: &mut Claim, mut rows: Vec<Delivery>) -> Result<bool, store::Error> {
-    while !rows.is_empty() {
-        match app.store.transactions().resend(claim, &rows, app.clock.now()).await? {
-            Resent::Done => {
-                info!(
-                    deliveries.resent = rows.len(),
-                    "deliveries in doubt requeued, to be sent again"
-                );
-                return Ok(true);
-            }
-            Resent::Changed(indices) if indices.is_empty() => return Ok(false),
-            Resent::Changed(indices) => {
-                for index in indices.into_iter().rev() {
-                    rows.remove(index);
-                }
-            }
-            Resent::Stale => return Ok(false),
-        }
-    }
-    Ok(true)
 }
 
 /// Returns the reason why no worker should work on a job any more, if there is one.

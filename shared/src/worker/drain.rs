@@ -50,9 +50,6 @@ struct Drain<'a> {
 /// If a table does not answer; the claim then ends with its lease, and the next one goes on.
 pub async fn drain(app: &App, claim: Claim, reason: &str, ends: Instant) -> Result<RunEnd, store::Error> {
     let job = &claim.job.clone();
-    let begins = Instant::now();
-    let whole = ends.saturating_duration_since(begins);
-    let last_start = begins + whole.saturating_sub(WIND_UP).max(whole / 4);
     let drain = Drain {
         app,
         job,
@@ -64,7 +61,7 @@ pub async fn drain(app: &App, claim: Claim, reason: &str, ends: Instant) -> Resu
         stop: None,
         overtaken: false,
     };
-    drain.work(last_start).await
+    drain.work(last_start(ends)).await
 }
 
 impl<'a> Drain<'a> {
@@ -190,6 +187,13 @@ impl<'a> Drain<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the last time at which an invocation that ends at this time begins with something that takes a moment.
+pub fn last_start(ends: Instant) -> Instant {
+    let begins = Instant::now();
+    let whole = ends.saturating_duration_since(begins);
+    begins + whole.saturating_sub(WIND_UP).max(whole / 4)
 }
 
 /// Settles one contact without sending.

@@ -10,5 +10,6 @@ mod in_flight;
 mod minutes;
 pub mod pace;
 pub mod run;
+mod send_again;
 mod stop;
 mod suspects;

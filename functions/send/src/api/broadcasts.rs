@@ -13,7 +13,7 @@ use shared::domain::schedule::{QuietHours, Zone};
 use shared::domain::window::OutsideWindow;
 use utoipa::ToSchema;
 
-use super::controls::HistoryReport;
+use super::history::HistoryReport;
 use super::messages::MessageForm;
 use super::progress::ProgressReport;
 use super::reasons::ReasonReport;

@@ -1,9 +1,8 @@
-//! Controls of a broadcast: pause, resume, cancel; and its history.
+//! Controls of a broadcast: pause, resume, cancel, retry.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use shared::domain::history::Action;
-use shared::domain::ids::PageId;
+use shared::domain::ids::{BroadcastId, PageId};
+use shared::domain::reasons::NotSent;
 use utoipa::ToSchema;
 
 use super::broadcasts::BroadcastReport;
@@ -58,25 +57,59 @@ pub struct Affected {
     pub contacts: u64,
 }
 
-/// An order that was given for the broadcast.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = HistoryEntry)]
-pub struct HistoryReport {
-    /// The time of the order.
-    pub time: Timestamp,
-    /// The caller who gave it; `null` if callers are not authenticated.
-    #[schema(required)]
-    pub caller: Option<String>,
-    /// The order.
-    pub action: Action,
-    /// The Page that the order was limited to; `null` if it was for all.
-    #[schema(required)]
+/// A request to send again to contacts that are not known to have got the message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({"statuses": ["failed"], "reasons": ["551"]})))]
+pub struct RetryRequest {
+    /// The statuses of the contacts. `in_doubt` must be named, since such a contact may get the message twice.
+    #[schema(min_items = 1, default = json!(["failed"]))]
+    #[schema(value_type = Option<Vec<NotSent>>)]
+    pub statuses: Vec<NotSent>,
+    /// The codes of their reasons, as the report shows them; any if it is absent. Messenger's code without a subcode stands for all
+    /// of its subcodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 30)]
+    pub reasons: Vec<String>,
+    /// The Page of the only job that is meant; all jobs if it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub page_id: Option<PageId>,
-    /// The number of jobs that it changed.
-    pub jobs: u64,
-    /// The number of contacts of those jobs that it concerned.
-    pub contacts: u64,
-    /// More about the order; `null` if there is no more to tell.
-    #[schema(required)]
-    pub details: Option<String>,
+}
+
+impl Default for RetryRequest {
+    fn default() -> Self {
+        Self {
+            statuses: vec![NotSent::Failed],
+            reasons: Vec::new(),
+            page_id: None,
+        }
+    }
+}
+
+/// The contacts that a retry sends to again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "reopened": 2, "may_get_it_twice": 0,
+    "jobs": [{"page_id": "page-1", "reopened": 2}], "dry_run": false
+})))]
+pub struct RetryReport {
+    /// The identity of the broadcast.
+    pub broadcast_id: BroadcastId,
+    /// The number of contacts that are sent to again, or would be.
+    pub reopened: u64,
+    /// The number of those that are in doubt: they may have got the message.
+    pub may_get_it_twice: u64,
+    /// The jobs that were meant, sorted by Page.
+    pub jobs: Vec<RetriedJob>,
+    /// True if nothing was changed, as the request asked.
+    pub dry_run: bool,
+}
+
+/// The part of a retry for one Page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetriedJob {
+    /// The Page.
+    pub page_id: PageId,
+    /// The number of its contacts that are sent to again, or would be.
+    pub reopened: u64,
 }

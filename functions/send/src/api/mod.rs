@@ -8,6 +8,7 @@ pub mod changes;
 pub mod contacts;
 pub mod controls;
 pub mod deliveries;
+pub mod history;
 pub mod lists;
 pub mod messages;
 pub mod previews;

@@ -33,6 +33,8 @@ pub enum Kind {
     NothingToPause,
     /// The broadcast has sent everything.
     NothingToCancel,
+    /// A job is not completed, so that it cannot be retried.
+    NotCompleted,
     /// A contact would be larger than the table stores.
     ContactTooLarge,
     /// The body is too large.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// All types.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidRequest,
         Self::Forbidden,
         Self::NotFound,
@@ -62,6 +64,7 @@ impl Kind {
         Self::NothingToApprove,
         Self::NothingToPause,
         Self::NothingToCancel,
+        Self::NotCompleted,
         Self::ContactTooLarge,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
@@ -84,6 +87,7 @@ impl Kind {
             Self::NothingToApprove => "nothing-to-approve",
             Self::NothingToPause => "nothing-to-pause",
             Self::NothingToCancel => "nothing-to-cancel",
+            Self::NotCompleted => "not-completed",
             Self::ContactTooLarge => "contact-too-large",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
@@ -112,6 +116,7 @@ impl Kind {
             | Self::NothingToApprove
             | Self::NothingToPause
             | Self::NothingToCancel
+            | Self::NotCompleted
             | Self::ContactTooLarge => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

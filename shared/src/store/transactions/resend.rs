@@ -1,17 +1,18 @@
-//! The resend of deliveries in doubt: a job command that names rows, and the next claim that carries it out.
+//! Sending again: the command to resend deliveries in doubt, which names rows, and the claim that carries out such a command or a
+//! retry.
 
 use jiff::Timestamp;
 
 use super::{ROWS_AT_ONCE, Transactions};
 use crate::domain::backlog::Segment;
-use crate::domain::delivery::Delivery;
+use crate::domain::delivery::{Delivery, Status};
 use crate::domain::ids::{JobId, token};
 use crate::domain::job::{Job, JobStatus};
 use crate::store::calls::{Transaction, is_refusal};
 use crate::store::jobs::{self, Claim, ClaimRefusal, extend_lease, update_if_claimed};
 use crate::store::statement::{Update, millis};
 use crate::store::tables::{Error, from_item};
-use crate::store::{deliveries, keys, segments};
+use crate::store::{keys, reopening, segments};
 
 /// The answer to a job command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Transactions<'_> {
             .bind(":shard", keys::wake_shard(job))
             .bind(":now", millis(now))
             .bind(":yes", true);
-        let name = deliveries::name_for_resend(store, job, row);
+        let name = reopening::name_for_resend(store, job, row);
         let parts = vec![name.into_part(OPERATION)?, command.into_part(OPERATION)?];
         Ok(match store.transact(OPERATION, parts, &token()).await? {
             Transaction::Written => CommandOutcome::Accepted,
@@ -77,7 +78,7 @@ impl Transactions<'_> {
         })
     }
 
-    /// Puts rows that are in doubt, and named for a resend, back in the backlog, at its end; at most [`ROWS_AT_ONCE`]. One
+    /// Puts rows that the job's command to send again is for back in the backlog, at its end; at most [`ROWS_AT_ONCE`]. One
     /// transaction of the rows, a new segment and the job, on top of this claim's last checkpoint: a batch that is repeated
     /// after a lost answer cannot reuse the segment's number.
     ///
@@ -93,8 +94,8 @@ impl Transactions<'_> {
 
     /// Puts rows back under the command to stop that the claim knows of; `None` if that is another one now.
     async fn try_resend(&self, claim: &mut Claim, rows: &[Delivery], now: Timestamp) -> Result<Option<Resent>, Error> {
-        const COUNT: &str = "SET #segments = :segments, waiting = waiting + :rows, in_doubt = in_doubt - :rows, \
-                             lease_until = :lease_until, wake_at = :wake_at, checkpoint_id = :new_checkpoint_id";
+        const COUNT: &str = "SET #segments = :segments, waiting = waiting + :rows, failed = failed - :failed, \
+                             skipped = skipped - :skipped, in_doubt = in_doubt - :in_doubt, lease_until = :lease_until, wake_at = :wake_at, checkpoint_id = :new_checkpoint_id";
         const OPERATION: &str = "put deliveries back in the backlog";
         debug_assert!(rows.len() <= ROWS_AT_ONCE);
         let Self(store) = self;
@@ -108,17 +109,21 @@ impl Transactions<'_> {
             reasons.discount(status, &code);
         }
         let changes = reasons.changes_since(&claim.job.reasons);
+        let of = |status| rows.iter().filter(|row| row.state.status() == status).count();
         let checkpoint_id = token();
         let count = extend_lease(update_if_claimed(store, claim, COUNT, &checkpoint_id), claim, now)
             .bind(":segments", claim.job.segments + 1)
-            .bind(":rows", rows.len());
+            .bind(":rows", rows.len())
+            .bind(":failed", of(Status::Failed))
+            .bind(":skipped", of(Status::Skipped))
+            .bind(":in_doubt", of(Status::InDoubt));
         let mut parts = vec![
             count.add_all(&changes).into_part(OPERATION)?,
             segments::put(store, OPERATION, &claim.job, &segment)?,
         ];
         let before_rows = parts.len();
         for row in rows {
-            parts.push(deliveries::requeue(store, &claim.job, row, now).into_part(OPERATION)?);
+            parts.push(reopening::requeue(store, &claim.job, row, now).into_part(OPERATION)?);
         }
         if let Transaction::Refused(reasons) = store.transact(OPERATION, parts, &checkpoint_id).await? {
             let job = reasons

@@ -9,6 +9,7 @@ use shared::domain::ids::{BroadcastId, ContactId};
 use shared::domain::job::JobStatus;
 use shared::store::deliveries::Reserve;
 use shared::store::hand_over::HandOver;
+use shared::store::skips::Skip;
 
 use crate::fixture::by_hand::LEASE;
 use crate::fixture::controls::OBEYED_WITHIN;
@@ -223,6 +224,50 @@ async fn overtaken_worker_cannot_reserve_a_contact_of_a_cancelled_job() {
             "{contact} could be sent to"
         );
     }
+}
+
+/// A drain that was frozen thaws after a newer claim has taken up the job. The contact waits to be sent to by that claim.
+#[tokio::test]
+async fn overtaken_drain_cannot_skip_a_contact_of_a_newer_claim() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
+    let id = stack.another_broadcast(&ids).await;
+    let frozen = stack.claim(&stack.job(&id).await.id()).await;
+    stack.advance(LEASE + Duration::from_secs(1));
+    let busy = Fault::answering(GraphError::new(613, "too fast")).to_contacts([&ids[0]]);
+    stack.sandbox.add_fault(busy.times(1));
+    stack.process_job(&stack.wake_up_for(&id).await).await;
+    assert_eq!(stack.delivery(&id, &ids[0]).await["status"], "waiting");
+
+    let (deliveries, contact) = (stack.app.store.deliveries(), ContactId::parse(&ids[0]).unwrap());
+    let now = stack.app.clock.now();
+    let skipped = deliveries
+        .skip_if_free(&frozen.job, &contact, "cancelled", now)
+        .await
+        .unwrap();
+
+    assert!(matches!(skipped, Skip::Refused(_)), "{skipped:?}");
+    assert_eq!(stack.finish(&id).await["counters"]["sent"], 3);
+}
+
+#[tokio::test]
+async fn delivery_of_a_cancelled_job_is_erased() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(2).await;
+    let id = stack.another_broadcast(&ids).await;
+    stack.control("cancel", &id).await;
+    stack.drain_queue().await;
+    stack.advance(Duration::from_secs(3_600));
+
+    let path = format!("/v1/contacts/{}?erase=true", ids[0]);
+    let erased = stack.call("DELETE", &path, None, None).await.body;
+
+    assert_eq!(
+        (&erased["erased"]["deliveries"], &erased["kept"]),
+        (&json!(1), &json!([])),
+        "{erased:#}"
+    );
+    stack.skip_promise_check();
 }
 
 /// The cancel comes after the last checkpoint of a worker, which leaves the job in another way.

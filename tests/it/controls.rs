@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
+use shared::domain::command::StopCommand;
 use shared::domain::control::JobChange;
 use shared::domain::history::{Action, HistoryEntry};
 use shared::domain::ids::BroadcastId;
@@ -264,8 +265,9 @@ async fn control_is_written_only_for_jobs_as_they_were_read() {
     assert_eq!(stack.report(&id).await["history"], json!([]));
     let now = stack.app.clock.now();
     stack.control("pause", &id).await;
-    // A resume that was decided before the pause.
-    assert!(!written(&stack, &processing, JobChange::TakeBackPause).await);
+    // A cancel that was decided before the pause.
+    let cancel = JobChange::CommandStop(StopCommand::Cancel);
+    assert!(!written(&stack, &processing, cancel).await);
     stack
         .app
         .store

@@ -11,6 +11,7 @@ use shared::domain::ids::{BroadcastId, ContactId};
 use shared::domain::job::JobStatus;
 use shared::store::hand_over::HandOver;
 use shared::store::transactions::{Checkpoint, Checkpointed};
+use shared::worker::claim::{Worked, work_inline};
 
 use crate::fixture::by_hand::LEASE;
 use crate::fixture::controls::OBEYED_WITHIN;
@@ -330,6 +331,31 @@ async fn claim_that_finds_a_pause_sends_nothing() {
         (stack.status(&id).await.as_str(), stack.sandbox.received_count()),
         ("paused", 0)
     );
+}
+
+/// The request that made the broadcast is about to work it off.
+#[tokio::test]
+async fn job_that_is_paused_before_its_inline_work_sends_nothing() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
+    let id = stack.another_broadcast(&ids).await;
+    let job = stack.job(&id).await;
+    let dead = stack.claim(&job.id()).await;
+    stack.control("pause", &id).await;
+    stack.advance(
+        dead.job
+            .lease_until
+            .unwrap()
+            .duration_since(stack.app.clock.now())
+            .unsigned_abs(),
+    );
+    stack.advance(Duration::from_secs(1));
+
+    let ends = tokio::time::Instant::now() + Duration::from_secs(20);
+    let worked = work_inline(&stack.app, &job, ends).await.unwrap();
+
+    assert_eq!(worked, Worked::HandedOver(HandOver::Paused));
+    assert_eq!(stack.sandbox.received_count(), 0);
 }
 
 #[tokio::test]

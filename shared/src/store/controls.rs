@@ -13,7 +13,7 @@ use crate::domain::job::{Job, JobStatus};
 
 /// The job is in the state that the control was decided for: no claim, hand-over, change of its due time or other control has
 /// come in between. Checkpoints may have.
-pub(super) const IF_AS_SEEN: &str = "#status = :seen_status AND epoch = :seen_epoch";
+const IF_AS_SEEN: &str = "#status = :seen_status AND epoch = :seen_epoch";
 const AND_NOT_STOPPED: &str = "attribute_not_exists(#stop)";
 const AND_STOPPED: &str = "#stop = :seen_stop";
 const AND_NOT_DUE: &str = "(attribute_not_exists(due_at) OR attribute_type(due_at, :null))";
@@ -63,7 +63,7 @@ fn as_seen<'s>(update: Update<'s>, job: &Job) -> Update<'s> {
     let stop = job.stop.map_or(AND_NOT_STOPPED, |_| AND_STOPPED);
     let due = job.due_at.map_or(AND_NOT_DUE, |_| AND_DUE);
     let mut update = update
-        .only_if(format!("{IF_AS_SEEN} AND {stop} AND {due}"))
+        .only_if([IF_AS_SEEN, stop, due].join(" AND "))
         .bind(":seen_status", job.status)
         .bind(":seen_epoch", job.epoch);
     if let Some(stop) = job.stop {

@@ -72,7 +72,7 @@ impl Transactions<'_> {
         let appended = next_segment(claim, &checkpoint.progress);
         let after = JobAfter::new(claim, checkpoint, appended.is_some());
         let update = checkpoint_update(store, claim, checkpoint, &after, &checkpoint_id, now);
-        let refusal = if appended.is_none() && checkpoint.doubts.is_empty() {
+        let refused = if appended.is_none() && checkpoint.doubts.is_empty() {
             match store.update(OPERATION, update).await? {
                 Conditional::Written(_) => None,
                 Conditional::Refused(item) => Some((item, Vec::new())),
@@ -94,7 +94,7 @@ impl Transactions<'_> {
                 }
             }
         };
-        match refusal {
+        match refused {
             None => {}
             Some((None, rows)) => return Ok(Some(changed_rows(OPERATION, rows)?)),
             Some((job, _)) => match jobs::refusal(claim, job, &checkpoint_id)? {

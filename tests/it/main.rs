@@ -11,6 +11,7 @@ mod claiming;
 mod clocks;
 mod command_line;
 mod contacts;
+mod control_times;
 mod controls;
 mod conventions;
 mod data_directory;

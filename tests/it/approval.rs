@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use send::caller::Caller;
+use send::change::entry;
 use serde_json::{Value, json};
+use shared::domain::history::Action;
 use shared::domain::ids::BroadcastId;
 use shared::store::transactions::Changed;
 
@@ -53,7 +56,11 @@ async fn broadcast_waits_until_another_caller_approves_it() {
     assert_eq!(approved.body["status"], "queued");
     assert!(approved.body["approved_at"].is_string());
     stack.drain_queue().await;
-    assert_eq!(stack.report(&id).await["counters"]["sent"], 3);
+    let report = stack.report(&id).await;
+    assert_eq!(report["counters"]["sent"], 3);
+    let entry = &report["history"][0];
+    assert_eq!((&entry["action"], &entry["contacts"]), (&json!("approve"), &json!(3)));
+    assert!(entry["caller"].as_str().unwrap().contains("ben"), "{entry}");
     let again = stack.approve_by("ben", &id).await;
     assert_eq!(
         (again.status, &again.body["status"]),
@@ -130,10 +137,12 @@ async fn approval_is_refused_where_there_is_nothing_to_approve() {
         (StatusCode::CONFLICT, &json!("/v1/problems/nothing-to-approve"))
     );
     let store = &stack.app.store;
-    let (seen, jobs) = store.broadcasts().get_with_jobs(&id).await.unwrap().unwrap();
+    let (seen, jobs, history) = store.broadcasts().get_with_history(&id).await.unwrap().unwrap();
+    let now = stack.app.clock.now();
+    let entry = entry(&Caller::unauthenticated(), Action::Approve, &jobs, None, now);
     let transactions = store.transactions();
     let (approved, _) = transactions
-        .approve_if_unchanged(&seen, &jobs, stack.app.clock.now())
+        .approve_if_unchanged((&seen, &jobs, &history), &entry, now)
         .await
         .unwrap();
     assert_eq!(approved, Changed::Meanwhile, "a job that does not wait is released");
@@ -169,18 +178,26 @@ async fn approval_of_a_broadcast_that_has_changed_is_refused() {
         .call_by("ana", "POST", "/v1/broadcasts", Some(&body))
         .await
         .broadcast_id();
-    let (seen, jobs) = stack.app.store.broadcasts().get_with_jobs(&id).await.unwrap().unwrap();
+    let (seen, jobs, history) = stack
+        .app
+        .store
+        .broadcasts()
+        .get_with_history(&id)
+        .await
+        .unwrap()
+        .unwrap();
 
     let change = json!({"message": {"text": "Not seen."}});
     stack
         .call_by("ana", "PATCH", &format!("/v1/broadcasts/{id}"), Some(&change))
         .await;
     let now = stack.app.clock.now();
+    let entry = entry(&Caller::unauthenticated(), Action::Approve, &jobs, None, now);
     let (approved, _) = stack
         .app
         .store
         .transactions()
-        .approve_if_unchanged(&seen, &jobs, now)
+        .approve_if_unchanged((&seen, &jobs, &history), &entry, now)
         .await
         .unwrap();
 
@@ -188,4 +205,27 @@ async fn approval_of_a_broadcast_that_has_changed_is_refused() {
     assert_eq!(stack.report(&id).await["status"], "awaiting_approval");
     stack.approve_by("ben", &id).await;
     stack.finish(&id).await;
+}
+
+#[tokio::test]
+async fn broadcast_that_is_cancelled_before_its_approval_is_not_sent() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(2).await;
+    let mut body = request(&ids);
+    body["requires_approval"] = json!(true);
+    let id = stack
+        .call_by("ana", "POST", "/v1/broadcasts", Some(&body))
+        .await
+        .broadcast_id();
+    stack.control("cancel", &id).await;
+
+    let answer = stack.approve_by("ben", &id).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{answer:?}");
+    stack.drain_queue().await;
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["skipped"]),
+        (&json!("cancelled"), &json!(2))
+    );
+    assert_eq!(stack.sandbox.received_count(), 0);
 }

@@ -47,7 +47,7 @@ async fn last_send_starts_within_seconds_after_fifty_pauses_and_cancels_at_each_
             let after: Vec<_> = ours.filter(|message| message.at > answered).collect();
             let last = after
                 .iter()
-                .map(|message| message.at.duration_since(answered).unsigned_abs());
+                .map(|message| Duration::from_millis(message.at.abs_diff(answered)));
             delays.push(last.max().unwrap_or_default());
             answers.push(took);
             sent_after += after.len();

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use local::sandbox::{Fault, GraphError};
+use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::json;
 
-use crate::fixture::{TestStack, request};
+use tokio::time::timeout;
+
+use crate::fixture::{PAGE_WITHOUT_TOKEN, TestStack, request};
 
 /// The system was down, or the switch off, until the sale was over.
 #[tokio::test]
@@ -85,4 +87,92 @@ async fn contact_that_waits_is_skipped_at_the_end() {
     assert!(skipped >= 1, "{report:#}");
     assert_eq!(report["counters"]["sent"], 3 - skipped);
     assert_eq!(report["status"], "completed");
+}
+
+/// A drain needs neither the Page's pace nor its token.
+#[tokio::test]
+async fn expired_broadcast_ends_at_once_whatever_its_pages_can_do() {
+    let stack = TestStack::start_with(&[("PAGE_RATE_PER_SECOND", "1")]).await;
+    let mut ids = stack.import_contacts(200).await;
+    stack.import(PAGE_WITHOUT_TOKEN, &["mute".to_owned()]).await;
+    ids.push("mute".to_owned());
+    let mut body = request(&ids);
+    body["expires_at"] = json!(stack.app.clock.now() + Duration::from_secs(600));
+    let id = stack.post(&body).await.broadcast_id();
+
+    stack.advance(Duration::from_secs(601));
+    let report = timeout(Duration::from_secs(60), stack.finish(&id)).await.unwrap();
+
+    assert_eq!(
+        (&report["status"], &report["counters"]["skipped"]),
+        (&json!("completed"), &json!(201))
+    );
+    assert_eq!(report["reasons"][0]["code"], "expired");
+}
+
+#[tokio::test]
+async fn job_that_waits_is_woken_at_the_end() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
+    let at = |hours: u64| stack.app.clock.now() + Duration::from_secs(hours * 3_600);
+    let hour = |hours: u64| at(hours).to_string()[11..13].to_owned();
+    let mut body = request(&ids);
+    body["scheduled_at"] = json!(at(1));
+    body["quiet_hours"] =
+        json!({"from": format!("{}:00", hour(3)), "to": format!("{}:00", hour(15)), "time_zone": "UTC"});
+    body["expires_at"] = json!(at(6));
+    let id = stack.post(&body).await.broadcast_id();
+
+    // The first worker comes late.
+    stack.advance(Duration::from_secs(4 * 3_600));
+    stack.tick().await;
+    stack.drain_queue().await;
+    let job = &stack.report(&id).await["jobs"][0];
+    assert_eq!(
+        (&job["reason"], &job["due_at"]),
+        (&json!("quiet_hours"), &body["expires_at"])
+    );
+    stack.advance(Duration::from_secs(2 * 3_600));
+    stack.tick().await;
+    stack.drain_queue().await;
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["skipped"]),
+        (&json!("completed"), &json!(3))
+    );
+}
+
+/// `IN_DOUBT_POLICY=resend` sends nothing again after the end.
+#[tokio::test]
+async fn message_in_doubt_is_not_sent_again_after_the_end() {
+    let variables = [
+        ("IN_DOUBT_POLICY", "resend"),
+        ("DOUBT_CHECK_SECONDS", "30"),
+        ("MESSENGER_TIMEOUT_SECONDS", "1"),
+    ];
+    let stack = TestStack::start_with(&variables).await;
+    let ids = stack.import_contacts(2).await;
+    stack
+        .sandbox
+        .add_fault(Fault::answering(Answer::Reset).to_contacts([&ids[1]]));
+    let mut body = request(&ids);
+    body["expires_at"] = json!(stack.app.clock.now() + Duration::from_secs(60));
+    let id = stack.post(&body).await.broadcast_id();
+    let report = stack.finish(&id).await;
+    assert_eq!(report["counters"]["in_doubt"], 1);
+    stack.sandbox.clear_faults();
+
+    for _ in 0..3 {
+        stack.advance(Duration::from_secs(61));
+        stack.sandbox.forget_conversation_calls();
+        stack.tick().await;
+        stack.drain_queue().await;
+    }
+
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["in_doubt"]),
+        (&json!("completed"), &json!(1))
+    );
+    assert_eq!(stack.sandbox.received_count(), 1);
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
+use send::caller::Caller;
+use send::change::entry;
 use serde_json::{Value, json};
+use shared::domain::history::Action;
 use shared::domain::ids::BroadcastId;
 use shared::store::hand_over::HandOver;
 use shared::store::jobs::Claimed;
@@ -343,6 +346,9 @@ async fn broadcast_is_changed_until_it_is_due() {
         assert_eq!(&changed.body[field], value, "{field}");
     }
     assert_eq!(stack.report(&id).await, changed.body);
+    let entry = &changed.body["history"][0];
+    assert_eq!((&entry["action"], &entry["jobs"]), (&json!("change"), &json!(2)));
+    assert!(entry["details"].as_str().unwrap().contains("quiet_hours"), "{entry}");
     // Half of the change is kept, half of it replaced.
     let changed = stack
         .change(&id, &json!({"scheduled_at": "2027-03-01T11:00", "quiet_hours": null}))
@@ -446,13 +452,14 @@ async fn race_of_a_change_with_the_first_claim_has_one_winner() {
         let ids = stack.import_contacts(1).await;
         let id = stack.in_an_hour(&ids).await;
         let store = &stack.app.store;
-        let (seen, jobs) = store.broadcasts().get_with_jobs(&id).await.unwrap().unwrap();
+        let (seen, jobs, history) = store.broadcasts().get_with_history(&id).await.unwrap().unwrap();
         let mut changed = seen.clone();
         changed.message.text = Some("Changed.".to_owned());
         // The clock of the caller's function is behind that of the worker: by it the broadcast is not due yet.
         let earlier = stack.app.clock.now() + Duration::from_secs(3_599);
+        let entry = entry(&Caller::unauthenticated(), Action::Change, &jobs, None, earlier);
         let transactions = store.transactions();
-        let change = || transactions.change_if_not_begun(&seen, &jobs, &changed, None, earlier);
+        let change = || transactions.change_if_not_begun((&seen, &jobs, &history), &changed, &entry, earlier);
         stack.advance(Duration::from_secs(3_601));
         let wake_up = stack.wake_up_for(&id).await;
 
@@ -491,18 +498,33 @@ async fn two_changes_at_once_are_both_made() {
     let stack = TestStack::start().await;
     let ids = stack.import_contacts(1).await;
     let id = stack.in_an_hour(&ids).await;
-    let (seen, jobs) = stack.app.store.broadcasts().get_with_jobs(&id).await.unwrap().unwrap();
+    let (seen, jobs, history) = stack
+        .app
+        .store
+        .broadcasts()
+        .get_with_history(&id)
+        .await
+        .unwrap()
+        .unwrap();
     let (text, name) = (json!({"message": {"text": "New."}}), json!({"name": "Second"}));
 
     let (first, second) = tokio::join!(stack.change(&id, &text), stack.change(&id, &name));
     assert_eq!((first.status, second.status), (StatusCode::OK, StatusCode::OK));
     let now = stack.app.clock.now();
+    let entry = entry(&Caller::unauthenticated(), Action::Change, &jobs, None, now);
     let transactions = stack.app.store.transactions();
-    let outdated = transactions.change_if_not_begun(&seen, &jobs, &seen, None, now);
+    let outdated = transactions.change_if_not_begun((&seen, &jobs, &history), &seen, &entry, now);
     assert_eq!(outdated.await.unwrap(), Changed::Meanwhile);
-    let (seen, jobs) = stack.app.store.broadcasts().get_with_jobs(&id).await.unwrap().unwrap();
+    let (seen, jobs, history) = stack
+        .app
+        .store
+        .broadcasts()
+        .get_with_history(&id)
+        .await
+        .unwrap()
+        .unwrap();
     stack.change(&id, &json!({"name": "Third"})).await;
-    let outdated = transactions.change_if_not_begun(&seen, &jobs, &seen, None, now);
+    let outdated = transactions.change_if_not_begun((&seen, &jobs, &history), &seen, &entry, now);
     assert_eq!(outdated.await.unwrap(), Changed::Meanwhile);
 
     assert_eq!(stack.report(&id).await["name"], "Third");
@@ -563,4 +585,31 @@ async fn lost_answer_to_a_change_is_not_a_refusal() {
         (StatusCode::OK, &json!("Second"))
     );
     stack.skip_promise_check();
+}
+
+#[tokio::test]
+async fn paused_broadcast_is_changed_and_sent_at_its_new_time() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    let id = stack.in_an_hour(&ids).await;
+    stack.control("pause", &id).await;
+    stack.advance(Duration::from_secs(4_000));
+    let later = stack.app.clock.now() + Duration::from_secs(3_600);
+
+    let changed = stack
+        .change(&id, &json!({"scheduled_at": later, "message": {"text": "Later."}}))
+        .await;
+    assert_eq!(
+        (changed.status, &changed.body["status"]),
+        (StatusCode::OK, &json!("paused"))
+    );
+    stack.tick().await;
+    assert!(stack.receive().await.is_none(), "a paused broadcast is woken");
+    assert_eq!(stack.control("resume", &id).await["status"], "scheduled");
+    stack.tick().await;
+    assert!(stack.receive().await.is_none(), "sent before its new time");
+    stack.advance(Duration::from_secs(3_601));
+    stack.tick().await;
+    stack.finish(&id).await;
+    assert_eq!(stack.sandbox.received()[0].text.as_deref(), Some("Later."));
 }

@@ -330,6 +330,7 @@ fn plan(app: &App, broadcast: &Broadcast, ids: &SortedIds) -> Vec<PlannedJob> {
             prevented_claim: 0,
             breakers: Breakers::default(),
             resend_command: false,
+            expires_at: broadcast.expires_at,
             stop: None,
             retry: None,
             has_late_echoes: false,

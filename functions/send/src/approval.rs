@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use shared::app::App;
+use shared::domain::history::Action;
 use shared::domain::ids::BroadcastId;
 use shared::domain::job::{Broadcast, JobStatus};
 use shared::store::transactions::Changed;
@@ -17,7 +18,7 @@ use crate::api::broadcasts::BroadcastReport;
 use crate::api::problems::{Conflict, Kind, NotFound};
 use crate::broadcasts::{location, visible_report};
 use crate::caller::Caller;
-use crate::change::{TRIES, too_many_changes, visible_broadcast};
+use crate::change::{TRIES, entry, too_many_changes, visible_broadcast};
 use crate::problem::Problem;
 use crate::query::NoParameters;
 use crate::request::PathId;
@@ -49,7 +50,7 @@ pub async fn approve(
     _: NoParameters,
 ) -> Result<Response, Problem> {
     for _ in 0..TRIES {
-        let (seen, mut jobs) = visible_broadcast(&app, &caller, &id).await?;
+        let (seen, mut jobs, history) = visible_broadcast(&app, &caller, &id).await?;
         jobs.retain(|job| job.status == JobStatus::AwaitingApproval);
         if jobs.is_empty() && seen.approved_at.is_none() {
             let detail = "The broadcast does not wait for approval.";
@@ -58,7 +59,12 @@ pub async fn approve(
         check_other(&seen, &caller)?;
         let transactions = app.store.transactions();
         if !jobs.is_empty() {
-            let (changed, due) = transactions.approve_if_unchanged(&seen, &jobs, app.clock.now()).await?;
+            let now = app.clock.now();
+            let (seen, entry) = (
+                (&seen, &*jobs, &history),
+                entry(&caller, Action::Approve, &jobs, None, now),
+            );
+            let (changed, due) = transactions.approve_if_unchanged(seen, &entry, now).await?;
             if changed == Changed::Meanwhile {
                 continue;
             }
@@ -73,8 +79,9 @@ pub async fn approve(
 
 /// Checks that the caller is not the one whose broadcast is to be approved.
 fn check_other(broadcast: &Broadcast, caller: &Caller) -> Result<(), Problem> {
-    let changed_by = broadcast.change_id.is_some().then_some(&broadcast.changed_by);
-    let detail = match (&broadcast.created_by == &caller.name, changed_by == Some(&caller.name)) {
+    let changed_by = &broadcast.changed_by;
+    let is_own_change = changed_by.is_some() && *changed_by == caller.name;
+    let detail = match (broadcast.created_by == caller.name, is_own_change) {
         (false, false) => return Ok(()),
         (true, _) if caller.name.is_none() => {
             "Another caller must approve the broadcast; all callers without authentication are one."

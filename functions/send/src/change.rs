@@ -8,8 +8,10 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use shared::app::App;
+use shared::domain::history::{Action, HistoryEntry};
 use shared::domain::ids::BroadcastId;
 use shared::domain::job::{Broadcast, Job, JobStatus};
+use shared::store::history::History;
 use shared::store::transactions::Changed;
 use tracing::info;
 
@@ -62,13 +64,21 @@ pub async fn change(
     JsonBody(body): JsonBody,
 ) -> Result<Json<BroadcastReport>, Problem> {
     for _ in 0..TRIES {
-        let (seen, jobs) = visible_broadcast(&app, &caller, &id).await?;
+        let (seen, jobs, history) = visible_broadcast(&app, &caller, &id).await?;
         let now = app.clock.now();
         check_not_begun(&jobs, now)?;
         let changed = changed(&seen, &body, received)?;
         keep_segments(&app, &jobs, &changed).await?;
+        let fields = body.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+        let entry = entry(
+            &caller,
+            Action::Change,
+            &jobs,
+            Some(fields.collect::<Vec<_>>().join(", ")),
+            now,
+        );
         let transactions = app.store.transactions();
-        let change = transactions.change_if_not_begun(&seen, &jobs, &changed, caller.name.as_deref(), now);
+        let change = transactions.change_if_not_begun((&seen, &jobs, &history), &changed, &entry, now);
         if change.await? == Changed::Made {
             info!("broadcast changed before it was due");
             return Ok(Json(visible_report(&app, &caller, &id).await?));
@@ -81,13 +91,30 @@ pub async fn change(
 ///
 /// # Errors
 /// As [`visible_report`].
-pub async fn visible_broadcast(app: &App, caller: &Caller, id: &str) -> Result<(Broadcast, Vec<Job>), Problem> {
+pub async fn visible_broadcast(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+) -> Result<(Broadcast, Vec<Job>, History), Problem> {
     let unknown = || Problem::not_found("There is no such broadcast.");
     let id = BroadcastId::parse(id).ok_or_else(unknown)?;
     record_broadcast(&id);
-    let found = app.store.broadcasts().get_with_jobs(&id).await?;
+    let found = app.store.broadcasts().get_with_history(&id).await?;
     let may_see = |jobs: &[Job]| jobs.iter().all(|job| caller.pages.allow(&job.page_id));
-    found.filter(|(_, jobs)| may_see(jobs)).ok_or_else(unknown)
+    found.filter(|(_, jobs, _)| may_see(jobs)).ok_or_else(unknown)
+}
+
+/// Returns the entry of the history for an order of a caller for these jobs.
+pub fn entry(caller: &Caller, action: Action, jobs: &[Job], details: Option<String>, now: Timestamp) -> HistoryEntry {
+    HistoryEntry {
+        time: now,
+        caller: caller.name.clone(),
+        action,
+        page_id: None,
+        jobs: jobs.len() as u64,
+        contacts: jobs.iter().map(|job| job.contacts).sum(),
+        details,
+    }
 }
 
 /// Returns the problem of a change that others have prevented at every try.

@@ -42,4 +42,8 @@ pub enum Action {
     Cancel,
     /// Messages are sent again to some contacts.
     Retry,
+    /// The broadcast says something else, or is sent at another time.
+    Change,
+    /// The broadcast may be sent.
+    Approve,
 }

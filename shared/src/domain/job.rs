@@ -89,15 +89,9 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// Returns true if nothing is sent any more.
-    pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|expires_at| expires_at <= now)
-    }
-
-    /// Returns the time until which nothing is sent if the quiet hours are on: their end, or that of the broadcast if it is earlier.
+    /// Returns the end of the quiet hours if they are on.
     pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let end = self.quiet_hours.as_ref()?.end(now)?;
-        Some(self.expires_at.map_or(end, |expires_at| end.min(expires_at)))
+        self.quiet_hours.as_ref()?.end(now)
     }
 }
 
@@ -233,9 +227,27 @@ pub struct Job {
     /// True if a message may have arrived that is recorded as `failed` or `skipped`: such contacts are not sent to again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_late_echoes: bool,
+    /// The time after which nothing is sent any more; the same as that of the broadcast.
+    #[serde(
+        rename = "not_after",
+        default,
+        with = "millisecond::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Job {
+    /// Returns true if nothing is sent any more.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+
+    /// Returns a time at which the job goes on, or that of its end if it is earlier.
+    pub fn not_after_its_end(&self, time: Timestamp) -> Timestamp {
+        self.expires_at.map_or(time, |expires_at| time.min(expires_at))
+    }
+
     /// Returns the identity of the job.
     pub fn id(&self) -> JobId {
         JobId {

@@ -10,6 +10,8 @@ use utoipa::ToSchema;
 
 /// The reason of a job that waits for the end of its quiet hours.
 pub const QUIET_HOURS: &str = "quiet_hours";
+/// The reason of contacts that were not reached before the end of their broadcast.
+pub const EXPIRED: &str = "expired";
 /// The form of a time of day.
 const TIME_OF_DAY: &str = "%H:%M";
 

@@ -102,8 +102,11 @@ impl Jobs<'_> {
                 .returning_new();
             let update = match &to {
                 HandOver::Queued => update.bind(":wake_at", millis(now + WAKE_AGAIN_AFTER)),
-                HandOver::Waiting(due) => update.bind(":wake_at", millis(*due)),
-                HandOver::Quiet(until) => update.bind(":wake_at", millis(*until)).bind(":reason", QUIET_HOURS),
+                HandOver::Waiting(due) => update.bind(":wake_at", millis(claim.job.not_after_its_end(*due))),
+                HandOver::Quiet(until) => {
+                    let until = claim.job.not_after_its_end(*until);
+                    update.bind(":wake_at", millis(until)).bind(":reason", QUIET_HOURS)
+                }
                 HandOver::Halted(reason) => update.bind(":reason", reason),
                 HandOver::Paused => update,
                 HandOver::Completed => update.bind(":now", millis(now)),

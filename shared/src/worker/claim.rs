@@ -1,5 +1,6 @@
 //! The work that a wake-up causes: acquires the Page, claims the job, works one run of it, and hands it over.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use crate::app::App;
 use crate::domain::command::StopCommand;
 use crate::domain::ids::JobId;
 use crate::domain::job::{Job, MAX_STALLS};
+use crate::domain::schedule::EXPIRED;
 use crate::domain::sending::SendingState;
 use crate::domain::template::Template;
 use crate::messenger::MessengerClient;
@@ -66,8 +68,9 @@ pub enum Worked {
 /// If a table does not answer, or the HTTP client cannot be built. The job comes back by itself when its lease has ended.
 pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Error> {
     let work = async {
-        if let Some(stopped) = app.store.jobs().get(job).await?.filter(|job| job.stop.is_some()) {
-            return obey_stop(app, &stopped, ends).await;
+        let sends_nothing = |job: &Job| job.stop.is_some() || job.is_expired(app.clock.now());
+        if let Some(job) = app.store.jobs().get(job).await?.filter(sends_nothing) {
+            return work_without_page(app, &job, ends).await;
         }
         match wait_for_page(app, job, ends).await? {
             Acquired::Lease(page) => work_for_page(app, job, page, ends).await,
@@ -140,15 +143,16 @@ async fn work_for_page(app: &App, job: &JobId, mut page: PageLease, ends: Instan
     Ok(worked)
 }
 
-/// Claims a job that the operator has stopped, and obeys: a cancelled one is drained. That takes neither the Page nor the
-/// switch for sending, since nothing is sent.
-async fn obey_stop(app: &App, stopped: &Job, ends: Instant) -> Result<Worked, Error> {
-    let claim = match begin(app, &stopped.id()).await? {
+/// Claims a job that the operator has stopped, and obeys; or one whose end has come. A cancelled or expired job is drained. That
+/// takes neither the Page nor the switch for sending, since nothing is sent.
+async fn work_without_page(app: &App, job: &Job, ends: Instant) -> Result<Worked, Error> {
+    let claim = match begin(app, &job.id()).await? {
         Begun::Claimed(claim) => *claim,
         Begun::Not(worked) => return Ok(worked),
     };
     let end = match claim.job.stop {
         Some(StopCommand::Cancel) => drain(app, claim, CANCELLED, ends).await?,
+        None if claim.job.is_expired(app.clock.now()) => drain_expired(app, claim, ends).await?,
         // The hand-over obeys a pause, and a resume that has come meanwhile.
         Some(StopCommand::Pause) | None => RunEnd::HandOver(Box::new(claim), HandOver::Queued),
     };
@@ -157,6 +161,34 @@ async fn obey_stop(app: &App, stopped: &Job, ends: Instant) -> Result<Worked, Er
         app.queue.wake(&job).await;
     }
     Ok(worked)
+}
+
+/// Drains a job whose end has come. A command to send again is carried out before, so that it ends: its rows are drained, too.
+async fn drain_expired(app: &App, claim: Claim, ends: Instant) -> Result<RunEnd, Error> {
+    Ok(match carry_out_command(app, claim, ends).await? {
+        ControlFlow::Continue(claim) => drain(app, claim, EXPIRED, ends).await?,
+        ControlFlow::Break(end) => end,
+    })
+}
+
+/// Carries out the command to send again, if there is one. Breaks if the run ends with that, or a command to stop has come.
+async fn carry_out_command(
+    app: &App,
+    mut claim: Claim,
+    ends: Instant,
+) -> Result<ControlFlow<RunEnd, Claim>, store::Error> {
+    let sent_again = match claim.job.resend_command || claim.job.retry.is_some() {
+        true => send_again(app, &mut claim, ends).await?,
+        false => SendAgain::Done,
+    };
+    Ok(match sent_again {
+        // A command to stop may have come long ago by now.
+        SendAgain::Done if claim.job.stop.is_none() => ControlFlow::Continue(claim),
+        SendAgain::Done | SendAgain::Unfinished => {
+            ControlFlow::Break(RunEnd::HandOver(Box::new(claim), HandOver::Queued))
+        }
+        SendAgain::Overtaken => ControlFlow::Break(RunEnd::Overtaken),
+    })
 }
 
 /// Counts a claim that a live lease refused.
@@ -242,22 +274,17 @@ async fn claim_and_work(
 }
 
 /// Works a run of a claimed job, unless there is a reason not to.
-async fn work_claimed(app: &App, mut claim: Claim, page: &mut PageLease, ends: Instant) -> Result<RunEnd, Error> {
+async fn work_claimed(app: &App, claim: Claim, page: &mut PageLease, ends: Instant) -> Result<RunEnd, Error> {
     let halted = |claim, reason: String| Ok(RunEnd::HandOver(Box::new(claim), HandOver::Halted(reason)));
     if let Some(reason) = reason_to_halt(&claim.job, app.clock.now()) {
         return halted(claim, reason);
     }
-    let sent_again = match claim.job.resend_command || claim.job.retry.is_some() {
-        true => send_again(app, &mut claim, ends).await?,
-        false => SendAgain::Done,
+    let claim = match carry_out_command(app, claim, ends).await? {
+        ControlFlow::Continue(claim) => claim,
+        ControlFlow::Break(end) => return Ok(end),
     };
-    match sent_again {
-        // A command to stop may have come long ago by now.
-        SendAgain::Done if claim.job.stop.is_none() => {}
-        SendAgain::Done | SendAgain::Unfinished => {
-            return Ok(RunEnd::HandOver(Box::new(claim), HandOver::Queued));
-        }
-        SendAgain::Overtaken => return Ok(RunEnd::Overtaken),
+    if claim.job.is_expired(app.clock.now()) {
+        return Ok(drain(app, claim, EXPIRED, ends).await?);
     }
     let job = claim.job.clone();
     let access = match app.secrets.access(&job.page_id).await {

@@ -14,6 +14,7 @@ use crate::domain::digest::{digest, with_line_feeds};
 use crate::domain::job::{Broadcast, Job};
 use crate::domain::reasons::code_of;
 use crate::domain::retry;
+use crate::domain::schedule::EXPIRED;
 use crate::domain::template::Template;
 use crate::domain::window::{self, OutsideWindow};
 use crate::messenger::MessengerClient;
@@ -209,8 +210,8 @@ impl Sender<'_> {
                 reason: reason.to_owned(),
             })
         };
-        if self.broadcast.is_expired(self.app.clock.now()) {
-            return Ok(skipped("expired"));
+        if self.job.is_expired(self.app.clock.now()) {
+            return Ok(skipped(EXPIRED));
         }
         let Some(contact) = self.app.store.contacts().get(&entry.contact_id).await? else {
             return Ok(skipped("contact_deleted"));

@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
     async fn work_to_end(&mut self) -> Result<Option<HandOver>, store::Error> {
         loop {
             self.obey_switch().await;
-            self.obey_quiet_hours();
+            self.obey_times();
             self.send().await;
             self.checkpoint().await;
             self.extend_page_lease().await;
@@ -150,10 +150,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Stops when the quiet hours of the broadcast begin, as [`Run::obey_switch`] does.
-    fn obey_quiet_hours(&mut self) {
+    /// Stops at the end of the broadcast, for the next run to drain the job, and when its quiet hours begin.
+    fn obey_times(&mut self) {
         let Sender { app, broadcast, .. } = self.sender;
-        if let Some(until) = broadcast.quiet_until(app.clock.now()) {
+        let now = app.clock.now();
+        if self.claim.job.is_expired(now) {
+            self.stop_for(Stop::Yield);
+        } else if let Some(until) = broadcast.quiet_until(now) {
             self.stop_for(Stop::Quiet(until));
         }
     }

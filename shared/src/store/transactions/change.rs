@@ -7,9 +7,11 @@ use jiff::fmt::serde::timestamp::millisecond;
 use serde::Serialize;
 
 use super::Transactions;
+use crate::domain::history::HistoryEntry;
 use crate::domain::ids::token;
 use crate::domain::job::{Broadcast, Job, JobStatus};
 use crate::store::calls::{Transaction, is_refusal};
+use crate::store::history::{self, History};
 use crate::store::jobs::WAKE_AGAIN_AFTER;
 use crate::store::keys;
 use crate::store::statement::{Update, millis};
@@ -39,10 +41,9 @@ impl Transactions<'_> {
     /// If DynamoDB does not answer; the change may then be made, and a repetition makes it again.
     pub async fn change_if_not_begun(
         &self,
-        seen: &Broadcast,
-        jobs: &[Job],
+        (seen, jobs, history): (&Broadcast, &[Job], &History),
         changed: &Broadcast,
-        caller: Option<&str>,
+        entry: &HistoryEntry,
         now: Timestamp,
     ) -> Result<Changed, Error> {
         const CHANGE: &str = "SET #message = :message, #envelope = :envelope, #name = :name, #metadata = :metadata, \
@@ -64,7 +65,7 @@ impl Transactions<'_> {
             .bind(":quiet_hours", &changed.quiet_hours)
             .bind(":not_after", Millis(changed.expires_at))
             .bind(":outside_window", changed.outside_window)
-            .bind(":caller", caller)
+            .bind(":caller", &entry.caller)
             .bind(":expires_at", expiry(retained_until, REPORT_OUTLIVES));
         let mut parts = vec![broadcast.into_part(OPERATION)?];
         for job in jobs {
@@ -73,10 +74,19 @@ impl Transactions<'_> {
                 false => job.status,
             };
             let update = job_if_not_begun(store, job, status, due_at, now)
+                .bind(":not_after", Millis(changed.expires_at))
                 .bind(":retained_until", millis(retained_until))
                 .bind(":expires_at", expiry(retained_until, REPORT_OUTLIVES));
             parts.push(update.into_part(OPERATION)?);
         }
+        parts.extend(history::add(
+            store,
+            OPERATION,
+            &seen.broadcast_id,
+            history,
+            (entry, &change_id),
+            retained_until,
+        )?);
         self.change(OPERATION, parts, &change_id).await
     }
 
@@ -86,8 +96,8 @@ impl Transactions<'_> {
     /// If DynamoDB does not answer; the broadcast may then be approved, and a repetition finds it so.
     pub async fn approve_if_unchanged(
         &self,
-        seen: &Broadcast,
-        jobs: &[Job],
+        (seen, jobs, history): (&Broadcast, &[Job], &History),
+        entry: &HistoryEntry,
         now: Timestamp,
     ) -> Result<(Changed, Vec<Job>), Error> {
         const APPROVE: &str = "SET approved_at = :now, change_id = :change_id";
@@ -117,6 +127,15 @@ impl Transactions<'_> {
                 ..job.clone()
             }));
         }
+        let retained_until = jobs.iter().map(|job| job.retained_until).max().unwrap_or(now);
+        parts.extend(history::add(
+            store,
+            OPERATION,
+            &seen.broadcast_id,
+            history,
+            (entry, &change_id),
+            retained_until,
+        )?);
         Ok((self.change(OPERATION, parts, &change_id).await?, due))
     }
 
@@ -168,9 +187,9 @@ fn job_if_not_begun<'s>(
     now: Timestamp,
 ) -> Update<'s> {
     const SCHEDULE: &str = "SET #status = :status, due_at = :due_at, wake_at = :due_at, wake_shard = :shard, \
-                            retained_until = :retained_until, expires_at = :expires_at";
-    const HOLD: &str = "SET #status = :status, due_at = :due_at, retained_until = :retained_until, expires_at = :expires_at \
-                        REMOVE wake_at, wake_shard";
+                            retained_until = :retained_until, expires_at = :expires_at, not_after = :not_after";
+    const HOLD: &str = "SET #status = :status, due_at = :due_at, retained_until = :retained_until, expires_at = :expires_at, \
+                        not_after = :not_after REMOVE wake_at, wake_shard";
     const IF_NOT_BEGUN: &str = "epoch = :none AND #status = :seen AND (#status <> :scheduled OR due_at > :now)";
     let is_scheduled = status == JobStatus::Scheduled;
     let update = Update::new(

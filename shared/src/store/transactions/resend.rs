@@ -52,7 +52,8 @@ impl Transactions<'_> {
     ) -> Result<CommandOutcome, Error> {
         const COMMAND: &str = "SET #status = :queued, resend_wish = :yes, wake_at = :now, wake_shard = :shard";
         const IF_COMPLETED: &str = "retained_until > :now \
-                                    AND (#status = :completed OR (#status = :queued AND resend_wish = :yes))";
+                                    AND (#status = :completed OR (#status = :queued AND resend_wish = :yes)) \
+                                    AND NOT (not_after <= :now)";
         const OPERATION: &str = "command a resend";
         let Self(store) = self;
         let command = Update::new(&store.broadcasts, keys::job(job), COMMAND)
@@ -70,7 +71,7 @@ impl Transactions<'_> {
             Transaction::Refused(reasons) => {
                 let job = reasons.into_iter().nth(1).and_then(|reason| reason.item);
                 let job = job.map(|job| from_item::<Job>(OPERATION, job)).transpose()?;
-                match job.is_some_and(|job| job.status == JobStatus::Cancelled) {
+                match job.is_some_and(|job| job.status == JobStatus::Cancelled || job.is_expired(now)) {
                     true => CommandOutcome::Never,
                     false => CommandOutcome::NotNow,
                 }

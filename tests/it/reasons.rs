@@ -166,6 +166,32 @@ async fn rare_reasons_beyond_thirty_are_counted_together() {
     assert_eq!(rows.len(), 1);
 }
 
+/// Also one that waited for another reason.
+#[tokio::test]
+async fn cancelled_contacts_have_that_reason() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(4).await;
+    let limited = Fault::answering(GraphError::new(613, "too fast"));
+    stack.sandbox.add_fault(limited.to_contacts([&ids[1]]));
+    let id = stack.broadcast(&ids).await;
+    stack.drain_queue().await;
+    assert_eq!(stack.deliveries(&id, "&status=waiting&reason=613").await.len(), 1);
+
+    let cancel = format!("/v1/broadcasts/{id}/cancel");
+    let answer = stack.call("POST", &cancel, None, None).await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    stack.drain_queue().await;
+
+    let report = stack.report(&id).await;
+    assert_eq!(report["status"], "cancelled");
+    let skipped = report["counters"]["skipped"].as_u64().unwrap();
+    assert!(skipped > 0, "{report:#}");
+    assert_eq!(reasons(&report), [("skipped", "cancelled", skipped)]);
+    let listed = stack.deliveries(&id, "&reason=cancelled").await;
+    assert_eq!(listed.len() as u64, skipped);
+    assert_eq!(stack.deliveries(&id, "&reason=613").await.len(), 0);
+}
+
 #[tokio::test]
 async fn contacts_that_an_earlier_version_counted_have_other_reasons() {
     let stack = TestStack::start().await;

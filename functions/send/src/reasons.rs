@@ -13,7 +13,7 @@ use crate::fields::nearest;
 const MISSING: &str = "missing ";
 
 /// The codes that are words, each with its meaning.
-const WORDS: [(&str, &str); 20] = [
+const WORDS: [(&str, &str); 21] = [
     ("opted_out", "The contact has opted out."),
     (
         "contact_deleted",
@@ -77,6 +77,10 @@ const WORDS: [(&str, &str); 20] = [
     (
         "was reserved for too long",
         "The worker was held up before it sent the message.",
+    ),
+    (
+        "the contact could not be marked",
+        "The database did not answer before the send, so nothing was sent then.",
     ),
     (OTHER, "Other reasons: each delivery shows its own."),
 ];

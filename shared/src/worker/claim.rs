@@ -283,9 +283,6 @@ async fn work_claimed(app: &App, claim: Claim, page: &mut PageLease, ends: Insta
         ControlFlow::Continue(claim) => claim,
         ControlFlow::Break(end) => return Ok(end),
     };
-    if claim.job.is_expired(app.clock.now()) {
-        return Ok(drain(app, claim, EXPIRED, ends).await?);
-    }
     let job = claim.job.clone();
     let access = match app.secrets.access(&job.page_id).await {
         Ok(access) => access,

@@ -172,7 +172,7 @@ async fn lost_settle_or_resend_answer_is_not_a_refusal() {
         ("in_doubt = in_doubt - :one, sent = sent + :one", true, 1),
         ("SET look_at = :look_at", false, 2),
         ("SET resend = :yes", false, 2),
-        ("in_doubt = in_doubt - :rows", false, 2),
+        ("in_doubt = in_doubt - :in_doubt", false, 2),
         ("REMOVE resend_wish", false, 2),
     ] {
         let (stack, lost) = start_losing_once(write, &[("IN_DOUBT_POLICY", "resend")]).await;

@@ -1,5 +1,7 @@
 //! Pausing and resuming: nothing new is sent within seconds, nothing is lost, and the broadcast goes on where it was.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -12,10 +14,12 @@ use shared::domain::job::JobStatus;
 use shared::store::hand_over::HandOver;
 use shared::store::transactions::{Checkpoint, Checkpointed};
 use shared::worker::claim::{Worked, work_inline};
+use tokio::sync::Notify;
 
 use crate::fixture::by_hand::LEASE;
 use crate::fixture::controls::OBEYED_WITHIN;
-use crate::fixture::{PAGE_WITHOUT_TOKEN, TEXT, TestStack};
+use crate::fixture::proxy::{self, ProxiedCall};
+use crate::fixture::{Endpoints, PAGE_WITHOUT_TOKEN, Services, TEXT, TestStack};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -356,6 +360,52 @@ async fn job_that_is_paused_before_its_inline_work_sends_nothing() {
 
     assert_eq!(worked, Worked::HandedOver(HandOver::Paused));
     assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+/// The worker is about to read the switch for sending, before its first send, when its process is frozen; the pause is answered
+/// in that time. The runtime has one thread, so that a thread that sleeps freezes all of it.
+#[tokio::test]
+async fn worker_that_was_frozen_before_its_first_send_sends_nothing_after_a_pause() {
+    let services = Services::start().await;
+    let (reads, paused) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let reached = Arc::new(Notify::new());
+    let hook = {
+        let (paused, reached) = (Arc::clone(&paused), Arc::clone(&reached));
+        move |call: ProxiedCall| {
+            let (reads, paused, reached) = (Arc::clone(&reads), Arc::clone(&paused), Arc::clone(&reached));
+            async move {
+                let is_read = call.body().contains(r#""pk":{"S":"sending"}"#);
+                // The first reading is before the claim.
+                if is_read && reads.fetch_add(1, Ordering::SeqCst) == 1 {
+                    reached.notify_one();
+                    paused.notified().await;
+                    std::thread::sleep(OBEYED_WITHIN);
+                }
+                call.forward().await
+            }
+        }
+    };
+    let endpoints = Endpoints {
+        dynamodb: proxy::start(&services.endpoints.dynamodb, hook).await,
+        ..services.endpoints.clone()
+    };
+    let stack = TestStack::start_on(services, &endpoints, &[("PAGE_RATE_PER_SECOND", "30")]).await;
+    let ids = stack.import_contacts(100).await;
+    let id = stack.another_broadcast(&ids).await;
+    let wake_up = stack.receive().await.unwrap();
+
+    let pausing = async {
+        reached.notified().await;
+        stack.control("pause", &id).await;
+        paused.notify_one();
+    };
+    tokio::join!(stack.process_job(&wake_up), pausing);
+    stack.delete(&wake_up).await;
+
+    assert_eq!(
+        (stack.status(&id).await.as_str(), stack.sandbox.received_count()),
+        ("paused", 0)
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Jobs: the claim, and each transition of a job that writes its item alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::{SignedDuration, Timestamp};
@@ -35,6 +35,8 @@ pub struct Claim {
     checkpoint_id: String,
     wake_at: Timestamp,
     lease: Duration,
+    /// The instant before the last write that told which command to stop stands: nothing is begun long after it.
+    pub told_at: Instant,
 }
 
 /// The answer to a request for a claim.
@@ -143,7 +145,7 @@ impl Jobs<'_> {
                              epoch = epoch + :one, stalls = stalls + :one, may_send_until = :not_completed \
                              REMOVE due_at, reason, wake_ups";
         const OPERATION: &str = "claim a job";
-        let claim_id = token();
+        let (claim_id, told_at) = (token(), Instant::now());
         let (lease_until, wake_at) = (now + lease, now + lease + WAKE_AFTER_LEASE);
         let claim = self
             .update_if_ready(job, CLAIM, now)
@@ -165,6 +167,7 @@ impl Jobs<'_> {
                 checkpoint_id: claim_id,
                 wake_at,
                 lease,
+                told_at,
             })));
         }
         Ok(match job.status {

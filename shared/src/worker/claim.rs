@@ -182,7 +182,7 @@ async fn carry_out_command(
         false => SendAgain::Done,
     };
     Ok(match sent_again {
-        // A command to stop may have come long ago by now.
+        // A command to stop may have come before the claim, or long ago by now; the hand-over obeys it.
         SendAgain::Done if claim.job.stop.is_none() => ControlFlow::Continue(claim),
         SendAgain::Done | SendAgain::Unfinished => {
             ControlFlow::Break(RunEnd::HandOver(Box::new(claim), HandOver::Queued))
@@ -262,10 +262,6 @@ async fn claim_and_work(
         Begun::Claimed(claim) => *claim,
         Begun::Not(worked) => return Ok((worked, None)),
     };
-    // The hand-over obeys it.
-    if claim.job.stop.is_some() {
-        return hand_over(app, claim, HandOver::Queued).await;
-    }
     if switch.state == SendingState::Halt {
         return hand_over(app, claim, HandOver::Halted(switch.halt_reason())).await;
     }

@@ -30,6 +30,10 @@ use crate::worker::suspects::Suspects;
 
 /// The longest time between two checkpoints.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
+/// The longest time from the write that told which command to stop stands to the last send that is started on its word: less than
+/// the five seconds that an operator is promised. It is longer than the calls between two checkpoints take, so that a slow table
+/// does not keep a run from sending.
+const TOLD_FOR: Duration = Duration::from_millis(4_500);
 /// The number of finished contacts after which a checkpoint is made.
 const CHECKPOINT_AFTER: usize = 200;
 /// The time that an invocation needs after its last send has ended: checkpoints and the hand-over, with their retries.
@@ -178,7 +182,8 @@ impl<'a> Run<'a> {
 
     /// Starts sends and records their results, until a checkpoint is due or nothing is in flight.
     async fn send(&mut self) {
-        let until = Instant::now() + CHECKPOINT_EVERY;
+        // A worker that was frozen since it was told of a command to stop asks before it sends.
+        let until = (Instant::now() + CHECKPOINT_EVERY).min(Instant::from(self.claim.told_at) + TOLD_FOR);
         loop {
             for delivered in self.in_flight.take_arrived() {
                 self.record_delivered(delivered);

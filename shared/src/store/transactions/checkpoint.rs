@@ -1,5 +1,7 @@
 //! The checkpoint of a claimed job, with the rows that it puts in doubt and the segment that it appends.
 
+use std::time::Instant;
+
 use aws_sdk_dynamodb::types::CancellationReason;
 use jiff::Timestamp;
 
@@ -68,7 +70,7 @@ impl Transactions<'_> {
     ) -> Result<Option<Checkpointed>, Error> {
         const OPERATION: &str = "checkpoint a job";
         let Self(store) = self;
-        let checkpoint_id = token();
+        let (checkpoint_id, asked_at) = (token(), Instant::now());
         let appended = next_segment(claim, &checkpoint.progress);
         let after = JobAfter::new(claim, checkpoint, appended.is_some());
         let update = checkpoint_update(store, claim, checkpoint, &after, &checkpoint_id, now);
@@ -105,6 +107,7 @@ impl Transactions<'_> {
         }
         store.metrics.count(Event::InDoubt, checkpoint.doubts.len() as u64);
         claim.record_written(checkpoint_id, now);
+        claim.told_at = asked_at;
         (claim.job.cursor, claim.job.segments, claim.job.stalls) = (after.cursor, after.segments, after.stalls);
         claim.job.reasons = after.reasons;
         Ok(Some(Checkpointed::Written(appended)))

@@ -1,14 +1,18 @@
-//! Function processes that are killed, and that are frozen and thaw later, when another worker has taken over their job.
+//! Function processes that are killed, and that are frozen and thaw later, when another worker has taken over their job; also
+//! while the operator pauses and resumes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use local::lambda::Function;
+use local::sandbox::Sandbox;
 use local::stack::Stack;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::fixture::controls::OBEYED_WITHIN;
 use crate::fixture::process_stack::{self, ApiClient, signal};
 
 const PAGES: usize = 4;
@@ -17,6 +21,10 @@ const RATE_PER_SECOND: &str = "40";
 /// Longer than the lease, and shorter than the time-out of the process.
 const FROZEN_FOR: Duration = Duration::from_millis(4_500);
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The latency of Messenger.
+const LATENCY: Duration = Duration::from_millis(300);
+/// The rounds between two pauses.
+const PAUSE_EVERY: usize = 6;
 
 /// Returns a process in the middle of an invocation that is not frozen already.
 fn busy(function: &Function, frozen: &BTreeSet<u32>) -> Option<u32> {
@@ -78,6 +86,9 @@ async fn stop_workers(stack: &Stack, api: &ApiClient, id: &str, rounds: usize, a
                 });
             }
         }
+        if (killed + stopped) % PAUSE_EVERY == PAUSE_EVERY / 2 {
+            pause_and_resume(api, id, sandbox).await;
+        }
         // The other workers send meanwhile.
         let next = Instant::now() + Duration::from_secs(3);
         while sandbox.received_count() < received + apart && Instant::now() < next {
@@ -86,6 +97,33 @@ async fn stop_workers(stack: &Stack, api: &ApiClient, id: &str, rounds: usize, a
     }
     while thaws.join_next().await.is_some() {}
     (killed, stopped)
+}
+
+/// Pauses the broadcast while workers are dead or frozen, and resumes it when every job is paused; checks that no send starts
+/// later than it may. A worker that is frozen thaws before that.
+async fn pause_and_resume(api: &ApiClient, id: &str, sandbox: &Sandbox) {
+    api.control(id, "pause").await;
+    let answered = Timestamp::now();
+    let begun = Instant::now();
+    loop {
+        let report = api.report(id).await;
+        let mut jobs = report["jobs"].as_array().unwrap().iter();
+        if jobs.all(|job| ["paused", "completed", "halted"].contains(&job["status"].as_str().unwrap())) {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "not paused: {report:#}");
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(OBEYED_WITHIN.saturating_sub(begun.elapsed()) + FROZEN_FOR).await;
+    let times = sandbox.received().into_iter().map(|message| message.at);
+    let late = times.max().unwrap_or_default() - answered.as_millisecond();
+    println!("paused: the last message arrived {late} ms after the answer");
+    let latest = OBEYED_WITHIN + LATENCY;
+    assert!(
+        u128::try_from(late).unwrap_or_default() <= latest.as_millis(),
+        "sent while paused"
+    );
+    api.control(id, "resume").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +147,7 @@ async fn broadcast_with_stopped_workers(rounds: usize) {
     let (stack, api) = process_stack::start(PROCESS_TIMEOUT, &variables).await;
     stack.subscribe_to_sandbox().await.unwrap();
     let sandbox = stack.sandbox().unwrap();
-    sandbox.set_latency_ms(300);
+    sandbox.set_latency_ms(LATENCY.as_millis().try_into().unwrap());
     let ids: Vec<_> = (0..contacts).map(|n| format!("c{n:05}")).collect();
     let pages: Vec<_> = (1..=PAGES).map(|n| format!("page-{n}")).collect();
     for (ids, page) in ids.chunks(contacts / PAGES).zip(&pages) {

@@ -18,11 +18,11 @@ use tokio::time::{Instant, sleep};
 use crate::fixture::installation::{Installation, PATIENCE, completed};
 use crate::fixture::up::UpProcess;
 
-const CONTACTS: usize = 100_000;
+pub const CONTACTS: usize = 100_000;
 const KILLS: usize = 20;
 /// The kills before which the deliveries of the running broadcast are exported.
 const EXPORTS: [usize; 3] = [5, 10, 15];
-const PAGES: [&str; 5] = ["page-1", "page-2", "page-3", "page-4", "page-5"];
+pub const PAGES: [&str; 5] = ["page-1", "page-2", "page-3", "page-4", "page-5"];
 /// The rate of each Page, which is the default of `up`.
 const RATE_PER_SECOND: usize = 30;
 /// Rows of one import.
@@ -32,26 +32,26 @@ const MAX_ROWS: usize = 10_000;
 
 /// A row of the export.
 #[derive(Debug, PartialEq)]
-struct ExportedRow {
-    page_id: String,
-    status: String,
-    message_id: String,
+pub struct ExportedRow {
+    pub page_id: String,
+    pub status: String,
+    pub message_id: String,
 }
 
 /// A message in the sandbox's ledger.
 #[derive(Debug)]
-struct LedgerEntry {
-    page_id: String,
-    message_id: String,
-    text: Option<String>,
+pub struct LedgerEntry {
+    pub page_id: String,
+    pub message_id: String,
+    pub text: Option<String>,
 }
 
 /// Returns the Page of the nth contact; neighbours in the request have different Pages.
-fn page_of(n: usize) -> &'static str {
+pub fn page_of(n: usize) -> &'static str {
     PAGES[n % PAGES.len()]
 }
 
-fn id_of(n: usize) -> String {
+pub fn id_of(n: usize) -> String {
     format!("{:017}", 6_000_000_000 + n)
 }
 
@@ -70,8 +70,9 @@ async fn answer(call: impl Fn() -> RequestBuilder) -> Response {
     }
 }
 
-async fn import(up: &UpProcess) {
-    let all: Vec<_> = (0..CONTACTS).collect();
+/// Imports this many contacts, on all Pages.
+pub async fn import(up: &UpProcess, contacts: usize) {
+    let all: Vec<_> = (0..contacts).collect();
     for some in all.chunks(MAX_IMPORT) {
         let mut csv = "contact_id,page_id,first_name,tags\n".to_owned();
         for &n in some {
@@ -88,7 +89,7 @@ async fn import(up: &UpProcess) {
 }
 
 /// Returns all deliveries by contact, read as CSV; checks that they are in order, and so that no contact is there twice.
-async fn export(up: &UpProcess, broadcast_id: &str) -> BTreeMap<String, ExportedRow> {
+pub async fn export(up: &UpProcess, broadcast_id: &str) -> BTreeMap<String, ExportedRow> {
     let (mut rows, mut last, mut cursor) = (BTreeMap::new(), None, String::new());
     loop {
         let path = format!("/v1/broadcasts/{broadcast_id}/deliveries{cursor}");
@@ -122,7 +123,7 @@ async fn export(up: &UpProcess, broadcast_id: &str) -> BTreeMap<String, Exported
 }
 
 /// Returns the message that each contact got; fails if a contact got two.
-fn ledger(sandbox: &Sandbox) -> BTreeMap<String, LedgerEntry> {
+pub fn ledger(sandbox: &Sandbox) -> BTreeMap<String, LedgerEntry> {
     let mut ledger = BTreeMap::new();
     for received in sandbox.received() {
         let contact_id = received.contact_id;
@@ -186,7 +187,7 @@ async fn twenty_kills_of_the_stack_send_no_duplicate_and_lose_no_contact() {
     sandbox.set_latency_ms(100);
     let mut up = installation.up();
     let begun = Instant::now();
-    import(&up).await;
+    import(&up, CONTACTS).await;
     println!("{CONTACTS} contacts imported in {:.1?}", begun.elapsed());
 
     let ids: Vec<_> = (0..CONTACTS).map(id_of).collect();
@@ -280,7 +281,7 @@ async fn twenty_kills_of_the_stack_send_no_duplicate_and_lose_no_contact() {
 }
 
 /// Checks that each of the six counters equals the number of rows with its status.
-fn check_counters(counters: &Value, rows: &BTreeMap<String, usize>) {
+pub fn check_counters(counters: &Value, rows: &BTreeMap<String, usize>) {
     let counters = counters.as_object().unwrap();
     assert_eq!(counters.len(), 6);
     for (status, count) in counters {

@@ -1,10 +1,13 @@
-//! Random faults in random order: workers and ticks of the schedule, sequential or concurrent, with wake-ups that arrive once,
-//! twice or not at all, while calls fail, lose their answers, freeze or kill their process. The seed is printed.
+//! Random faults in random order: workers, ticks of the schedule and orders of the operator, sequential or concurrent, with
+//! wake-ups that arrive once, twice or not at all, while calls fail, lose their answers, freeze or kill their process. The seed is
+//! printed.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use futures_util::stream::{self, StreamExt};
 use jiff::SignedDuration;
 use local::sandbox::{Answer, Fault, GraphError};
@@ -19,6 +22,7 @@ use shared::reconcile::settle::settle_by_echo;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tower::ServiceExt;
 
 use crate::exhaustive_faults::{TICK_INTERVAL, check};
 use crate::fixture::fault_plan::{FaultPlan, InjectedFault};
@@ -44,6 +48,8 @@ enum Work {
     Tick,
     /// The echo webhooks of the messages received so far.
     Echoes,
+    /// send, invoked by this order of the operator.
+    Order(&'static str),
 }
 
 /// One process: its work, its faults, and the start of the next process.
@@ -63,6 +69,8 @@ struct Scenario {
     steps: Vec<Step>,
     /// Messenger's behaviour for each contact.
     sends: Vec<SendFault>,
+    /// The operator cancels the broadcast at last.
+    cancels: bool,
     /// Frozen processes thaw before the rest of the work is done, and otherwise after it.
     thaw_first: bool,
 }
@@ -83,6 +91,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Work::RepeatedWakeUp),
         3 => Just(Work::Tick),
         1 => Just(Work::Echoes),
+        4 => select(vec!["pause", "pause", "resume", "retry"]).prop_map(Work::Order),
     ];
     let fault = (0_usize..40, select(InjectedFault::ALL.to_vec()));
     let faults = prop::collection::vec(fault, 0..3);
@@ -108,10 +117,18 @@ fn any_send_fault() -> impl Strategy<Value = SendFault> {
 fn any_scenario() -> impl Strategy<Value = Scenario> {
     let steps = prop::collection::vec(any_step(), 2..9);
     let sends = prop::collection::vec(any_send_fault(), CONTACTS);
-    (steps, sends, any::<bool>()).prop_map(|(steps, sends, thaw_first)| Scenario {
-        steps,
-        sends,
-        thaw_first,
+    let cancel = (0_usize..9, prop::bool::weighted(0.3), any_step());
+    (steps, sends, cancel, any::<bool>()).prop_map(|(mut steps, sends, (at, cancels, cancel), thaw_first)| {
+        if cancels {
+            let work = Work::Order("cancel");
+            steps.insert(at.min(steps.len()), Step { work, ..cancel });
+        }
+        Scenario {
+            steps,
+            sends,
+            cancels,
+            thaw_first,
+        }
     })
 }
 
@@ -185,6 +202,7 @@ async fn start(stack: &TestStack, id: &BroadcastId, step: &Step, again: &mut Vec
             let _ = scheduled::handle(&app, ends).await;
         }),
         Work::Echoes => FaultyProcess::start(plan, echoes(app, stack.echoes(id))),
+        Work::Order(verb) => FaultyProcess::start(plan, order(app, id.clone(), verb)),
     }
 }
 
@@ -213,13 +231,35 @@ async fn echoes(app: App, echoes: Vec<(Metadata, String)>) {
     }
 }
 
-/// Finishes the broadcast, and ticks until every delivery in doubt has been looked up twice.
+/// Gives an order, which may be refused.
+async fn order(app: App, id: BroadcastId, verb: &'static str) {
+    let order = Request::post(format!("/v1/broadcasts/{id}/{verb}")).body(Body::empty());
+    let _ = send::router(Arc::new(app)).oneshot(order.unwrap()).await;
+}
+
+/// Finishes the broadcast, which is resumed when it is paused, and ticks until every delivery in doubt has been looked up twice.
 async fn finish(stack: &TestStack, id: &BroadcastId) {
     for _ in 0..2 {
-        stack.finish(id).await;
+        while come_to_rest(stack, id).await == "paused" {
+            stack.control("resume", id).await;
+        }
         stack.advance(TICK_INTERVAL);
         stack.tick().await;
     }
+}
+
+/// Works, advances the clock and ticks until no worker is needed for the broadcast; returns its status.
+async fn come_to_rest(stack: &TestStack, id: &BroadcastId) -> String {
+    for _ in 0..50 {
+        stack.drain_queue().await;
+        let status = stack.status(id).await;
+        if ["completed", "cancelled", "paused", "halted"].contains(&status.as_str()) {
+            return status;
+        }
+        stack.advance(Duration::from_secs(200));
+        stack.tick().await;
+    }
+    panic!("the broadcast does not come to rest: {:#}", stack.report(id).await)
 }
 
 /// Runs a scenario: a broadcast with these processes, after which every frozen process thaws and the broadcast is finished.
@@ -227,6 +267,7 @@ async fn run(
     Scenario {
         steps,
         sends,
+        cancels,
         thaw_first,
     }: Scenario,
 ) {
@@ -269,7 +310,12 @@ async fn run(
         .filter(|(send, _)| matches!(send, SendFault::Blocked))
         .map(|(_, id)| id.as_str())
         .collect();
-    check(&stack, &id, &ids, &blocked, "random faults").await;
+    let status = if cancels && stack.status(&id).await == "cancelled" {
+        "cancelled"
+    } else {
+        "completed"
+    };
+    check(&stack, &id, &ids, &blocked, status, "random faults").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -119,9 +119,9 @@ async fn duplicate_wake_up_is_processed_once() {
 #[tokio::test]
 async fn page_lease_is_held_by_one_job_at_a_time() {
     let stack = TestStack::start().await;
-    let ids = stack.import_contacts(2).await;
-    let first = stack.broadcast(&ids[..1]).await;
-    let second = stack.broadcast(&ids[1..]).await;
+    let ids = stack.import_contacts(52).await;
+    let first = stack.broadcast(&ids[..26]).await;
+    let second = stack.broadcast(&ids[26..]).await;
     let (leases, now) = (stack.app.store.page_leases(), stack.app.clock.now());
     let (first, second) = (stack.job(&first).await.id(), stack.job(&second).await.id());
 
@@ -145,14 +145,14 @@ async fn page_lease_is_held_by_one_job_at_a_time() {
     assert!(matches!(late, Acquired::Held(_)), "{late:?}");
 }
 
-/// A job that finds its Page leased is rescheduled for the end of that lease, not only by the queue's next delivery.
+/// A large job that finds its Page leased is rescheduled for the end of that lease, not only by the queue's next delivery.
 #[tokio::test]
 async fn job_with_busy_page_is_rescheduled() {
     let stack = TestStack::start().await;
-    let ids = stack.import_contacts(2).await;
-    let busy = stack.broadcast(&ids[..1]).await;
+    let ids = stack.import_contacts(52).await;
+    let busy = stack.broadcast(&ids[..26]).await;
     let busy = stack.job(&busy).await.id();
-    let id = stack.broadcast(&ids[1..]).await;
+    let id = stack.broadcast(&ids[26..]).await;
     let leases = stack.app.store.page_leases();
     let held = leases.acquire(&busy, LEASE, stack.app.clock.now()).await.unwrap();
     assert!(matches!(held, Acquired::Lease(_)), "{held:?}");
@@ -166,14 +166,14 @@ async fn job_with_busy_page_is_rescheduled() {
     assert!(wake_at <= stack.app.clock.now() + LEASE, "{wake_at}");
     stack.advance(LEASE + Duration::from_secs(1));
     let report = stack.finish(&id).await;
-    assert_eq!(report["counters"]["sent"], 1);
+    assert_eq!(report["counters"]["sent"], 26);
 }
 
 /// The lease of the dead worker refuses the next one. Without a wake-up at its end the job would wait for minutes.
 #[tokio::test]
 async fn job_whose_worker_died_between_page_and_claim_is_woken_when_the_page_is_free() {
     let stack = TestStack::start().await;
-    let ids = stack.import_contacts(1).await;
+    let ids = stack.import_contacts(26).await;
     let id = stack.broadcast(&ids).await;
     let job = stack.job(&id).await.id();
     let leases = stack.app.store.page_leases();
@@ -188,7 +188,7 @@ async fn job_whose_worker_died_between_page_and_claim_is_woken_when_the_page_is_
     stack.drain_queue().await;
 
     assert_eq!(refused["duplicates_prevented"]["claim"], 1);
-    assert_eq!(stack.report(&id).await["counters"]["sent"], 1);
+    assert_eq!(stack.report(&id).await["counters"]["sent"], 26);
 }
 
 /// The worker is frozen between reserving and sending, for longer than the Messenger time-out by the wall clock.

@@ -80,10 +80,10 @@ async fn rate_limited_contact_is_sent_to_later() {
 }
 
 #[tokio::test]
-async fn job_with_busy_page_is_left_to_the_queue() {
-    let stack = start_inline().await;
-    let ids = stack.import_contacts(2).await;
-    let first = stack.post(&request(&ids[..1])).await.broadcast_id();
+async fn large_job_with_busy_page_is_left_to_the_queue() {
+    let stack = TestStack::start_with(&[("INLINE_LIMIT", "50")]).await;
+    let ids = stack.import_contacts(52).await;
+    let first = stack.post(&request(&ids[..26])).await.broadcast_id();
     let (job, lease) = (stack.job(&first).await.id(), stack.app.config.job_lease);
     let leases = stack.app.store.page_leases();
     let held = leases.acquire(&job, lease, stack.app.clock.now()).await.unwrap();
@@ -91,7 +91,7 @@ async fn job_with_busy_page_is_left_to_the_queue() {
         panic!("{held:?}")
     };
 
-    let answer = stack.post(&request(&ids[1..])).await;
+    let answer = stack.post(&request(&ids[26..])).await;
     assert_eq!(
         (answer.status, &answer.body["status"]),
         (StatusCode::ACCEPTED, &json!("queued"))
@@ -102,7 +102,7 @@ async fn job_with_busy_page_is_left_to_the_queue() {
     let report = stack.report(&answer.broadcast_id()).await;
     assert_eq!(
         (&report["status"], &report["counters"]["sent"]),
-        (&json!("completed"), &json!(1))
+        (&json!("completed"), &json!(26))
     );
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::domain::ids::{ContactId, token};
+use shared::domain::job::Priority;
 use shared::domain::message::{Envelope, Message, MessagingType, NotificationType, Tag};
 use shared::domain::visible::{is_blank, trimmed};
 use shared::domain::window::OutsideWindow;
@@ -40,7 +41,11 @@ impl NewBroadcast {
     /// If anything is wrong with it: a problem (400) that lists all faults.
     pub fn parse(body: &Value) -> Result<Self, Problem> {
         let faults = Faults::default();
-        let known = [&["contact_ids", "audience", "requires_approval"], Terms::FIELDS].concat();
+        let known = [
+            &["contact_ids", "audience", "requires_approval", "priority"],
+            Terms::FIELDS,
+        ]
+        .concat();
         let read = Self::read(body, &known, &faults);
         faults.or(read)
     }
@@ -50,6 +55,10 @@ impl NewBroadcast {
         let fields = Fields::of(body, "", known, faults)?;
         let contact_ids = contact_ids(&fields, faults);
         let requires_approval = flag(&fields, "requires_approval");
+        let priority = match fields.optional("priority") {
+            None => Some(Priority::Normal),
+            given => fields.parsed("priority", given, |text| word(text, "normal and high")),
+        };
         let Terms {
             name,
             metadata,
@@ -74,6 +83,7 @@ impl NewBroadcast {
             expires_at: times.expires_at,
             requires_approval,
             outside_window,
+            priority: priority?,
         })
     }
 
@@ -162,6 +172,9 @@ impl NewBroadcast {
         }
         if self.outside_window != OutsideWindow::Skip {
             body.push(json!({"outside_window": self.outside_window}));
+        }
+        if self.priority != Priority::Normal {
+            body.push(json!({"priority": self.priority}));
         }
         digest(kind, caller, &Value::from(body).to_string())
     }

@@ -19,6 +19,9 @@ use crate::domain::window::OutsideWindow;
 /// The number of claims in a row that may leave the cursor of a job where it is; one more halts the job.
 pub const MAX_STALLS: u32 = 5;
 
+/// The most contacts of a small job.
+pub const SMALL_JOB: u64 = 25;
+
 /// An accepted request: one message for a set of contacts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Broadcast {
@@ -51,6 +54,9 @@ pub struct Broadcast {
     /// Repetitions of the request that were answered with this broadcast instead of creating another.
     #[serde(default)]
     pub replays: u64,
+    /// The urgency that the request gave it.
+    #[serde(default)]
+    pub priority: Priority,
     /// True if the request itself worked the broadcast off and was answered with 200; its repetitions are, too.
     #[serde(default)]
     pub done_inline: bool,
@@ -110,6 +116,17 @@ pub struct ContactCounts {
     pub opted_out: u64,
     /// Contacts that the jobs of the broadcast send to.
     pub accepted: u64,
+}
+
+/// The urgency of a broadcast beside others of the same Page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// A small job is sent at once, large ones one after the other.
+    #[default]
+    Normal,
+    /// Every job is sent at once, beside the others.
+    High,
 }
 
 /// The status of a job, each with the event that changes it.
@@ -213,6 +230,9 @@ pub struct Job {
     /// Consecutive failures by kind.
     #[serde(default)]
     pub breakers: Breakers,
+    /// The urgency of the broadcast.
+    #[serde(default)]
+    pub priority: Priority,
     /// True while [`JobCommand::Resend`] waits to be carried out, for the contacts in doubt whose delivery rows are marked for
     /// it. They are marked one by one: a command for all rows in doubt would also resend those whose last lookup is still to
     /// come, and which Messenger may have accepted.
@@ -253,6 +273,26 @@ impl Job {
         JobId {
             broadcast_id: self.broadcast_id.clone(),
             page_id: self.page_id.clone(),
+        }
+    }
+
+    /// Returns whether the job has few contacts. It may take slots of its Page further ahead than others, so that it does not
+    /// wait for them.
+    pub fn is_small(&self) -> bool {
+        self.contacts <= SMALL_JOB
+    }
+
+    /// Returns whether the job is sent beside the others of its Page, instead of one after the other.
+    pub fn is_express(&self) -> bool {
+        self.is_small() || self.priority == Priority::High
+    }
+
+    /// Returns the group of the job's wake-ups. The queue delivers those of one group one after the other: of large jobs those
+    /// of one Page, of any other job its own. A cancelled job sends nothing, so its drain does not wait for a run of the Page.
+    pub fn wake_up_group(&self) -> String {
+        match self.is_express() || self.stop == Some(StopCommand::Cancel) {
+            true => self.id().to_string(),
+            false => self.page_id.to_string(),
         }
     }
 

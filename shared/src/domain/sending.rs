@@ -1,6 +1,7 @@
-//! The switch for sending: one for all Pages, which the operator sets and every run reads.
+//! The switch for sending, which the operator sets, and the state of a Page: every run reads both.
 
 use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +15,27 @@ pub enum SendingState {
     Off,
     /// Every due job is halted instead of sent.
     Halt,
+}
+
+/// The state of a Page that its senders share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct PageState {
+    /// The end of the Page's last pause, which may be over.
+    #[serde(default, with = "millisecond::optional")]
+    pub not_before: Option<Timestamp>,
+    /// Pauses since the Page's last success.
+    #[serde(default)]
+    pub backoffs: u32,
+    /// The first slot that no run has taken.
+    #[serde(default, with = "millisecond::optional")]
+    pub next_slot_at: Option<Timestamp>,
+}
+
+impl PageState {
+    /// Returns the end of the Page's pause, if it pauses now.
+    pub fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.not_before.filter(|not_before| *not_before > now)
+    }
 }
 
 /// The switch as it was set last.

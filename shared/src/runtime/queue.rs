@@ -8,7 +8,6 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use tracing::warn;
 
-use crate::domain::command::StopCommand;
 use crate::domain::job::Job;
 use crate::runtime::config::Config;
 use crate::runtime::metrics::{Event, Metrics};
@@ -31,25 +30,18 @@ impl Queue {
         }
     }
 
-    /// Sends the wake-up of a job that has a `wake_at`. The wake-ups of one Page are handled one after the other, but for a
-    /// job that is cancelled, which sends nothing: its drain does not wait for a run of the Page.
+    /// Sends the wake-up of a job that has a `wake_at`.
     ///
     /// A failure is logged and counted only, since the job's `wake_at` brings it back.
     pub async fn wake(&self, job: &Job) {
-        let Some(wake_at) = job.wake_at else {
-            return;
-        };
         let (id, epoch) = (job.id(), job.epoch);
-        let group = match job.stop {
-            Some(StopCommand::Cancel) => id.to_string(),
-            Some(StopCommand::Pause) | None => id.page_id.to_string(),
-        };
+        let Some(wake_at) = job.wake_at else { return };
         let sent = self
             .client
             .send_message()
             .queue_url(&self.url)
             .message_body(serde_json::json!(id).to_string())
-            .message_group_id(group)
+            .message_group_id(job.wake_up_group())
             .message_deduplication_id(format!("{id}/{epoch}/{}", wake_at.as_millisecond()))
             .send()
             .await;

@@ -267,7 +267,7 @@ impl Jobs<'_> {
     /// If DynamoDB does not answer.
     pub async fn get_if_due_for_wake_up(&self, job: &JobId, now: Timestamp) -> Result<Option<Job>, Error> {
         let Self(store) = self;
-        let job = store.get("read a job", &store.broadcasts, keys::job(job), Read::Eventual);
+        let job = store.get("read a job to wake", &store.broadcasts, keys::job(job), Read::Eventual);
         Ok(job.await?.filter(|job: &Job| job.wake_at.is_some_and(|at| at <= now)))
     }
 

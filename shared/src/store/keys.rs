@@ -27,6 +27,8 @@ const DOUBT_SHARDS: u64 = 8;
 const BROADCAST_PREFIX: &str = "broadcast#";
 /// The beginning of the sort keys of entries of a history.
 pub(super) const HISTORY_PREFIX: &str = "history#";
+/// The sort key of a Page's slots, its pause, and the lease of its large jobs.
+pub(super) const PAGE_SENDING: &str = "lease";
 /// The beginning of the sort keys of jobs.
 pub(super) const JOB_PREFIX: &str = "job#";
 

@@ -1,27 +1,28 @@
-//! Leases of Pages: one sender per Page at a time. For pacing only; the promise never depends on them.
+//! Pages as their senders share them: the slots, the pause, and leases. For pacing only; the promise never depends on them.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::calls::Conditional;
-use super::keys;
+use super::keys::{self, PAGE_SENDING};
 use super::statement::{Update, millis};
 use super::tables::{Error, SCHEMA, Store, from_item};
 use crate::domain::ids::{JobId, PageId, token};
 
-/// The sort key of the right to send for a Page.
-const SENDING: &str = "lease";
 /// The sort key of the right to look up the Page's messages.
 const LOOKUPS: &str = "looks";
+/// The distance of the next free slot that only another clock can have made: nobody takes slots so far ahead.
+const BROKEN_CLOCK: SignedDuration = SignedDuration::from_secs(60);
 
-/// The Page leases of a [`Store`].
+/// The Pages of a [`Store`].
 pub struct PageLeases<'a>(pub(super) &'a Store);
 
-/// The right to send, or to look messages up, for a Page.
-#[derive(Debug)]
+/// The right of a large job to send for a Page, or the right to look messages up.
+#[derive(Clone, Debug)]
 pub struct PageLease {
     page_id: PageId,
     /// The sort key: what it is a lease of.
@@ -29,10 +30,54 @@ pub struct PageLease {
     holder: String,
     /// The end of the lease, unless it is extended.
     pub until: Timestamp,
-    /// Pauses since the Page's last success.
-    pub backoffs: u32,
-    /// The end of the Page's pause, or the time of its next lookup; written at release.
+    /// The time of the next lookup; written at release.
     pub not_before: Option<Timestamp>,
+}
+
+/// The slots that a run asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// The number of slots.
+    pub count: u32,
+    /// The number of them in a second.
+    pub per_second: NonZeroU32,
+    /// The time until the first of them can be used: the answer has to come first.
+    pub lead: SignedDuration,
+    /// The time within which the first of them has to be.
+    pub ahead: SignedDuration,
+}
+
+/// Slots of a Page that a run has taken, one after the other: at each, one send may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// The time of the first.
+    pub first: Timestamp,
+    /// The time from one to the next.
+    pub interval: Duration,
+    /// Their number.
+    pub count: u32,
+    /// The end of the last: the first slot that is free.
+    pub end: Timestamp,
+}
+
+/// The answer to a request for slots.
+#[derive(Debug)]
+pub enum Taken {
+    /// The slots are the run's.
+    Slots(Slots),
+    /// Others have taken the slots up to this time.
+    Busy(Timestamp),
+    /// The Page pauses until this time.
+    Paused(Timestamp),
+    /// The run's lease of the Page has been lost to another job.
+    LeaseLost,
+}
+
+impl Demand {
+    /// Returns the time that the slots take, in the whole milliseconds that are stored.
+    fn millis(&self) -> i64 {
+        (i64::from(self.count) * 1_000 + i64::from(self.per_second.get()) - 1) / i64::from(self.per_second.get())
+    }
 }
 
 /// The answer to a request for a Page's lease.
@@ -48,7 +93,7 @@ pub enum Acquired {
     Paused(Timestamp),
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Stored {
     #[serde(default)]
     holder: Option<String>,
@@ -58,8 +103,8 @@ struct Stored {
     lease_until: Option<Timestamp>,
     #[serde(default, with = "millisecond::optional")]
     not_before: Option<Timestamp>,
-    #[serde(default)]
-    backoffs: u32,
+    #[serde(default, with = "millisecond::optional")]
+    next_slot_at: Option<Timestamp>,
 }
 
 impl PageLeases<'_> {
@@ -68,7 +113,7 @@ impl PageLeases<'_> {
     /// # Errors
     /// If DynamoDB does not answer.
     pub async fn acquire(&self, job: &JobId, lease: Duration, now: Timestamp) -> Result<Acquired, Error> {
-        self.acquire_for(SENDING, &job.page_id, &job.to_string(), lease, now)
+        self.acquire_for(PAGE_SENDING, &job.page_id, &job.to_string(), lease, now)
             .await
     }
 
@@ -111,13 +156,11 @@ impl PageLeases<'_> {
         let stored: Stored = from_item(OPERATION, item)?;
         if stored.holder.as_ref() == Some(&holder) {
             let page_id = page_id.clone();
-            let backoffs = stored.backoffs;
             return Ok(Acquired::Lease(PageLease {
                 page_id,
                 purpose,
                 holder,
                 until,
-                backoffs,
                 not_before: None,
             }));
         }
@@ -138,18 +181,126 @@ impl PageLeases<'_> {
         Ok(extended)
     }
 
-    /// Releases a lease, at once or with a pause of the Page.
+    /// Releases a lease; of one for lookups also sets the time of the next.
     ///
     /// # Errors
     /// If DynamoDB does not answer; then the lease ends by itself.
     pub async fn release_if_held(&self, page: &PageLease) -> Result<(), Error> {
-        const RELEASE: &str = "SET backoffs = :backoffs REMOVE holder, job, lease_until, not_before";
-        const PAUSE: &str = "SET backoffs = :backoffs, not_before = :not_before REMOVE holder, job, lease_until";
+        const RELEASE: &str = "REMOVE holder, job, lease_until";
+        const RELEASE_UNTIL: &str = "SET not_before = :not_before REMOVE holder, job, lease_until";
         let release = match page.not_before {
             None => self.update(page, RELEASE),
-            Some(until) => self.update(page, PAUSE).bind(":not_before", millis(until)),
+            Some(until) => self.update(page, RELEASE_UNTIL).bind(":not_before", millis(until)),
         };
-        self.is_written(release.bind(":backoffs", page.backoffs)).await?;
+        self.is_written(release).await?;
+        Ok(())
+    }
+
+    /// Takes the next free slots of a Page, unless it pauses or they are too far ahead. In the same write extends the lease
+    /// of a large job, which has to hold it still.
+    ///
+    /// Neither of the two writes asks for the next free slot that was seen: any number of runs may take slots at once, and each
+    /// gets slots of its own. One whose answer was lost leaves some unused.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn take_slots(
+        &self,
+        page_id: &PageId,
+        lease: Option<&PageLease>,
+        demand: Demand,
+        mut next_slot_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Taken, Error> {
+        const FOLLOW: &str = "next_slot_at = next_slot_at + :length";
+        const IF_SOON: &str = "next_slot_at BETWEEN :from AND :latest";
+        const BEGIN: &str = "next_slot_at = :end";
+        const IF_PAST: &str = "(attribute_not_exists(next_slot_at) OR next_slot_at < :from OR next_slot_at > :broken)";
+        const IF_NOT_PAUSED: &str = "(attribute_not_exists(not_before) OR not_before <= :now)";
+        const IF_HELD: &str = "holder = :holder";
+        const OPERATION: &str = "take slots of a Page";
+        let (from, latest, broken) = (now + demand.lead, now + demand.ahead, now + BROKEN_CLOCK);
+        let length = demand.millis();
+        let whole = SignedDuration::from_millis(length);
+        loop {
+            let follows = next_slot_at.is_some_and(|next| (from..=broken).contains(&next));
+            let (set, condition) = if follows { (FOLLOW, IF_SOON) } else { (BEGIN, IF_PAST) };
+            let (extend, condition) = match lease {
+                Some(_) => (
+                    ", lease_until = :until",
+                    format!("{condition} AND {IF_NOT_PAUSED} AND {IF_HELD}"),
+                ),
+                None => ("", format!("{condition} AND {IF_NOT_PAUSED}")),
+            };
+            let expression = format!("SET {set}{extend}, #schema = if_not_exists(#schema, :schema)");
+            let mut take = Update::new(&self.0.broadcasts, keys::page_lease(page_id, PAGE_SENDING), expression)
+                .only_if(condition)
+                .bind(":now", millis(now))
+                .bind(":from", millis(from))
+                .bind(":schema", SCHEMA)
+                .returning_new();
+            take = match follows {
+                true => take.bind(":length", length).bind(":latest", millis(latest)),
+                false => take.bind(":end", millis(from + whole)).bind(":broken", millis(broken)),
+            };
+            if let Some(lease) = lease {
+                take = take.bind(":until", millis(lease.until)).bind(":holder", &lease.holder);
+            }
+            let stored: Stored = match self.0.update(OPERATION, take).await? {
+                Conditional::Written(item) => {
+                    let stored: Stored = from_item(OPERATION, item)?;
+                    let end = stored.next_slot_at.unwrap_or(from + whole);
+                    return Ok(Taken::Slots(Slots {
+                        first: end - whole,
+                        interval: whole.unsigned_abs() / demand.count.max(1),
+                        count: demand.count,
+                        end,
+                    }));
+                }
+                Conditional::Refused(Some(item)) => from_item(OPERATION, item)?,
+                Conditional::Refused(None) => Stored::default(),
+            };
+            if lease.is_some_and(|lease| stored.holder.as_ref() != Some(&lease.holder)) {
+                return Ok(Taken::LeaseLost);
+            }
+            if let Some(until) = stored.not_before.filter(|until| *until > now) {
+                return Ok(Taken::Paused(until));
+            }
+            next_slot_at = stored.next_slot_at;
+            if let Some(next) = next_slot_at.filter(|next| latest < *next && *next <= broken) {
+                return Ok(Taken::Busy(next));
+            }
+        }
+    }
+
+    /// Pauses a Page, unless a longer pause stands.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn pause_if_longer(&self, page_id: &PageId, until: Timestamp, backoffs: u32) -> Result<(), Error> {
+        const PAUSE: &str = "SET not_before = :until, backoffs = :backoffs, #schema = if_not_exists(#schema, :schema)";
+        const IF_LONGER: &str = "attribute_not_exists(not_before) OR not_before < :until";
+        let pause = Update::new(&self.0.broadcasts, keys::page_lease(page_id, PAGE_SENDING), PAUSE)
+            .only_if(IF_LONGER)
+            .bind(":until", millis(until))
+            .bind(":backoffs", backoffs)
+            .bind(":schema", SCHEMA);
+        self.is_written(pause).await?;
+        Ok(())
+    }
+
+    /// Ends the back-off of a Page after a success, unless it has paused again since.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn end_backoff_if_unchanged(&self, page_id: &PageId, backoffs: u32) -> Result<(), Error> {
+        const END: &str = "SET backoffs = :none";
+        const IF_UNCHANGED: &str = "backoffs = :backoffs";
+        let end = Update::new(&self.0.broadcasts, keys::page_lease(page_id, PAGE_SENDING), END)
+            .only_if(IF_UNCHANGED)
+            .bind(":none", 0)
+            .bind(":backoffs", backoffs);
+        self.is_written(end).await?;
         Ok(())
     }
 
@@ -163,7 +314,7 @@ impl PageLeases<'_> {
 
     /// `false` if the lease has been lost: then there is nothing to change.
     async fn is_written(&self, update: Update<'_>) -> Result<bool, Error> {
-        let written = self.0.update("change a Page lease", update).await?;
+        let written = self.0.update("change a Page", update).await?;
         Ok(matches!(written, Conditional::Written(_)))
     }
 }

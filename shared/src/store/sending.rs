@@ -12,10 +12,11 @@ use serde::Deserialize;
 use tracing::warn;
 
 use super::calls::{Conditional, Read, unsettled, with_retries};
-use super::keys;
+use super::keys::{self, PAGE_SENDING};
 use super::statement::{Update, millis};
 use super::tables::{Error, Item, SCHEMA, Store, TableIds, from_item};
-use crate::domain::sending::{SendingState, SendingSwitch};
+use crate::domain::ids::PageId;
+use crate::domain::sending::{PageState, SendingState, SendingSwitch};
 
 /// The time for which a process relies on the ids of the tables. A table takes longer than that to be deleted and restored.
 const KNOWN_FOR: SignedDuration = SignedDuration::from_secs(120);
@@ -24,6 +25,25 @@ const OTHER_TABLES: &str = "a table was restored or replaced since sending was s
 
 /// The switch for sending of a [`Store`].
 pub struct Sending<'a>(pub(super) &'a Store);
+
+/// The right to send for a Page, as a run reads it.
+#[derive(Clone, Debug)]
+pub struct Permission {
+    /// The switch for sending.
+    pub switch: SendingSwitch,
+    /// The state of the Page.
+    pub page: PageState,
+}
+
+/// The items that a run reads in one call.
+#[derive(Deserialize)]
+#[serde(tag = "sk")]
+enum Found {
+    #[serde(rename = "all")]
+    Switch(Stored),
+    #[serde(rename = "lease")]
+    Page(PageState),
+}
 
 #[derive(Deserialize)]
 struct Stored {
@@ -55,6 +75,30 @@ impl Sending<'_> {
             None => from_item(OPERATION, Box::pin(self.create(&tables, now)).await?)?,
         };
         Ok(stored.for_tables(&tables))
+    }
+
+    /// Reads the switch together with the state of a Page.
+    ///
+    /// # Errors
+    /// As [`Sending::read`].
+    pub async fn read_for(&self, page_id: &PageId, now: Timestamp) -> Result<Permission, Error> {
+        const OPERATION: &str = "read the switch for sending and the Page";
+        let Self(store) = self;
+        let tables = self.tables(now).await?;
+        let keys = vec![keys::sending(), keys::page_lease(page_id, PAGE_SENDING)];
+        let found = store.batch_get(OPERATION, &store.broadcasts, keys, None, Read::Consistent);
+        let (mut switch, mut page) = (None, PageState::default());
+        for item in found.await? {
+            match item {
+                Found::Switch(stored) => switch = Some(stored),
+                Found::Page(state) => page = state,
+            }
+        }
+        let switch = match switch {
+            Some(stored) => stored.for_tables(&tables),
+            None => Box::pin(self.read(now)).await?,
+        };
+        Ok(Permission { switch, page })
     }
 
     /// Sets the switch, for the tables as they are now. Returns it as it then is.

@@ -1,4 +1,5 @@
-//! The work that a wake-up causes: acquires the Page, claims the job, works one run of it, and hands it over.
+//! The work that a wake-up causes: acquires the Page if the job is large, claims the job, works one run of it, and hands it
+//! over.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::domain::command::StopCommand;
 use crate::domain::ids::JobId;
 use crate::domain::job::{Job, MAX_STALLS};
 use crate::domain::schedule::EXPIRED;
-use crate::domain::sending::SendingState;
+use crate::domain::sending::{PageState, SendingState};
 use crate::domain::template::Template;
 use crate::messenger::MessengerClient;
 use crate::runtime::metrics::{Event, Layer};
@@ -24,10 +25,11 @@ use crate::store::page_leases::{Acquired, PageLease};
 use crate::worker::deliver::Sender;
 use crate::worker::drain::drain;
 use crate::worker::hand_over::hand_over_without_secret;
+use crate::worker::pace::Pace;
 use crate::worker::run::{Run, RunEnd};
 use crate::worker::send_again::{SendAgain, send_again};
 
-/// The longest time that a worker waits for a Page that another job holds.
+/// The longest time that a worker of a large job waits for a Page that another job holds.
 const PAGE_WAIT: Duration = Duration::from_secs(25);
 /// The reason of contacts that are skipped because the operator has cancelled their job.
 const CANCELLED: &str = "cancelled";
@@ -52,7 +54,7 @@ pub enum Worked {
     HandedOver(HandOver),
     /// Nothing was done: another worker has the job.
     Refused,
-    /// Nothing was done: the Page is not free. The job's wake-up brings it back.
+    /// Nothing was done: another large job has the Page, or it pauses. The job's wake-up brings it back.
     PageNotFree,
     /// Nothing was done: sending is switched off. The job's wake-up is due, and comes once sending is on.
     SwitchedOff,
@@ -68,12 +70,17 @@ pub enum Worked {
 /// If a table does not answer, or the HTTP client cannot be built. The job comes back by itself when its lease has ended.
 pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Error> {
     let work = async {
-        let sends_nothing = |job: &Job| job.stop.is_some() || job.is_expired(app.clock.now());
-        if let Some(job) = app.store.jobs().get(job).await?.filter(sends_nothing) {
-            return work_without_page(app, &job, ends).await;
+        let Some(found) = app.store.jobs().get(job).await? else {
+            return Ok(unknown());
+        };
+        if found.stop.is_some() || found.is_expired(app.clock.now()) {
+            return work_without_page(app, &found, ends).await;
+        }
+        if found.is_express() {
+            return work_and_wake(app, job, None, ends).await;
         }
         match wait_for_page(app, job, ends).await? {
-            Acquired::Lease(page) => work_for_page(app, job, page, ends).await,
+            Acquired::Lease(page) => work_and_wake(app, job, Some(page), ends).await,
             Acquired::SameJob(until) => {
                 // That worker may have died before its claim, and then nothing else would bring the job back soon.
                 let jobs = app.store.jobs();
@@ -91,16 +98,19 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
     work.instrument(job_span(job)).await
 }
 
-/// Works on a job within the request that created it, until `ends` at the latest. A job whose Page is not free at once goes
-/// to the queue, and so does a job that is not finished in time.
+/// Works on a job within the request that created it, until `ends` at the latest. A large job whose Page is not free at once
+/// goes to the queue, and so does a job that is not finished in time.
 ///
 /// # Errors
 /// As [`work_on`].
 pub async fn work_inline(app: &App, job: &Job, ends: Instant) -> Result<Worked, Error> {
     let (id, lease) = (job.id(), app.config.job_lease);
     let work = async {
+        if job.is_express() {
+            return work_and_wake(app, &id, None, ends).await;
+        }
         match app.store.page_leases().acquire(&id, lease, app.clock.now()).await? {
-            Acquired::Lease(page) => work_for_page(app, &id, page, ends).await,
+            Acquired::Lease(page) => work_and_wake(app, &id, Some(page), ends).await,
             Acquired::SameJob(_) | Acquired::Held(_) | Acquired::Paused(_) => {
                 app.queue.wake(job).await;
                 Ok(Worked::PageNotFree)
@@ -128,17 +138,19 @@ async fn wait_for_page(app: &App, job: &JobId, ends: Instant) -> Result<Acquired
     }
 }
 
-/// Works on a job whose Page is held, then releases the Page and wakes the next run.
-async fn work_for_page(app: &App, job: &JobId, mut page: PageLease, ends: Instant) -> Result<Worked, Error> {
-    let worked = claim_and_work(app, job, &mut page, ends).await;
+/// Works on a job, then releases its Page if it is held, and wakes the next run.
+async fn work_and_wake(app: &App, job: &JobId, mut lease: Option<PageLease>, ends: Instant) -> Result<Worked, Error> {
+    let worked = claim_and_work(app, job, lease.as_mut(), ends).await;
     // The Page is released before the wake-up is sent, so that the next worker finds it free.
-    if let Err(error) = app.store.page_leases().release_if_held(&page).await {
+    if let Some(lease) = lease
+        && let Err(error) = app.store.page_leases().release_if_held(&lease).await
+    {
         let error: &dyn std::error::Error = &error;
         warn!(page.id = %job.page_id, error, "Page not released; it is free when its lease ends");
     }
     let (worked, next) = worked?;
-    if let Some(job) = next {
-        app.queue.wake(&job).await;
+    if let Some(next) = next {
+        app.queue.wake(&next).await;
     }
     Ok(worked)
 }
@@ -207,6 +219,11 @@ async fn refused(app: &App, job: &JobId) -> Worked {
     Worked::Refused
 }
 
+fn unknown() -> Worked {
+    warn!("wake-up for a job that does not exist");
+    Worked::NotReady
+}
+
 /// The beginning of the work on a job.
 enum Begun {
     /// The job is claimed.
@@ -228,10 +245,7 @@ async fn begin(app: &App, job: &JobId) -> Result<Begun, Error> {
             debug!(job.status = %status, "job not ready");
             return Ok(Begun::Not(Worked::NotReady));
         }
-        Claimed::Unknown => {
-            warn!("wake-up for a job that does not exist");
-            return Ok(Begun::Not(Worked::NotReady));
-        }
+        Claimed::Unknown => return Ok(Begun::Not(unknown())),
     };
     let (epoch, cursor) = (claim.job.epoch, claim.job.cursor);
     info!(
@@ -247,16 +261,21 @@ async fn begin(app: &App, job: &JobId) -> Result<Begun, Error> {
 async fn claim_and_work(
     app: &App,
     job: &JobId,
-    page: &mut PageLease,
+    lease: Option<&mut PageLease>,
     ends: Instant,
 ) -> Result<(Worked, Option<Job>), Error> {
     let jobs = app.store.jobs();
-    let switch = app.store.sending().read(app.clock.now()).await?;
+    let permission = app.store.sending().read_for(&job.page_id, app.clock.now()).await?;
+    let (switch, now) = (permission.switch, app.clock.now());
     if switch.state == SendingState::Off {
-        let now = app.clock.now();
         jobs.postpone_wake_up_if_ready(job, now, now).await?;
         info!("sending is switched off; the job waits");
         return Ok((Worked::SwitchedOff, None));
+    }
+    if let Some(until) = permission.page.paused_until(now) {
+        jobs.postpone_wake_up_if_ready(job, until, now).await?;
+        debug!(page.paused_until = %until, "Page pauses; the job is woken afterwards");
+        return Ok((Worked::PageNotFree, None));
     }
     let claim = match begin(app, job).await? {
         Begun::Claimed(claim) => *claim,
@@ -265,12 +284,18 @@ async fn claim_and_work(
     if switch.state == SendingState::Halt {
         return hand_over(app, claim, HandOver::Halted(switch.halt_reason())).await;
     }
-    let end = work_claimed(app, claim, page, ends).await?;
+    let end = work_claimed(app, claim, lease, permission.page, ends).await?;
     leave(app, end).await
 }
 
 /// Works a run of a claimed job, unless there is a reason not to.
-async fn work_claimed(app: &App, claim: Claim, page: &mut PageLease, ends: Instant) -> Result<RunEnd, Error> {
+async fn work_claimed(
+    app: &App,
+    claim: Claim,
+    lease: Option<&mut PageLease>,
+    page: PageState,
+    ends: Instant,
+) -> Result<RunEnd, Error> {
     let halted = |claim, reason: String| Ok(RunEnd::HandOver(Box::new(claim), HandOver::Halted(reason)));
     if let Some(reason) = reason_to_halt(&claim.job, app.clock.now()) {
         return halted(claim, reason);
@@ -302,7 +327,8 @@ async fn work_claimed(app: &App, claim: Claim, page: &mut PageLease, ends: Insta
         template,
         messenger: MessengerClient::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
     };
-    Run::new(&sender, claim, page, ends).work().await.map_err(Error::Store)
+    let pace = Pace::new(app, &job, broadcast.message.most_per_second(), lease, page);
+    Run::new(&sender, claim, pace, ends).work().await.map_err(Error::Store)
 }
 
 /// Returns the reason why no worker should work on a job any more, if there is one.

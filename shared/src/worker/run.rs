@@ -2,7 +2,6 @@
 //!
 //! Sends are pipelined, and none outlives the run. The job item has one writer: the loop here.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -12,13 +11,11 @@ use crate::domain::backlog::{Backlog, Entry, Finish, Next};
 use crate::domain::breakers::{BreakerTrip, Breakers, Signal};
 use crate::domain::delivery::{Delivery, Doubt};
 use crate::domain::ids::{ContactId, first_ten};
-use crate::domain::retry;
 use crate::domain::sending::SendingState;
 use crate::runtime::metrics::{Event, Layer};
 use crate::store;
 use crate::store::hand_over::HandOver;
 use crate::store::jobs::Claim;
-use crate::store::page_leases::PageLease;
 use crate::store::transactions::{Checkpoint, Checkpointed, ROWS_AT_ONCE};
 use crate::worker::deliver::{AttemptEnd, Consequence, Delivered, Sender};
 use crate::worker::hand_over::end_for;
@@ -52,9 +49,10 @@ pub enum RunEnd {
 pub struct Run<'a> {
     sender: &'a Sender<'a>,
     claim: Claim,
-    page: &'a mut PageLease,
     backlog: Backlog,
-    pace: Pace,
+    pace: Pace<'a>,
+    /// The contacts that are left to send to, as far as is known.
+    left: u64,
     breakers: Breakers,
     /// `true` after a pause: one send at a time, until Messenger answers clearly.
     probing: bool,
@@ -81,17 +79,17 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Returns a run that starts its last send early enough to be handed over at `ends`.
-    pub fn new(sender: &'a Sender<'a>, claim: Claim, page: &'a mut PageLease, ends: Instant) -> Self {
+    pub fn new(sender: &'a Sender<'a>, claim: Claim, pace: Pace<'a>, ends: Instant) -> Self {
         let (job, config) = (&claim.job, &sender.app.config);
-        let most = sender.broadcast.message.most_per_second();
-        let rate = most.map_or(config.page_rate, |most| most.min(config.page_rate));
+        let counters = job.counters();
         let begins = Instant::now();
         let whole = ends.saturating_duration_since(begins);
         Self {
             backlog: Backlog::new(job.first_segments, job.segments, job.cursor),
-            pace: Pace::new(if page.backoffs > 0 { half(rate) } else { rate }),
+            left: counters.pending + counters.outcomes.waiting,
             breakers: job.breakers.clone(),
-            probing: begins_with_probe(page),
+            probing: pace.begins_with_probe(),
+            pace,
             last_start: begins + whole.saturating_sub(config.messenger_timeout + WIND_UP).max(whole / 4),
             stop: None,
             claim_lost: false,
@@ -105,7 +103,6 @@ impl<'a> Run<'a> {
             minute: CurrentMinute::default(),
             sender,
             claim,
-            page,
         }
     }
 
@@ -132,6 +129,7 @@ impl<'a> Run<'a> {
             self.obey_switch().await;
             self.obey_times();
             self.send().await;
+            self.tell_page().await;
             self.checkpoint().await;
             self.extend_page_lease().await;
             let is_busy = !self.in_flight.is_empty() || self.in_flight.has_arrived();
@@ -165,19 +163,29 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Reads the switch for sending, and stops unless it is on. Between two readings sends are started for
-    /// [`CHECKPOINT_EVERY`] at most.
+    /// Reads the switch for sending and the state of the Page, and stops unless sending is on and the Page does not pause.
+    /// Between two readings sends are started for [`CHECKPOINT_EVERY`] at most.
     async fn obey_switch(&mut self) {
         let app = self.sender.app;
-        let sending = app.store.sending();
-        match self.in_flight.poll_while(sending.read(app.clock.now())).await {
-            Ok(switch) => match switch.state {
-                SendingState::On => {}
-                SendingState::Off => self.stop_for(Stop::SwitchedOff),
-                SendingState::Halt => self.stop_for(Stop::Halt(switch.halt_reason())),
-            },
-            Err(error) => self.stop_for(Stop::Unsettled(error)),
+        let (sending, now) = (app.store.sending(), app.clock.now());
+        let read = sending.read_for(&self.claim.job.page_id, now);
+        let permission = match self.in_flight.poll_while(read).await {
+            Ok(permission) => permission,
+            Err(error) => return self.stop_for(Stop::Unsettled(error)),
+        };
+        match permission.switch.state {
+            SendingState::On => {}
+            SendingState::Off => self.stop_for(Stop::SwitchedOff),
+            SendingState::Halt => self.stop_for(Stop::Halt(permission.switch.halt_reason())),
         }
+        if let Some(until) = permission.page.paused_until(now) {
+            self.stop_for(Stop::Pause(until));
+        }
+    }
+
+    /// Tells the other senders of the Page that it pauses, or that its pauses are over.
+    async fn tell_page(&mut self) {
+        self.in_flight.poll_while(self.pace.tell()).await;
     }
 
     /// Starts sends and records their results, until a checkpoint is due or nothing is in flight.
@@ -192,15 +200,19 @@ impl<'a> Run<'a> {
             let most = if self.probing { 1 } else { self.pace.max_in_flight() };
             let may_start = self.stop.is_none() && self.rest.is_none() && self.in_flight.len() < most;
             let is_idle = self.in_flight.is_empty() && !may_start;
-            if is_idle || (much_to_write && self.may_checkpoint()) {
+            if is_idle || self.pace.has_news() || (much_to_write && self.may_checkpoint()) {
                 return;
             }
+            let left = if self.probing { 1 } else { self.left.max(1) };
             tokio::select! {
                 biased;
                 () = sleep_until(until) => return,
                 () = sleep_until(self.last_start), if self.stop.is_none() => self.stop_for(Stop::Yield),
                 Some(delivered) = self.in_flight.next() => self.record_delivered(delivered),
-                () = self.pace.ready(), if may_start => self.start_next().await,
+                ready = self.pace.ready(left, self.last_start), if may_start => match ready {
+                    Ok(()) => self.start_next().await,
+                    Err(stop) => self.stop_for(stop),
+                },
             }
         }
     }
@@ -208,6 +220,7 @@ impl<'a> Run<'a> {
     /// Starts the send to the next contact, if the backlog offers one.
     async fn start_next(&mut self) {
         let (sender, app) = (self.sender, self.sender.app);
+        self.left = self.left.saturating_sub(1);
         if let Some(entry) = self.suspects.next_alone() {
             return self.in_flight.push(sender.deliver(entry, true));
         }
@@ -246,7 +259,7 @@ impl<'a> Run<'a> {
         }
         match attempt.consequence {
             Some(Consequence::RateLimited(regain_after)) => {
-                if self.page.not_before.is_none() {
+                if !self.pace.is_pausing() {
                     self.sender.app.metrics.count(Event::RateLimitWaits, 1);
                 }
                 self.pause(regain_after);
@@ -281,7 +294,8 @@ impl<'a> Run<'a> {
         };
         match signal {
             Signal::Accepted => {
-                (self.probing, self.page.backoffs) = (false, 0);
+                self.probing = false;
+                self.pace.succeed();
                 self.suspects.find_alone();
             }
             Signal::Answered | Signal::RefusedSuspiciously(_) | Signal::Suspected(_) => self.probing = false,
@@ -320,16 +334,7 @@ impl<'a> Run<'a> {
 
     /// Pauses the Page: until Messenger's own time if it gave one, else with a back-off.
     fn pause(&mut self, regain_after: Option<Duration>) {
-        let app = self.sender.app;
-        let (now, base) = (app.clock.now(), app.config.retry_base);
-        if self.page.not_before.is_none() {
-            self.page.backoffs = self.page.backoffs.saturating_add(1);
-        }
-        let until = match regain_after {
-            Some(regain_after) => now + regain_after,
-            None => retry::due_after(now, retry::backoff(base, self.page.backoffs, rand::random()), base),
-        };
-        self.page.not_before = self.page.not_before.max(Some(until));
+        let until = self.pace.pause(regain_after);
         self.stop_for(Stop::Pause(until));
     }
 
@@ -404,17 +409,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Extends the Page lease together with the job's, and shortens one that is too long since the clock has gone back. Yields
-    /// if another worker holds the Page: two workers must not pace one Page.
+    /// Extends the Page lease of a large job together with the job's. Yields if another worker holds the Page.
     async fn extend_page_lease(&mut self) {
-        let app = self.sender.app;
-        let (now, lease) = (app.clock.now(), app.config.job_lease);
-        if now + lease / 2 < self.page.until && self.page.until <= now + lease {
-            return;
-        }
-        let leases = app.store.page_leases();
-        let extended = leases.extend_if_held(self.page, lease, now);
-        match self.in_flight.poll_while(extended).await {
+        match self.in_flight.poll_while(self.pace.extend_lease()).await {
             Ok(true) => {}
             Ok(false) => self.stop_for(Stop::Yield),
             Err(error) => self.stop_for(Stop::Unsettled(error)),
@@ -435,14 +432,4 @@ impl<'a> Run<'a> {
             "duplicates prevented: contacts were settled before"
         );
     }
-}
-
-/// Returns the rate of the first run after a pause: a limit that was reached is approached more slowly.
-fn half(rate: NonZeroU32) -> NonZeroU32 {
-    NonZeroU32::new(rate.get() / 2).unwrap_or(NonZeroU32::MIN)
-}
-
-/// Returns whether a run begins after a pause: then it has one send in flight until Messenger answers clearly.
-fn begins_with_probe(page: &PageLease) -> bool {
-    page.backoffs > 0
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::domain::command::JobCommand;
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
-use shared::domain::job::{ContactCounts, Counters, JobStatus};
+use shared::domain::job::{ContactCounts, Counters, JobStatus, Priority};
 use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
 use shared::domain::schedule::{QuietHours, Zone};
 use shared::domain::window::OutsideWindow;
@@ -86,6 +86,10 @@ pub struct NewBroadcast {
     /// The treatment of contacts that are known not to have written to the Page for 24 hours, with `RESPONSE` and `UPDATE`.
     #[schema(value_type = Option<OutsideWindow>, default = "skip")]
     pub outside_window: OutsideWindow,
+    /// The urgency beside other broadcasts of the same Pages. A job of at most 25 contacts is sent at once in any case; with
+    /// `high` a larger one is, too, instead of after the large ones before it.
+    #[serde(default)]
+    pub priority: Priority,
 }
 
 impl NewBroadcast {
@@ -106,6 +110,7 @@ impl NewBroadcast {
             expires_at: None,
             requires_approval: false,
             outside_window: OutsideWindow::Skip,
+            priority: Priority::Normal,
         }
     }
 }

@@ -387,7 +387,19 @@ async fn success_after_a_pause_ends_the_back_off_for_all() {
 async fn runs_that_take_slots_at_once_get_different_ones() {
     let stack = TestStack::start().await;
 
-    let taken = join_all((0..40).map(|_| stack.take_slots(TestStack::demand(3)))).await;
+    let (pages, page, now) = (
+        stack.app.store.page_leases(),
+        PageId::parse(PAGES[0]),
+        stack.app.clock.now(),
+    );
+    let page = page.unwrap();
+    let take = async || {
+        pages
+            .take_slots(&page, None, TestStack::demand(3), None, now)
+            .await
+            .unwrap()
+    };
+    let taken = join_all((0..40).map(|_| take())).await;
 
     let firsts: BTreeSet<Timestamp> = taken
         .iter()

@@ -172,11 +172,12 @@ async fn client_has_a_call_for_every_route_of_the_document() {
     let change = SendingChange {
         state: SendingState::Off,
         reason: None,
+        page_id: None,
     };
 
     client.health().await.unwrap_err();
     client.document().await.unwrap_err();
-    client.sending().await.unwrap_err();
+    client.sending(None).await.unwrap_err();
     client.change_sending(&change).await.unwrap_err();
     client.import_contacts(&contacts()).await.unwrap_err();
     client.import_csv(b"contact_id,page_id".to_vec()).await.unwrap_err();

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
+use shared::domain::ids::BroadcastId;
 use tokio::time::timeout;
 
 use crate::fixture::installation::{Installation, completed};
@@ -291,7 +293,9 @@ async fn wrong_switch_is_refused_and_changes_nothing() {
         (json!({"state": "off", "reason": " \u{200b}"}), "/reason"),
         (json!({"state": "off", "reason": long}), "/reason"),
         (json!({"state": "off", "reason": 1}), "/reason"),
-        (json!({"state": "off", "page_id": "1"}), "/page_id"),
+        (json!({"state": "off", "page_id": ""}), "/page_id"),
+        (json!({"state": "off", "page_id": 1}), "/page_id"),
+        (json!({"state": "off", "page": "1"}), "/page"),
         (json!("off"), ""),
     ];
     for (body, field) in cases {
@@ -328,4 +332,191 @@ async fn switch_outlives_the_stack_and_its_start_can_set_it() {
     up.kill();
     let up = installation.up_with(&["--sending", "halt"]);
     assert_eq!(up.call("GET", SENDING, &Value::Null).await["state"], "halt");
+}
+
+impl TestStack {
+    /// Sets the switch of a Page.
+    async fn switch_page(&self, page: &str, state: &str) {
+        let body = json!({"state": state, "reason": "wrong text", "page_id": page});
+        let answer = self.call("PUT", SENDING, None, Some(&body)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert_eq!(
+            (&answer.body["state"], &answer.body["page_id"]),
+            (&json!(state), &json!(page))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switch_of_a_page_stops_its_run_within_seconds_and_no_other() {
+    let stack = TestStack::start_with(&[("PAGE_RATE_PER_SECOND", "30")]).await;
+    let ids = stack.import_contacts(300).await;
+    let others: Vec<_> = (0..300).map(|n| format!("other{n}")).collect();
+    stack.import(PAGES[1], &others).await;
+    let id = stack.broadcast(&ids).await;
+    let wake_up = stack.receive().await.unwrap();
+    let other = stack.broadcast(&others).await;
+
+    let switching = async {
+        while stack.sandbox.received_count() < 20 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stack.switch_page(PAGES[0], "off").await;
+        Instant::now()
+    };
+    let run = async {
+        stack.process_job(&wake_up).await;
+        Instant::now()
+    };
+    let (off, ended) = timeout(Duration::from_secs(60), async { tokio::join!(switching, run) })
+        .await
+        .unwrap();
+    stack.delete(&wake_up).await;
+    stack.drain_queue().await;
+
+    assert!(ended - off < OBEYED_WITHIN, "the run went on for {:?}", ended - off);
+    let stopped = stack.report(&id).await;
+    assert_eq!(stopped["status"], "waiting");
+    assert!(stopped["counters"]["sent"].as_u64().unwrap() < 300);
+    assert_eq!(stack.report(&other).await["counters"]["sent"], 300);
+
+    stack.advance(Duration::from_secs(3_600));
+    stack.tick().await;
+    assert!(stack.receive().await.is_none(), "a job is woken while its Page is off");
+
+    stack.switch_page(PAGES[0], "on").await;
+    stack.let_reads_catch_up();
+    stack.tick().await;
+    stack.drain_queue().await;
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(300))
+    );
+}
+
+#[tokio::test]
+async fn report_shows_by_which_switch_its_jobs_are_stopped() {
+    let stack = TestStack::start_with(&[("INLINE_LIMIT", "5")]).await;
+    let ids = stack.import_contacts(2).await;
+    stack.import(PAGES[1], &["other".to_owned()]).await;
+    let caller = json!({"jwt": {"claims": {"iss": "https://issuer", "sub": "ana"}, "scopes": []}});
+    let off = json!({"state": "off", "reason": "wrong text", "page_id": PAGES[1]});
+    stack.call_as(&caller, ("PUT", SENDING), None, Some(&off)).await;
+    stack.let_reads_catch_up();
+
+    let both = [&ids[..1], &["other".to_owned()]].concat();
+    let accepted = stack.post(&request(&both)).await;
+    let id = accepted.broadcast_id();
+    let report = stack.report(&id).await;
+    assert_eq!(accepted.body["stopped"], report["stopped"]);
+    assert_eq!(report["status"], "queued");
+    let (done, waits) = (&report["jobs"][0], &report["jobs"][1]);
+    assert_eq!((&done["status"], &done["stopped"]), (&json!("completed"), &Value::Null));
+    assert_eq!(waits["stopped"], report["stopped"]);
+    let stopped = &report["stopped"];
+    assert_eq!(
+        (&stopped["reason"], &stopped["page_id"]),
+        (&json!("wrong text"), &json!(PAGES[1]))
+    );
+    assert!(stopped["by"].as_str().unwrap().contains("ana"), "{stopped}");
+    let tag = stack.entity_tag(&id).await;
+
+    stack.switch("off").await;
+    stack.let_reads_catch_up();
+    let stopped = stack.report(&id).await["stopped"].clone();
+    assert_eq!((&stopped["by"], &stopped["page_id"]), (&Value::Null, &Value::Null));
+    assert_ne!(
+        stack.entity_tag(&id).await,
+        tag,
+        "a caller that polls does not see the switch"
+    );
+
+    stack.switch("on").await;
+    stack.switch_page(PAGES[1], "on").await;
+    stack.let_reads_catch_up();
+    assert_eq!(stack.report(&id).await["stopped"], Value::Null);
+    assert_eq!(stack.finish(&id).await["counters"]["sent"], 2);
+}
+
+impl TestStack {
+    async fn entity_tag(&self, id: &BroadcastId) -> String {
+        let request = Request::get(format!("/v1/broadcasts/{id}"));
+        let answer = self.send_raw(request.body(Body::empty()).unwrap()).await;
+        answer.headers()["etag"].to_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn history_shows_the_last_fifty_changes_newest_first() {
+    let stack = TestStack::start().await;
+    for n in 0..26 {
+        stack.switch(if n % 2 == 0 { "off" } else { "on" }).await;
+        stack.advance(Duration::from_secs(1));
+        stack.switch_page(PAGES[0], "on").await;
+        stack.advance(Duration::from_secs(1));
+    }
+
+    let all = stack.call("GET", SENDING, None, None).await.body;
+    let history = all["history"].as_array().unwrap();
+    assert_eq!(history.len(), 50);
+    assert_eq!(
+        (&history[0]["page_id"], &history[1]["page_id"]),
+        (&json!(PAGES[0]), &Value::Null)
+    );
+    assert_eq!(
+        (&history[1]["state"], &history[3]["state"]),
+        (&json!("on"), &json!("off"))
+    );
+    assert_eq!(history[1]["reason"], "wrong text");
+    assert!(history.is_sorted_by_key(|change| std::cmp::Reverse(change["changed_at"].as_str())));
+
+    let other = stack
+        .call("GET", &format!("{SENDING}?page_id={}", PAGES[1]), None, None)
+        .await
+        .body;
+    assert_eq!((&other["state"], &other["changed_at"]), (&json!("on"), &Value::Null));
+    let of_all = other["history"].as_array().unwrap();
+    assert!(of_all.iter().all(|change| change["page_id"].is_null()), "{other}");
+}
+
+#[tokio::test]
+async fn caller_limited_to_pages_switches_those_alone() {
+    let stack = TestStack::start_with(&[("PAGES_CLAIM", "pages")]).await;
+    let caller = |pages: &str| json!({"jwt": {"claims": {"iss": "https://issuer", "sub": "partner", "pages": pages}, "scopes": []}});
+    let partner = caller(PAGES[0]);
+    let off = |page: &str| json!({"state": "off", "page_id": page});
+    let set =
+        async |caller: &Value, body: &Value| stack.call_as(caller, ("PUT", SENDING), None, Some(body)).await.status;
+    let shown = async |page: &str| {
+        let path = format!("{SENDING}?page_id={page}");
+        stack.call_as(&partner, ("GET", &path), None, None).await
+    };
+
+    assert_eq!(set(&partner, &json!({"state": "off"})).await, StatusCode::FORBIDDEN);
+    assert_eq!(set(&partner, &off(PAGES[1])).await, StatusCode::NOT_FOUND);
+    assert_eq!(set(&partner, &off(PAGES[0])).await, StatusCode::OK);
+    assert_eq!(set(&caller(PAGES[1]), &off(PAGES[1])).await, StatusCode::OK);
+
+    assert_eq!(shown(PAGES[1]).await.status, StatusCode::NOT_FOUND);
+    let own = shown(PAGES[0]).await.body;
+    assert_eq!((&own["state"], &own["all_pages"]), (&json!("off"), &json!("on")));
+    let all = stack.call_as(&partner, ("GET", SENDING), None, None).await.body;
+    assert_eq!(all["state"], "on");
+    assert_eq!(all["history"].as_array().unwrap().len(), 1, "{all}");
+}
+
+/// A misspelt Page would stop nothing.
+#[tokio::test]
+async fn page_without_token_cannot_be_switched_off() {
+    let stack = TestStack::start().await;
+    for (page, state, status) in [
+        ("page-l", "off", StatusCode::NOT_FOUND),
+        ("page-l", "on", StatusCode::OK),
+        (PAGES[0], "off", StatusCode::OK),
+    ] {
+        let body = json!({"state": state, "page_id": page});
+        let answer = stack.call("PUT", SENDING, None, Some(&body)).await;
+        assert_eq!(answer.status, status, "{page} {state}: {answer:?}");
+    }
 }

@@ -28,6 +28,7 @@ use crate::problem::Problem;
 use crate::query::{NoParameters, Query, flag};
 use crate::report::Progress;
 use crate::request::{IdempotencyKey, JsonBody, PathId, ReceivedAt};
+use crate::stopped::mark_stopped;
 
 /// `POST /v1/broadcasts`: accepts a broadcast, or shows what it would do.
 ///
@@ -81,7 +82,9 @@ pub async fn create(
     if is_dry_run {
         return Ok(Json(preview(&app, &caller, &new, received).await?).into_response());
     }
-    let Accepted { report, replayed } = accept(&app, &caller, new, key.as_deref(), received).await?;
+    let Accepted { mut report, replayed } = accept(&app, &caller, new, key.as_deref(), received).await?;
+    // The broadcast is accepted, whatever is known of the switch.
+    report.stopped = mark_stopped(&app, &mut report.jobs).await.unwrap_or_default();
     let status = match report.done_inline {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
@@ -145,7 +148,10 @@ pub async fn show(
     {
         record_broadcast(&id);
         let progress = Progress::read(&app.store, &id).await?;
-        let progress = progress.filter(|progress| caller.may_see(&progress.jobs));
+        let mut progress = progress.filter(|progress| caller.may_see(&progress.jobs));
+        if let Some(progress) = &mut progress {
+            mark_stopped(&app, &mut progress.jobs).await?;
+        }
         let tag = progress.map(|progress| progress.tag(&id));
         if let Some(tag) = tag.filter(|tag| known.matches(tag)) {
             return Ok(not_modified(&tag));
@@ -173,7 +179,10 @@ pub async fn visible_report(app: &App, caller: &Caller, id: &str) -> Result<Broa
     let id = BroadcastId::parse(id).ok_or_else(unknown)?;
     record_broadcast(&id);
     let report = BroadcastReport::read(&app.store, &id).await?;
-    report.filter(|report| caller.may_see(&report.jobs)).ok_or_else(unknown)
+    let report = report.filter(|report| caller.may_see(&report.jobs));
+    let mut report = report.ok_or_else(unknown)?;
+    report.stopped = mark_stopped(app, &mut report.jobs).await?;
+    Ok(report)
 }
 
 /// `GET /v1/broadcasts`: lists broadcasts by time, from the newest unless the request asks for the oldest first.

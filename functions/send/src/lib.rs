@@ -36,6 +36,7 @@ pub mod request;
 pub mod retry;
 pub mod schedule;
 pub mod sending;
+mod stopped;
 pub mod test_send;
 pub mod webhook;
 mod webhook_events;

@@ -57,6 +57,7 @@ impl BroadcastReport {
             summary,
             jobs: progress.jobs,
             reasons: reasons::report(jobs),
+            stopped: None,
             done_inline,
             history: Vec::new(),
             progress: None,
@@ -130,6 +131,7 @@ impl Progress {
             reasons: reasons::report([job]),
             due_at: job.due_at,
             command: job.command(),
+            stopped: None,
         });
         Self {
             jobs: reports.collect(),

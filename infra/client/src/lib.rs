@@ -18,11 +18,10 @@ use send::api::controls::{ControlReport, ControlRequest, RetryReport, RetryReque
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
 use send::api::lists::ListPart;
 use send::api::previews::BroadcastPreview;
-use send::api::sending::{Health, SendingChange};
+use send::api::sending::{Health, SendingChange, SendingReport};
 use send::api::test_sends::{TestReport, TestSend};
 use serde_json::Value;
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
-use shared::domain::sending::SendingSwitch;
 
 pub use call::Error;
 pub use lists::{BroadcastQuery, DeliveryQuery, ErasureQuery, PartQuery};
@@ -107,13 +106,14 @@ impl Client {
         self.call(self.request(Method::GET, &["openapi.json"])).await?.json()
     }
 
-    /// Returns the switch for sending.
-    pub async fn sending(&self) -> Result<SendingSwitch, Error> {
-        self.call(self.request(Method::GET, &["sending"])).await?.json()
+    /// Returns the switch for sending, for all Pages or for one.
+    pub async fn sending(&self, page_id: Option<&PageId>) -> Result<SendingReport, Error> {
+        let request = self.request(Method::GET, &["sending"]).query(&[("page_id", page_id)]);
+        self.call(request).await?.json()
     }
 
     /// Sets the switch for sending.
-    pub async fn change_sending(&self, change: &SendingChange) -> Result<SendingSwitch, Error> {
+    pub async fn change_sending(&self, change: &SendingChange) -> Result<SendingReport, Error> {
         let request = self.request(Method::PUT, &["sending"]).json(change);
         self.call(request).await?.json()
     }

@@ -5,6 +5,8 @@ use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::ids::PageId;
+
 /// The position of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +31,9 @@ pub struct PageState {
     /// The first slot that no run has taken.
     #[serde(default, with = "millisecond::optional")]
     pub next_slot_at: Option<Timestamp>,
+    /// The switch for sending of this Page alone, if it was ever set.
+    #[serde(default)]
+    pub switch: Option<SendingSwitch>,
 }
 
 impl PageState {
@@ -57,7 +62,39 @@ pub struct SendingSwitch {
     pub changed_at: Option<Timestamp>,
 }
 
+/// A change of the switch for sending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "state": "off", "reason": "wrong text", "changed_by": null, "changed_at": "2026-12-01T01:00:00Z", "page_id": null
+})))]
+pub struct SendingChanged {
+    /// The switch as it was set.
+    #[serde(flatten)]
+    pub switch: SendingSwitch,
+    /// The Page for which it was set; `null` for all.
+    #[schema(required)]
+    pub page_id: Option<PageId>,
+}
+
+impl Default for SendingSwitch {
+    /// Returns a switch that was never set.
+    fn default() -> Self {
+        Self {
+            state: SendingState::On,
+            reason: None,
+            changed_by: None,
+            changed_at: None,
+        }
+    }
+}
+
 impl SendingSwitch {
+    /// Returns the switch that decides for a Page: the one for all Pages, or that of the Page if sending is on for all.
+    pub fn for_page(&self, page: &PageState) -> Self {
+        let of_page = page.switch.as_ref().filter(|_| self.state == SendingState::On);
+        of_page.unwrap_or(self).clone()
+    }
+
     /// Returns the reason of a job that is halted because of this switch.
     pub fn halt_reason(&self) -> String {
         match &self.reason {

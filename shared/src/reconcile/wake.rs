@@ -1,12 +1,15 @@
 //! Waking: sends a wake-up for every job that is due: a scheduled job, a job whose wake-up was lost, or a job whose worker
 //! died.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::{Instrument, info};
 
 use crate::app::App;
-use crate::domain::ids::JobId;
+use crate::domain::ids::{JobId, PageId};
+use crate::domain::sending::SendingState;
 use crate::runtime::telemetry::job_span;
 use crate::store;
 use crate::store::keys::wake_shards;
@@ -28,6 +31,7 @@ const JOBS_AT_ONCE: usize = 2_000;
 /// If a table does not answer. The other jobs are woken all the same, and the last error is returned.
 pub async fn wake_jobs(app: &App, ends: Instant) -> Result<u64, store::Error> {
     let (mut woken, mut failure) = (0, None);
+    let mut known = BTreeMap::new();
     for shard in wake_shards() {
         // Each partition is read once: the index lags, and would show the jobs again that have just been woken.
         let jobs = app.store.jobs();
@@ -38,8 +42,10 @@ pub async fn wake_jobs(app: &App, ends: Instant) -> Result<u64, store::Error> {
                 continue;
             }
         };
+        let off = pages_off(app, &jobs, &mut known).await?;
         let wake_ups: Vec<_> = jobs
             .iter()
+            .filter(|job| !off.contains(&job.page_id))
             .map(|job| wake_job(app, job, ends).instrument(job_span(job)))
             .collect();
         let mut wake_ups = stream::iter(wake_ups).buffer_unordered(WAKE_UPS_AT_ONCE);
@@ -51,6 +57,28 @@ pub async fn wake_jobs(app: &App, ends: Instant) -> Result<u64, store::Error> {
         }
     }
     failure.map_or(Ok(woken), Err)
+}
+
+/// Returns the Pages of these jobs for which sending is switched off: their jobs stay due, and are woken once it is on. Each Page
+/// is read once.
+async fn pages_off(
+    app: &App,
+    jobs: &[JobId],
+    known: &mut BTreeMap<PageId, bool>,
+) -> Result<BTreeSet<PageId>, store::Error> {
+    let pages: BTreeSet<_> = jobs.iter().map(|job| job.page_id.clone()).collect();
+    let new: Vec<_> = pages.iter().filter(|page| !known.contains_key(page)).cloned().collect();
+    if !new.is_empty() {
+        let switches = app.store.sending().read_all_now(&new, app.clock.now()).await?;
+        for page_id in new {
+            let is_off = switches.of(&page_id).switch.state == SendingState::Off;
+            known.insert(page_id, is_off);
+        }
+    }
+    Ok(pages
+        .into_iter()
+        .filter(|page| known.get(page) == Some(&true))
+        .collect())
 }
 
 /// Wakes a job; `false` if it is not due, another invocation wakes it, or the time is over.

@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Page leases · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,8 +24,11 @@ const WAKE_SHARDS: u64 = 8;
 /// Partitions of the `doubt` index.
 const DOUBT_SHARDS: u64 = 8;
 
+/// The partition of the switch for sending and its history.
+pub(super) const SENDING: &str = "sending";
+const PAGE_PREFIX: &str = "page#";
 const BROADCAST_PREFIX: &str = "broadcast#";
-/// The beginning of the sort keys of entries of a history.
+/// The beginning of the sort keys of entries of a history: of a broadcast, or of the switch for sending.
 pub(super) const HISTORY_PREFIX: &str = "history#";
 /// The sort key of a Page's slots, its pause, and the lease of its large jobs.
 pub(super) const PAGE_SENDING: &str = "lease";
@@ -73,7 +76,7 @@ pub(super) fn request(digest: &str) -> Item {
 
 /// The key of a lease of a Page.
 pub(super) fn page_lease(page_id: &PageId, purpose: &str) -> Item {
-    key([("pk", format!("page#{page_id}")), ("sk", purpose.to_owned())])
+    key([("pk", format!("{PAGE_PREFIX}{page_id}")), ("sk", purpose.to_owned())])
 }
 
 /// The key of the minutes in which a job sent messages.
@@ -83,7 +86,13 @@ pub(super) fn minutes(job: &JobId) -> Item {
 
 /// The key of the switch for sending.
 pub(super) fn sending() -> Item {
-    key([("pk", "sending".to_owned()), ("sk", "all".to_owned())])
+    key([("pk", SENDING.to_owned()), ("sk", "all".to_owned())])
+}
+
+/// The key of a change of the switch for sending.
+pub(super) fn sending_change(at: Timestamp, token: &str) -> Item {
+    let sort = format!("{HISTORY_PREFIX}{:013}#{token}", at.as_millisecond());
+    key([("pk", SENDING.to_owned()), ("sk", sort)])
 }
 
 /// The key of a message of Messenger's that settled a delivery.
@@ -164,6 +173,14 @@ impl DeliveryKey {
     pub(super) fn into_ids(self) -> Option<(JobId, ContactId)> {
         Some((JobId::parse(&self.job)?, self.contact_id))
     }
+}
+
+/// Reads the id of a Page from its partition key.
+pub(super) fn from_page_partition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PageId, D::Error> {
+    let partition = String::deserialize(deserializer)?;
+    let id = partition.strip_prefix(PAGE_PREFIX).map(PageId::parse);
+    id.and_then(Result::ok)
+        .ok_or_else(|| D::Error::custom("not the partition of a Page"))
 }
 
 /// Reads the id of a broadcast from its partition key.

@@ -28,6 +28,7 @@ use crate::worker::hand_over::hand_over_without_secret;
 use crate::worker::pace::Pace;
 use crate::worker::run::{Run, RunEnd};
 use crate::worker::send_again::{SendAgain, send_again};
+use crate::worker::spacing::Spacing;
 
 /// The longest time that a worker of a large job waits for a Page that another job holds.
 const PAGE_WAIT: Duration = Duration::from_secs(25);
@@ -320,14 +321,15 @@ async fn work_claimed(
         Ok(template) => template,
         Err(error) => return halted(claim, error.to_string()),
     };
+    let pace = Pace::new(app, &job, broadcast.message.most_per_second(), lease, page);
     let sender = Sender {
         app,
         job: &job,
         broadcast: &broadcast,
         template,
         messenger: MessengerClient::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
+        spacing: Spacing::new(pace.rate()),
     };
-    let pace = Pace::new(app, &job, broadcast.message.most_per_second(), lease, page);
     Run::new(&sender, claim, pace, ends).work().await.map_err(Error::Store)
 }
 

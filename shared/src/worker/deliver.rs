@@ -24,6 +24,7 @@ use crate::store;
 use crate::store::contacts::Marked;
 use crate::store::deliveries::{Reserve, RowChange};
 use crate::store::transactions::Record;
+use crate::worker::spacing::Spacing;
 
 /// The reason of a contact that another broadcast was sent to a short while before.
 const TOO_SOON: &str = "too_soon";
@@ -40,6 +41,8 @@ pub struct Sender<'a> {
     pub template: Option<Template<'a>>,
     /// The Page's Messenger client.
     pub messenger: MessengerClient,
+    /// The distance between the sends.
+    pub spacing: Spacing,
 }
 
 /// The result of the delivery to the contact of an entry.
@@ -156,6 +159,7 @@ impl Sender<'_> {
             };
             return Ok(self.record(reservation, outcome).await?.into());
         }
+        self.spacing.turn().await;
         if !reservation.is_younger_than(self.app.config.messenger_timeout, clock.now()) {
             let state = waiting(clock.now(), "was reserved for too long");
             return Ok(self.record(reservation.uncharged(), state).await?.into());

@@ -11,5 +11,6 @@ mod minutes;
 pub mod pace;
 pub mod run;
 mod send_again;
+mod spacing;
 mod stop;
 mod suspects;

@@ -39,7 +39,7 @@ const LARGE_WAITS_FOR: Duration = Duration::from_secs(4);
 /// The time between two attempts to take slots, at least, and its jitter.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The longest time for which an answer with slots is waited for in advance.
-const LONGEST_LEAD: Duration = Duration::from_secs(5);
+const LONGEST_LEAD: Duration = Duration::from_secs(2);
 /// The least difference of two pauses that is written.
 const PAUSES_DIFFER_BY: SignedDuration = SignedDuration::from_secs(1);
 
@@ -126,6 +126,11 @@ impl<'a> Pace<'a> {
             not_before: None,
             news: None,
         }
+    }
+
+    /// Returns the number of sends in a second.
+    pub fn rate(&self) -> NonZeroU32 {
+        self.rate
     }
 
     /// Returns whether a run begins after a pause: then it has one send in flight until Messenger answers clearly.

@@ -131,9 +131,9 @@ impl NewBroadcast {
     "jobs": [{
         "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2,
         "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": [],
-        "due_at": null, "command": null
+        "due_at": null, "command": null, "stopped": null
     }],
-    "reasons": [], "history": []
+    "reasons": [], "history": [], "stopped": null
 })))]
 pub struct BroadcastReport {
     /// The broadcast without its jobs.
@@ -143,6 +143,9 @@ pub struct BroadcastReport {
     pub jobs: Vec<JobReport>,
     /// The contacts of all jobs that are not known to have got the message, by reason, as of the last checkpoints.
     pub reasons: Vec<ReasonReport>,
+    /// The switch that keeps a job of the broadcast from being sent; `null` if sending is on.
+    #[schema(required)]
+    pub stopped: Option<Stopped>,
     /// True if the request itself worked the broadcast off and was answered with 200.
     #[serde(skip)]
     pub done_inline: bool,
@@ -246,4 +249,25 @@ pub struct JobReport {
     /// The command that a worker is still to carry out; `null` if there is none.
     #[schema(required)]
     pub command: Option<JobCommand>,
+    /// The switch that keeps the job from being sent; `null` if sending is on, or the job at its end.
+    #[schema(required)]
+    pub stopped: Option<Stopped>,
+}
+
+/// The switch for sending that keeps jobs waiting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({"by": null, "at": "2026-12-01T01:00:00Z", "reason": "wrong text", "page_id": null})))]
+pub struct Stopped {
+    /// The caller that set it, if it was authenticated.
+    #[schema(required)]
+    pub by: Option<String>,
+    /// The time at which it was set, if that is recorded.
+    #[schema(required)]
+    pub at: Option<Timestamp>,
+    /// The reason that the operator gave, if it gave one.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// The Page for which it was set; `null` for all.
+    #[schema(required)]
+    pub page_id: Option<PageId>,
 }

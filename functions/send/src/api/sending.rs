@@ -1,7 +1,8 @@
 //! The switch for sending, and the health check, which shows it.
 
 use serde::{Deserialize, Serialize};
-use shared::domain::sending::SendingState;
+use shared::domain::ids::PageId;
+use shared::domain::sending::{SendingChanged, SendingState};
 use utoipa::ToSchema;
 
 /// The answer to a health check.
@@ -25,4 +26,26 @@ pub struct SendingChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 200)]
     pub reason: Option<String>,
+    /// The Page for which it is set; all Pages if it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_id: Option<PageId>,
+}
+
+/// The switch for sending, for all Pages or for one, and its history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "state": "off", "reason": "wrong text", "changed_by": null, "changed_at": "2026-12-01T01:00:00Z", "page_id": "page-1",
+    "all_pages": "on",
+    "history": [
+        {"state": "off", "reason": "wrong text", "changed_by": null, "changed_at": "2026-12-01T01:00:00Z", "page_id": "page-1"}
+    ]
+})))]
+pub struct SendingReport {
+    /// The switch as it was set last, for all Pages or for the one that was asked for.
+    #[serde(flatten)]
+    pub change: SendingChanged,
+    /// The position of the switch for all Pages. Sending for a Page is on if both are.
+    pub all_pages: SendingState,
+    /// The last changes, newest first, up to 50: of the switch for all Pages, and of single Pages that the caller may use.
+    pub history: Vec<SendingChanged>,
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
+use shared::domain::sending::{SendingChanged, SendingSwitch};
 use shared::runtime::config::Config;
 use shared::runtime::metrics::Metrics;
 use shared::runtime::queue;
@@ -220,10 +221,15 @@ async fn start_work(
     let config = Config::from_variables(|name| variable(env, name))?;
     let store = Store::new(services.dynamodb.clone(), &config, Metrics::default());
     if let Some(state) = settings.sending {
-        let reason = Some("set at the start of the stack".to_owned());
-        let sending = store.sending();
-        let set = sending.set(state, reason, None, Timestamp::now());
-        set.await.map_err(StackError::Sending)?;
+        let now = Timestamp::now();
+        let switch = SendingSwitch {
+            state,
+            reason: Some("set at the start of the stack".to_owned()),
+            changed_by: None,
+            changed_at: Some(now),
+        };
+        let change = SendingChanged { switch, page_id: None };
+        store.sending().set(&change, now).await.map_err(StackError::Sending)?;
     }
     let mut work_sources = JoinSet::new();
     if services.are_persistent() {

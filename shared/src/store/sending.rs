@@ -196,6 +196,8 @@ impl Sending<'_> {
         };
         let token = token();
         let mut item = to_item(OPERATION, stored)?;
+        // `page_id` is the key of an index, which takes no null.
+        item.retain(|_, value| !value.is_null());
         item.extend(keys::sending_change(now, &token));
         let parts = vec![
             set.into_part(OPERATION)?,

@@ -7,8 +7,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// The part of a slot that lies between two sends: together with [`TOLERANCE`] a second has a quarter more than its slots.
-const PART_OF_SLOT: f64 = 1.0 / 1.2;
 /// The time by which a send may come before its distance is over.
 const TOLERANCE: Duration = Duration::from_millis(40);
 
@@ -23,8 +21,9 @@ impl Spacing {
     /// Returns the distance for a rate.
     pub fn new(per_second: NonZeroU32) -> Self {
         let slot = Duration::from_secs(1) / per_second.get();
+        // Together with the tolerance a second has a quarter more than its slots.
         Self {
-            distance: slot.mul_f64(PART_OF_SLOT),
+            distance: slot * 5 / 6,
             next: Mutex::new(Instant::now()),
         }
     }

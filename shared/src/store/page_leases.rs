@@ -225,16 +225,13 @@ impl PageLeases<'_> {
         loop {
             let follows = next_slot_at.is_some_and(|next| (from..=broken).contains(&next));
             let (set, condition) = if follows { (FOLLOW, IF_SOON) } else { (BEGIN, IF_PAST) };
-            let (extend, condition) = match lease {
-                Some(_) => (
-                    ", lease_until = :until",
-                    format!("{condition} AND {IF_NOT_PAUSED} AND {IF_HELD}"),
-                ),
-                None => ("", format!("{condition} AND {IF_NOT_PAUSED}")),
+            let (extend, conditions) = match lease {
+                Some(_) => (", lease_until = :until", vec![condition, IF_NOT_PAUSED, IF_HELD]),
+                None => ("", vec![condition, IF_NOT_PAUSED]),
             };
             let expression = format!("SET {set}{extend}, #schema = if_not_exists(#schema, :schema)");
             let mut take = Update::new(&self.0.broadcasts, keys::page_lease(page_id, PAGE_SENDING), expression)
-                .only_if(condition)
+                .only_if(conditions.join(" AND "))
                 .bind(":now", millis(now))
                 .bind(":from", millis(from))
                 .bind(":schema", SCHEMA)

@@ -27,9 +27,7 @@ use crate::worker::suspects::Suspects;
 
 /// The longest time between two checkpoints.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
-/// The longest time from the write that told which command to stop stands to the last send that is started on its word: less than
-/// the five seconds that an operator is promised. It is longer than the calls between two checkpoints take, so that a slow table
-/// does not keep a run from sending.
+/// The longest time for which the last word about a command to stop holds: less than the five seconds of the promise.
 const TOLD_FOR: Duration = Duration::from_millis(4_500);
 /// The number of finished contacts after which a checkpoint is made.
 const CHECKPOINT_AFTER: usize = 200;
@@ -163,8 +161,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Reads the switch for sending and the state of the Page, and stops unless sending is on and the Page does not pause.
-    /// Between two readings sends are started for [`CHECKPOINT_EVERY`] at most.
+    /// Reads the switch for sending and the state of the Page, and stops unless sending is on and the Page does not pause: at
+    /// least every [`CHECKPOINT_EVERY`].
     async fn obey_switch(&mut self) {
         let app = self.sender.app;
         let (sending, now) = (app.store.sending(), app.clock.now());
@@ -190,7 +188,6 @@ impl<'a> Run<'a> {
 
     /// Starts sends and records their results, until a checkpoint is due or nothing is in flight.
     async fn send(&mut self) {
-        // A worker that was frozen since it was told of a command to stop asks before it sends.
         let until = (Instant::now() + CHECKPOINT_EVERY).min(Instant::from(self.claim.told_at) + TOLD_FOR);
         loop {
             for delivered in self.in_flight.take_arrived() {
@@ -379,9 +376,7 @@ impl<'a> Run<'a> {
                 }
                 self.prevented_written += checkpoint.prevented;
                 self.finished = 0;
-                if let Some(over) = self.minute.add(checkpoint.progress.sent, app.clock.now()) {
-                    self.in_flight.poll_while(keep(app, &self.claim.job, over)).await;
-                }
+                self.count_minute(checkpoint.progress.sent).await;
             }
             Ok(Checkpointed::Changed(rows)) => self.handle_changed(rows).await,
             Ok(Checkpointed::Stale) => self.stop_for(Stop::Overtaken),
@@ -392,6 +387,14 @@ impl<'a> Run<'a> {
         }
         if self.claim.job.stop.is_some() {
             self.stop_for(Stop::Commanded);
+        }
+    }
+
+    /// Counts sends, and keeps the count of a minute that is over.
+    async fn count_minute(&mut self, sent: u64) {
+        let app = self.sender.app;
+        if let Some(over) = self.minute.add(sent, app.clock.now()) {
+            self.in_flight.poll_while(keep(app, &self.claim.job, over)).await;
         }
     }
 

@@ -129,8 +129,9 @@ impl<'a> RacedRun<'a> {
             self.advance().await;
             let report = self.report().await;
             let status = report["status"].as_str().unwrap();
-            let no_command = report["jobs"][0]["command"].is_null();
-            if no_command && ["completed", "cancelled", "paused"].contains(&status) {
+            // A paused job keeps a retry.
+            let is_stopping = ["pause", "cancel"].contains(&report["jobs"][0]["command"].as_str().unwrap_or_default());
+            if !is_stopping && ["completed", "cancelled", "paused"].contains(&status) {
                 match self.word {
                     Some("cancel") => assert_eq!(status, "cancelled"),
                     Some("pause") => assert_ne!(status, "cancelled"),

@@ -108,17 +108,17 @@ async fn cancelled_job_is_drained_while_its_page_is_busy_and_sending_is_off() {
 #[tokio::test]
 async fn drain_does_not_wait_for_the_wake_ups_of_its_page() {
     let stack = TestStack::start().await;
-    let ids = stack.import_contacts(3).await;
+    let ids = stack.import_contacts(27).await;
     stack.another_broadcast(&ids).await;
     let running = stack.receive().await.unwrap();
-    let id = stack.another_broadcast(&ids[..2]).await;
-    assert!(stack.receive().await.is_none(), "two wake-ups of one Page at once");
+    let id = stack.another_broadcast(&ids[..26]).await;
+    assert!(stack.receive().await.is_none(), "two wake-ups of large jobs of one Page at once");
 
     stack.control("cancel", &id).await;
 
     let drain = stack.receive().await.unwrap();
     stack.process_job(&drain).await;
-    assert_eq!(ends(&stack, &id).await, [0, 2, 0]);
+    assert_eq!(ends(&stack, &id).await, [0, 26, 0]);
     stack.delete(&drain).await;
     stack.process_job(&running).await;
     stack.delete(&running).await;

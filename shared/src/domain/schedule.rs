@@ -157,7 +157,7 @@ impl QuietHours {
         };
         let end = zone.to_ambiguous_timestamp(day.to_datetime(to));
         // When a change of the clock repeats the end, the first of the two may have passed.
-        let ends = [end.clone().compatible(), end.later()];
+        let ends = [end.compatible(), end.later()];
         ends.into_iter().flatten().find(|end| *end > now)
     }
 }

@@ -330,7 +330,9 @@ async fn work_claimed(
         messenger: MessengerClient::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
         spacing: Spacing::new(pace.rate()),
     };
-    Run::new(&sender, claim, pace, ends).work().await.map_err(Error::Store)
+    // Boxed, as a run is large.
+    let run = Box::pin(Run::new(&sender, claim, pace, ends).work());
+    run.await.map_err(Error::Store)
 }
 
 /// Returns the reason why no worker should work on a job any more, if there is one.

@@ -188,10 +188,16 @@ impl<'a> Run<'a> {
 
     /// Starts sends and records their results, until a checkpoint is due or nothing is in flight.
     async fn send(&mut self) {
-        let until = (Instant::now() + CHECKPOINT_EVERY).min(Instant::from(self.claim.told_at) + TOLD_FOR);
+        let (until, told_until) = (
+            Instant::now() + CHECKPOINT_EVERY,
+            Instant::from(self.claim.told_at) + TOLD_FOR,
+        );
         loop {
             for delivered in self.in_flight.take_arrived() {
                 self.record_delivered(delivered);
+            }
+            if self.stop.is_none() && Instant::now() >= told_until {
+                return;
             }
             let much_to_write = self.finished >= CHECKPOINT_AFTER || self.doubts.len() >= ROWS_AT_ONCE;
             let most = if self.probing { 1 } else { self.pace.max_in_flight() };
@@ -204,6 +210,7 @@ impl<'a> Run<'a> {
             tokio::select! {
                 biased;
                 () = sleep_until(until) => return,
+                () = sleep_until(told_until), if self.stop.is_none() => {}
                 () = sleep_until(self.last_start), if self.stop.is_none() => self.stop_for(Stop::Yield),
                 Some(delivered) = self.in_flight.next() => self.record_delivered(delivered),
                 ready = self.pace.ready(left, self.last_start), if may_start => match ready {

@@ -182,7 +182,7 @@ pub struct BroadcastSummary {
     pub name: Option<String>,
     /// The notes that the request gave it.
     pub metadata: BTreeMap<String, String>,
-    /// The first of these that one of the jobs has: processing, queued, waiting, paused, scheduled, awaiting_approval,
+    /// The first of these that one of the jobs has: processing, queued, waiting, paused, scheduled, `awaiting_approval`,
     /// halted, cancelled, completed.
     pub status: JobStatus,
     /// The time at which the request was received.

@@ -112,7 +112,10 @@ async fn drain_does_not_wait_for_the_wake_ups_of_its_page() {
     stack.another_broadcast(&ids).await;
     let running = stack.receive().await.unwrap();
     let id = stack.another_broadcast(&ids[..26]).await;
-    assert!(stack.receive().await.is_none(), "two wake-ups of large jobs of one Page at once");
+    assert!(
+        stack.receive().await.is_none(),
+        "two wake-ups of large jobs of one Page at once"
+    );
 
     stack.control("cancel", &id).await;
 

@@ -247,7 +247,9 @@ async fn order_at_every_call(races: &[Race]) {
         if at > end.load(Ordering::SeqCst) {
             return None;
         }
-        let run = AssertUnwindSafe(Box::pin(send_with_orders(race, at))).catch_unwind().await;
+        let run = AssertUnwindSafe(Box::pin(send_with_orders(race, at)))
+            .catch_unwind()
+            .await;
         let call = run.unwrap_or_else(|_| panic!("{race:?} at call {at}"));
         if call.is_none() {
             end.fetch_min(at, Ordering::SeqCst);

@@ -366,11 +366,13 @@ async fn job_that_is_paused_before_its_inline_work_sends_nothing() {
 /// in that time. The runtime has one thread, so that a thread that sleeps freezes all of it.
 #[tokio::test]
 async fn worker_that_was_frozen_before_its_first_send_sends_nothing_after_a_pause() {
+    const NOT_COUNTED: usize = 1_000;
     let services = Services::start().await;
-    let (reads, paused) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    // Counted from the wake-up on; the request reads the switch, too.
+    let (reads, paused) = (Arc::new(AtomicUsize::new(NOT_COUNTED)), Arc::new(Notify::new()));
     let reached = Arc::new(Notify::new());
     let hook = {
-        let (paused, reached) = (Arc::clone(&paused), Arc::clone(&reached));
+        let (reads, paused, reached) = (Arc::clone(&reads), Arc::clone(&paused), Arc::clone(&reached));
         move |call: ProxiedCall| {
             let (reads, paused, reached) = (Arc::clone(&reads), Arc::clone(&paused), Arc::clone(&reached));
             async move {
@@ -393,6 +395,7 @@ async fn worker_that_was_frozen_before_its_first_send_sends_nothing_after_a_paus
     let ids = stack.import_contacts(100).await;
     let id = stack.another_broadcast(&ids).await;
     let wake_up = stack.receive().await.unwrap();
+    reads.store(0, Ordering::SeqCst);
 
     let pausing = async {
         reached.notified().await;

@@ -28,6 +28,7 @@ use crate::invocation::record_broadcast;
 use crate::problem::Problem;
 use crate::query::{Query, flag};
 use crate::request::{OptionalJsonBody, PathId};
+use crate::stopped::mark_stopped;
 
 /// `POST /v1/broadcasts/{id}/pause`: has nothing more sent until the broadcast is resumed.
 ///
@@ -274,7 +275,8 @@ async fn carry_out(app: &App, caller: &Caller, id: &str, order: &Order) -> Resul
             details: None,
         };
         if order.dry_run || changes.is_empty() || write(app, &changes, &history, &entry).await? {
-            let report = BroadcastReport::read(&app.store, &id).await?.ok_or_else(unknown)?;
+            let mut report = BroadcastReport::read(&app.store, &id).await?.ok_or_else(unknown)?;
+            report.stopped = mark_stopped(app, &mut report.jobs).await?;
             let report = ControlReport {
                 report,
                 affected,

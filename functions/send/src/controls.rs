@@ -33,7 +33,8 @@ use crate::stopped::mark_stopped;
 /// `POST /v1/broadcasts/{id}/pause`: has nothing more sent until the broadcast is resumed.
 ///
 /// # Errors
-/// As [`carry_out`] says.
+/// If the Page is none of the broadcast's (400); there is no such broadcast, or the caller may not see it (404); no job can obey (409); or
+/// DynamoDB does not answer (503).
 #[utoipa::path(
     post, path = "/v1/broadcasts/{id}/pause", operation_id = "pauseBroadcast", tag = "broadcasts",
     summary = "Pause a broadcast",
@@ -76,7 +77,8 @@ pub async fn pause(
 /// `POST /v1/broadcasts/{id}/resume`: lets paused and halted jobs go on.
 ///
 /// # Errors
-/// As [`carry_out`] says.
+/// If the Page is none of the broadcast's (400); there is no such broadcast, or the caller may not see it (404); no job can obey (409); or
+/// DynamoDB does not answer (503).
 #[utoipa::path(
     post, path = "/v1/broadcasts/{id}/resume", operation_id = "resumeBroadcast", tag = "broadcasts",
     summary = "Resume the paused and halted jobs of a broadcast",
@@ -119,7 +121,8 @@ pub async fn resume(
 /// `POST /v1/broadcasts/{id}/cancel`: has nothing more sent, for good.
 ///
 /// # Errors
-/// As [`carry_out`] says.
+/// If the Page is none of the broadcast's (400); there is no such broadcast, or the caller may not see it (404); no job can obey (409); or
+/// DynamoDB does not answer (503).
 #[utoipa::path(
     post, path = "/v1/broadcasts/{id}/cancel", operation_id = "cancelBroadcast", tag = "broadcasts",
     summary = "Cancel a broadcast",

@@ -410,7 +410,7 @@ async fn wrong_retry_is_refused_with_the_nearest_right_words() {
     for (body, field, message) in [
         (json!({"statuses": ["sent"]}), "/statuses/0", "have got the message"),
         (
-            json!({"statuses": ["failed", "faild"]}),
+            json!({"statuses": ["failed", "failed-"]}),
             "/statuses/1",
             "\"failed\" is one",
         ),

@@ -93,7 +93,7 @@ mod tests {
             "!",
             "please stop",
             "stop it",
-            "stopp",
+            "stopping",
             "stop stop",
             "unsub",
             "🛑🛑",

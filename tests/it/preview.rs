@@ -193,7 +193,7 @@ fn testers() -> Value {
 async fn testers_get_the_message_at_once_and_it_is_no_broadcast_of_the_lists() {
     let stack = TestStack::start_with(&[("REQUIRE_APPROVAL", "on")]).await;
     stack.import_json(testers()).await;
-    let body = json!({"contact_ids": ["ana", "ben"], "message": {"text": "Hi {{ first_name }}."}});
+    let body = json!({"contact_ids": ["ana", "ben", "ana"], "message": {"text": "Hi {{ first_name }}."}});
 
     let answer = stack.call("POST", TEST, None, Some(&body)).await;
 

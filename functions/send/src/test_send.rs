@@ -1,5 +1,6 @@
 //! Sends of a message to testers, which show it as contacts would get it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use shared::app::App;
-use shared::domain::ids::JobId;
+use shared::domain::ids::{ContactId, JobId};
 use shared::domain::job::JobStatus;
 
 use crate::accept::{Accepted, accept_test};
@@ -67,7 +68,7 @@ pub async fn send(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let new = parse(&app, &caller, &body).await?;
-    let ids = new.contact_ids.clone();
+    let ids = unique(&new.contact_ids);
     let Accepted { report, .. } = accept_test(&app, &caller, new, key.as_deref(), received).await?;
     let status = match report.summary.status {
         JobStatus::Completed => StatusCode::OK,
@@ -113,7 +114,7 @@ async fn parse(app: &App, caller: &Caller, body: &Value) -> Result<NewBroadcast,
             format!("must have at most {MAX_TESTERS} testers, and has {ids}"),
         );
     } else if let Some(new) = &read {
-        let contacts = app.store.contacts().get_all(&new.contact_ids).await?;
+        let contacts = app.store.contacts().get_all(&unique(&new.contact_ids)).await?;
         for (n, id) in new.contact_ids.iter().enumerate() {
             let contact = contacts.get(id).filter(|contact| caller.pages.allow(&contact.page_id));
             let fault = match contact {
@@ -126,4 +127,10 @@ async fn parse(app: &App, caller: &Caller, body: &Value) -> Result<NewBroadcast,
         }
     }
     faults.or(read)
+}
+
+/// Removes repetitions: the first occurrence stands.
+fn unique(ids: &[ContactId]) -> Vec<ContactId> {
+    let mut seen = HashSet::new();
+    ids.iter().filter(|id| seen.insert(*id)).cloned().collect()
 }

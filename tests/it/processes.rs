@@ -108,7 +108,8 @@ async fn foreign_message_becomes_a_dead_letter_and_unblocks_its_group() {
     let (stack, api) = process_stack::start(process_timeout, &[]).await;
     let (sandbox, queues) = (stack.sandbox().unwrap(), stack.queue_urls());
     let sqs = clients::sqs(stack.queue_endpoint());
-    let ids = |page: &str| (0..20).map(|n| format!("{page}-{n}")).collect::<Vec<_>>();
+    // Large jobs: the wake-ups of those of one Page are a group.
+    let ids = |page: &str| (0..30).map(|n| format!("{page}-{n}")).collect::<Vec<_>>();
     let (behind_it, beside_it) = (ids("page-1"), ids("page-2"));
     api.import("page-1", &behind_it).await;
     api.import("page-2", &beside_it).await;
@@ -127,7 +128,7 @@ async fn foreign_message_becomes_a_dead_letter_and_unblocks_its_group() {
 
     completed(&api, &beside, begun + visibility * RECEIVES).await;
     let beside_took = begun.elapsed();
-    assert_eq!(api.report(&behind).await["counters"]["pending"], 20);
+    assert_eq!(api.report(&behind).await["counters"]["pending"], 30);
 
     completed(&api, &behind, begun + visibility * (RECEIVES + 2)).await;
     let behind_took = begun.elapsed();

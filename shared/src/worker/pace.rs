@@ -166,6 +166,10 @@ impl<'a> Pace<'a> {
                 continue;
             }
             let next = self.slots.0.front().copied();
+            // The next free slot is too late for this run.
+            if wants_slots && next.is_none() && self.ask_at >= last_start {
+                return Err(Stop::Yield);
+            }
             if next.is_some_and(|slot| slot <= now) {
                 self.slots.0.pop_front();
                 return Ok(());
@@ -190,15 +194,20 @@ impl<'a> Pace<'a> {
 
     /// Asks for slots: for a second, or for what is left. For a large job extends the lease of its Page in the same write.
     fn begin_taking(&mut self, left: u64, last_start: Instant, now: Instant) {
-        let count = left
-            .saturating_sub(self.slots.count())
-            .clamp(1, u64::from(self.rate.get()));
+        let time_left = last_start.saturating_duration_since(now);
+        let rate = u64::from(self.rate.get());
+        // Slots of later than the last start would be lost to the next run, too.
+        let fitting = u64::try_from(time_left.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(rate)
+            / 1_000;
+        let count = left.saturating_sub(self.slots.count()).min(fitting).clamp(1, rate);
         let has_waited = |since: Instant| now.duration_since(since) >= LARGE_WAITS_FOR;
         let ahead = match self.is_small || self.refused_since.is_some_and(has_waited) {
             true => AHEAD_OF_SMALL,
             false => AHEAD_OF_LARGE,
         };
-        let time_left = SignedDuration::try_from(last_start.saturating_duration_since(now));
+        let time_left = SignedDuration::try_from(time_left);
         let demand = Demand {
             count: count.try_into().unwrap_or(u32::MAX),
             per_second: self.rate,
@@ -241,11 +250,11 @@ impl<'a> Pace<'a> {
             Taken::Busy(next) => {
                 self.next_slot_at = Some(next);
                 self.refused_since.get_or_insert(now);
-                if now + next.duration_since(time).unsigned_abs() >= last_start {
-                    return Err(Stop::Yield);
-                }
                 let jitter = ASK_AGAIN_AFTER.mul_f64(rand::random());
-                self.ask_at = now + ASK_AGAIN_AFTER + jitter;
+                self.ask_at = match now + next.duration_since(time).unsigned_abs() >= last_start {
+                    true => last_start,
+                    false => now + ASK_AGAIN_AFTER + jitter,
+                };
                 Ok(())
             }
             Taken::Paused(until) => Err(Stop::Pause(until)),

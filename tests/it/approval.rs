@@ -90,7 +90,7 @@ async fn approved_broadcast_is_sent_at_its_time() {
     assert_eq!(stack.report(&id).await["counters"]["sent"], 2);
 }
 
-/// Whoever approves has seen the text; it cannot be exchanged afterwards.
+/// An approver has seen the text; it cannot be exchanged afterwards.
 #[tokio::test]
 async fn change_needs_approval_anew_and_by_another_than_its_author() {
     let stack = TestStack::start_with(&[("REQUIRE_APPROVAL", "on")]).await;

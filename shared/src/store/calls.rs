@@ -38,7 +38,7 @@ pub(super) enum Transaction {
     Refused(Vec<CancellationReason>),
 }
 
-/// Which replica answers a read.
+/// The replica that answers a read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
     /// The current state.

@@ -15,8 +15,6 @@ use crate::domain::job::Job;
 
 /// The minutes that are kept, counted back from the newest.
 const KEPT_MINUTES: i64 = 60;
-/// The sort key of the right to send for a Page, whose item holds the Page's pause.
-const PAGE: &str = "lease";
 
 /// The progress of jobs, of a [`Store`].
 pub struct Progress<'a>(pub(super) &'a Store);
@@ -86,7 +84,7 @@ impl Progress<'_> {
                 broadcast_id: broadcast_id.clone(),
                 page_id: page_id.clone(),
             };
-            [keys::minutes(&job), keys::page_lease(page_id, PAGE)]
+            [keys::minutes(&job), keys::page_lease(page_id, keys::PAGE_SENDING)]
         };
         let all: Vec<_> = pages.iter().flat_map(keys_of).collect();
         let mut found = BTreeMap::new();

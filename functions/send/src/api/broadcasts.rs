@@ -149,7 +149,7 @@ pub struct BroadcastReport {
     /// True if the request itself worked the broadcast off and was answered with 200.
     #[serde(skip)]
     pub done_inline: bool,
-    /// What was ordered for the broadcast since it was accepted: the latest hundred orders, from the oldest.
+    /// The orders for the broadcast since it was accepted: the latest hundred, from the oldest.
     pub history: Vec<HistoryReport>,
     /// The speed, the expected end and the state of the Pages, in the answer to `GET` only. The `ETag` does not cover it.
     #[serde(skip_serializing_if = "Option::is_none")]

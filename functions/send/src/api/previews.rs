@@ -33,7 +33,7 @@ pub enum BroadcastAnswer {
     Preview(Box<BroadcastPreview>),
 }
 
-/// What a broadcast would do. Nothing of it is stored, and nothing is sent.
+/// The effect that a broadcast would have. Nothing of it is stored, and nothing is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
     "dry_run": true,
@@ -61,7 +61,7 @@ pub struct BroadcastPreview {
     /// The longest text that a contact would get; `null` if the message has no text.
     #[schema(required)]
     pub longest: Option<RenderedText>,
-    /// What may not be as the caller wishes it.
+    /// Facts that may not be as the caller wishes them.
     pub warnings: Vec<Warning>,
     /// The time at which the first message would be sent: after the quiet hours, if they are on at the time that is asked for.
     pub begins_at: Timestamp,

@@ -39,25 +39,16 @@ impl ProgressReport {
         let rate = rate.min(app.config.page_rate);
         let (mut pages, mut minutes) = (Vec::new(), BTreeMap::new());
         for (job, token) in report.jobs.iter().zip(tokens) {
-            let PageProgress {
-                minutes: of_page,
-                paused_until,
-                backoffs,
-            } = progress.remove(&job.page_id).unwrap_or_default();
+            let PageProgress { minutes: of_page, page } = progress.remove(&job.page_id).unwrap_or_default();
             for (minute, sent) in shown(&of_page, now) {
                 *minutes.entry(minute).or_default() += sent;
             }
-            let paused_until = paused_until.filter(|until| *until > now);
-            // The first run after a pause goes at half the rate.
-            let rate = match backoffs {
-                0 => rate,
-                _ => NonZeroU32::new(rate.get() / 2).unwrap_or(NonZeroU32::MIN),
-            };
+            let (paused_until, rate) = (page.paused_until(now), page.rate(rate));
             pages.push(PageProgressReport {
                 page_id: job.page_id.clone(),
                 rate,
                 paused_until,
-                backoffs,
+                backoffs: page.backoffs,
                 token,
                 expected_end: expected_end(job, &of_page, paused_until, rate, now),
                 sent_per_minute: shown(&of_page, now).filter_map(minute_report).collect(),

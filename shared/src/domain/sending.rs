@@ -1,5 +1,7 @@
 //! The switch for sending, which the operator sets, and the state of a Page: every run reads both.
 
+use std::num::NonZeroU32;
+
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,15 @@ impl PageState {
     /// Returns the end of the Page's pause, if it pauses now.
     pub fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.not_before.filter(|not_before| *not_before > now)
+    }
+
+    /// Returns the rate of the Page's runs: after a pause half of the whole, since a limit that was reached is approached more
+    /// slowly.
+    pub fn rate(&self, whole: NonZeroU32) -> NonZeroU32 {
+        match self.backoffs {
+            0 => whole,
+            _ => NonZeroU32::new(whole.get() / 2).unwrap_or(NonZeroU32::MIN),
+        }
     }
 }
 

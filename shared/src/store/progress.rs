@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use jiff::fmt::serde::timestamp::millisecond;
 use serde::Deserialize;
 
 use super::calls::{BATCH_GET, Read};
@@ -12,6 +10,7 @@ use super::statement::Update;
 use super::tables::{Error, REPORT_OUTLIVES, SCHEMA, Store, expiry};
 use crate::domain::ids::{BroadcastId, JobId, PageId};
 use crate::domain::job::Job;
+use crate::domain::sending::PageState;
 
 /// The minutes that are kept, counted back from the newest.
 const KEPT_MINUTES: i64 = 60;
@@ -27,10 +26,8 @@ pub type Minute = (i64, u64);
 pub struct PageProgress {
     /// The minutes in which the job sent messages, from the oldest; at most an hour of them.
     pub minutes: Vec<Minute>,
-    /// The end of the Page's pause. It may be over.
-    pub paused_until: Option<Timestamp>,
-    /// The Page's pauses since its last success.
-    pub backoffs: u32,
+    /// The state of the Page.
+    pub page: PageState,
 }
 
 /// An item of either kind.
@@ -39,10 +36,8 @@ struct Stored {
     pk: String,
     #[serde(default)]
     minutes: Vec<Minute>,
-    #[serde(default, with = "millisecond::optional")]
-    not_before: Option<Timestamp>,
-    #[serde(default)]
-    backoffs: u32,
+    #[serde(flatten)]
+    page: PageState,
 }
 
 impl Progress<'_> {
@@ -100,8 +95,7 @@ impl Progress<'_> {
             });
             let progress = PageProgress {
                 minutes: minutes.map(|stored| stored.minutes.clone()).unwrap_or_default(),
-                paused_until: page.and_then(|stored| stored.not_before),
-                backoffs: page.map_or(0, |stored| stored.backoffs),
+                page: page.map(|stored| stored.page.clone()).unwrap_or_default(),
             };
             (page_id.clone(), progress)
         });

@@ -96,8 +96,7 @@ pub struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    /// Returns the pace of a job's Page in a state: at most its rate, or what the message allows; after a pause half of it, since
-    /// a limit that was reached is approached more slowly.
+    /// Returns the pace of a job's Page in a state: at most its rate, or what the message allows.
     pub fn new(
         app: &'a App,
         job: &Job,
@@ -107,7 +106,7 @@ impl<'a> Pace<'a> {
     ) -> Self {
         let whole = app.config.page_rate;
         let whole = most_per_second.map_or(whole, |most| most.min(whole));
-        let rate = if page.backoffs > 0 { half(whole) } else { whole };
+        let rate = page.rate(whole);
         Self {
             app,
             page_id: job.page_id.clone(),
@@ -343,10 +342,6 @@ impl<'a> Pace<'a> {
             Some(lease) => self.app.store.page_leases().extend_if_held(lease, time, now).await,
         }
     }
-}
-
-fn half(rate: NonZeroU32) -> NonZeroU32 {
-    NonZeroU32::new(rate.get() / 2).unwrap_or(NonZeroU32::MIN)
 }
 
 fn two_seconds_worth(rate: NonZeroU32) -> usize {

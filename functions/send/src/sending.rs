@@ -145,14 +145,11 @@ pub async fn change(
         })
     });
     let SendingChange { state, reason, page_id } = faults.or(read)?;
-    match &page_id {
-        None if caller.pages != Pages::All => {
-            let detail = "The switch concerns every Page, and you may not use all of them. Name a Page in page_id.";
-            return Err(Problem::new(Kind::Forbidden, detail));
-        }
-        Some(page_id) if !caller.pages.allow(page_id) => return Err(unknown_page()),
-        Some(page_id) if state != SendingState::On => check_page(&app, page_id).await?,
-        _ => {}
+    check_caller(&caller.pages, page_id.as_ref())?;
+    if let Some(page_id) = &page_id
+        && state != SendingState::On
+    {
+        check_page(&app, page_id).await?;
     }
     let (sending, now) = (app.store.sending(), app.clock.now());
     let change = SendingChanged {
@@ -171,6 +168,18 @@ pub async fn change(
         Some(_) => sending.read(now).await?.state,
     };
     Ok(Json(report(&app, &caller, change, all_pages).await?))
+}
+
+/// Checks that the caller may set the switch of the Page, or that of all Pages.
+fn check_caller(pages: &Pages, page_id: Option<&PageId>) -> Result<(), Problem> {
+    match page_id {
+        None if *pages != Pages::All => {
+            let detail = "The switch concerns every Page, and you may not use all of them. Name a Page in page_id.";
+            Err(Problem::new(Kind::Forbidden, detail))
+        }
+        Some(page_id) if !pages.allow(page_id) => Err(unknown_page()),
+        _ => Ok(()),
+    }
 }
 
 /// Checks that there is such a Page, since a misspelt one would stop nothing: a Page that sends has an access token.

@@ -362,23 +362,20 @@ async fn job_that_is_paused_before_its_inline_work_sends_nothing() {
     assert_eq!(stack.sandbox.received_count(), 0);
 }
 
-/// The worker is about to read the switch for sending, before its first send, when its process is frozen; the pause is answered
-/// in that time. The runtime has one thread, so that a thread that sleeps freezes all of it.
-#[tokio::test]
-async fn worker_that_was_frozen_before_its_first_send_sends_nothing_after_a_pause() {
+/// A broadcast that is paused while its worker is frozen before the nth call of a kind, from 0. The runtime of the test must have one thread, so
+/// that a thread that sleeps freezes all of it.
+async fn paused_while_frozen(contacts: usize, nth: usize, is_of_kind: fn(&ProxiedCall) -> bool) -> (TestStack, BroadcastId) {
     const NOT_COUNTED: usize = 1_000;
     let services = Services::start().await;
-    // Counted from the wake-up on; the request reads the switch, too.
-    let (reads, paused) = (Arc::new(AtomicUsize::new(NOT_COUNTED)), Arc::new(Notify::new()));
+    // Counted from the wake-up on; the request makes such calls, too.
+    let (calls, paused) = (Arc::new(AtomicUsize::new(NOT_COUNTED)), Arc::new(Notify::new()));
     let reached = Arc::new(Notify::new());
     let hook = {
-        let (reads, paused, reached) = (Arc::clone(&reads), Arc::clone(&paused), Arc::clone(&reached));
+        let (calls, paused, reached) = (Arc::clone(&calls), Arc::clone(&paused), Arc::clone(&reached));
         move |call: ProxiedCall| {
-            let (reads, paused, reached) = (Arc::clone(&reads), Arc::clone(&paused), Arc::clone(&reached));
+            let (calls, paused, reached) = (Arc::clone(&calls), Arc::clone(&paused), Arc::clone(&reached));
             async move {
-                let is_read = call.body().contains(r#""pk":{"S":"sending"}"#);
-                // The first reading is before the claim.
-                if is_read && reads.fetch_add(1, Ordering::SeqCst) == 1 {
+                if is_of_kind(&call) && calls.fetch_add(1, Ordering::SeqCst) == nth {
                     reached.notify_one();
                     paused.notified().await;
                     std::thread::sleep(OBEYED_WITHIN);
@@ -392,10 +389,10 @@ async fn worker_that_was_frozen_before_its_first_send_sends_nothing_after_a_paus
         ..services.endpoints.clone()
     };
     let stack = TestStack::start_on(services, &endpoints, &[("PAGE_RATE_PER_SECOND", "30")]).await;
-    let ids = stack.import_contacts(100).await;
+    let ids = stack.import_contacts(contacts).await;
     let id = stack.another_broadcast(&ids).await;
     let wake_up = stack.receive().await.unwrap();
-    reads.store(0, Ordering::SeqCst);
+    calls.store(0, Ordering::SeqCst);
 
     let pausing = async {
         reached.notified().await;
@@ -404,11 +401,37 @@ async fn worker_that_was_frozen_before_its_first_send_sends_nothing_after_a_paus
     };
     tokio::join!(stack.process_job(&wake_up), pausing);
     stack.delete(&wake_up).await;
+    (stack, id)
+}
+
+/// The worker has claimed its job, and is about to read the switch for sending again, before its first send.
+#[tokio::test]
+async fn worker_that_was_frozen_before_its_first_send_sends_nothing_after_a_pause() {
+    let is_reading = |call: &ProxiedCall| call.body().contains(r#""pk":{"S":"sending"}"#);
+    // The first reading is before the claim.
+    let (stack, id) = paused_while_frozen(100, 1, is_reading).await;
 
     assert_eq!(
         (stack.status(&id).await.as_str(), stack.sandbox.received_count()),
         ("paused", 0)
     );
+}
+
+/// The worker is about to reserve its contact: the reservation is won after the pause, and is young enough for Messenger.
+#[tokio::test]
+async fn worker_that_was_frozen_before_a_reservation_sends_nothing_after_a_pause() {
+    let is_reservation = |call: &ProxiedCall| call.body().contains(r#""S":"reserved""#);
+    let (stack, id) = paused_while_frozen(1, 0, is_reservation).await;
+
+    assert_eq!(
+        (stack.status(&id).await.as_str(), stack.sandbox.received_count()),
+        ("paused", 0)
+    );
+    let report = stack.report(&id).await;
+    assert_eq!(report["counters"]["in_doubt"], 0, "{report:#}");
+    stack.control("resume", &id).await;
+    stack.drain_queue().await;
+    assert_eq!(stack.sandbox.received_count(), 1);
 }
 
 #[tokio::test]

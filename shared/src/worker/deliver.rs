@@ -159,8 +159,8 @@ impl Sender<'_> {
             };
             return Ok(self.record(reservation, outcome).await?.into());
         }
-        self.spacing.turn().await;
-        if !reservation.is_younger_than(self.app.config.messenger_timeout, clock.now()) {
+        let may_start = self.spacing.turn().await;
+        if !may_start || !reservation.is_younger_than(self.app.config.messenger_timeout, clock.now()) {
             let state = waiting(clock.now(), "was reserved for too long");
             return Ok(self.record(reservation.uncharged(), state).await?.into());
         }

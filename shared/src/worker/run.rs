@@ -27,7 +27,8 @@ use crate::worker::suspects::Suspects;
 
 /// The longest time between two checkpoints.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
-/// The longest time for which the last word about a command to stop holds: less than the five seconds of the promise.
+/// The longest time for which the last word about a stop holds, by a command or by the switch: less than the five seconds of the
+/// promise.
 const TOLD_FOR: Duration = Duration::from_millis(4_500);
 /// The number of finished contacts after which a checkpoint is made.
 const CHECKPOINT_AFTER: usize = 200;
@@ -55,6 +56,8 @@ pub struct Run<'a> {
     /// `true` after a pause: one send at a time, until Messenger answers clearly.
     probing: bool,
     last_start: Instant,
+    /// The instant before the last reading of the switch for sending.
+    switch_read_at: Instant,
     stop: Option<Stop>,
     /// `true` if a checkpoint was not answered: it may be written, so this claim must not write the job item any more.
     claim_lost: bool,
@@ -89,6 +92,7 @@ impl<'a> Run<'a> {
             probing: pace.begins_with_probe(),
             pace,
             last_start: begins + whole.saturating_sub(config.messenger_timeout + WIND_UP).max(whole / 4),
+            switch_read_at: begins,
             stop: None,
             claim_lost: false,
             rest: None,
@@ -165,12 +169,13 @@ impl<'a> Run<'a> {
     /// least every [`CHECKPOINT_EVERY`].
     async fn obey_switch(&mut self) {
         let app = self.sender.app;
-        let (sending, now) = (app.store.sending(), app.clock.now());
+        let (sending, now, asked_at) = (app.store.sending(), app.clock.now(), Instant::now());
         let read = sending.read_for(&self.claim.job.page_id, now);
         let permission = match self.in_flight.poll_while(read).await {
             Ok(permission) => permission,
             Err(error) => return self.stop_for(Stop::Unsettled(error)),
         };
+        self.switch_read_at = asked_at;
         match permission.switch.state {
             SendingState::On => {}
             SendingState::Off => self.stop_for(Stop::SwitchedOff),
@@ -186,12 +191,17 @@ impl<'a> Run<'a> {
         self.in_flight.poll_while(self.pace.tell()).await;
     }
 
+    /// Returns the time of the last word about commands to stop, and about the switch.
+    fn told_at(&self) -> Instant {
+        Instant::from(self.claim.told_at).min(self.switch_read_at)
+    }
+
     /// Starts sends and records their results, until a checkpoint is due or nothing is in flight.
     async fn send(&mut self) {
-        let (until, told_until) = (
-            Instant::now() + CHECKPOINT_EVERY,
-            Instant::from(self.claim.told_at) + TOLD_FOR,
-        );
+        let (until, told_until) = (Instant::now() + CHECKPOINT_EVERY, self.told_at() + TOLD_FOR);
+        if self.stop.is_none() {
+            self.sender.spacing.allow_until(told_until);
+        }
         loop {
             for delivered in self.in_flight.take_arrived() {
                 self.record_delivered(delivered);

@@ -171,7 +171,7 @@ async fn queues_equal_those_of_the_local_stack() {
     }
 }
 
-/// Compares keys, indexes, and the attribute by which items expire.
+/// Compares keys, indexes with what they contain, and the attribute by which items expire.
 #[tokio::test]
 async fn tables_equal_those_of_the_local_stack() {
     let database = Database::start(Reads::Current).unwrap();
@@ -184,8 +184,13 @@ async fn tables_equal_those_of_the_local_stack() {
     };
     let keys_of_table = |table: &TableDescription| {
         let indexes = table.global_secondary_indexes().iter();
-        let indexes = indexes.map(|index| (index.index_name.clone(), key(index.key_schema())));
-        let own = (None, key(table.key_schema()));
+        let indexes = indexes.map(|index| {
+            let projection = index.projection().unwrap();
+            let kind = projection.projection_type().unwrap().to_string();
+            let included = projection.non_key_attributes().to_vec();
+            (index.index_name.clone(), (key(index.key_schema()), kind, included))
+        });
+        let own = (None, (key(table.key_schema()), String::new(), Vec::new()));
         indexes.chain([own]).collect::<BTreeMap<_, _>>()
     };
     let key = |key: &Value| {
@@ -207,11 +212,16 @@ async fn tables_equal_those_of_the_local_stack() {
 
         let indexes = theirs["GlobalSecondaryIndexes"].as_sequence().unwrap().iter();
         let indexes = indexes.map(|index| {
-            assert_eq!(index["Projection"]["ProjectionType"], "KEYS_ONLY");
-            let name = index["IndexName"].as_str().unwrap().to_owned();
-            (Some(name), key(&index["KeySchema"]))
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let kind = text(&index["Projection"]["ProjectionType"]);
+            let included = index["Projection"]["NonKeyAttributes"].as_sequence();
+            let included = included.into_iter().flatten().map(text).collect();
+            (
+                Some(text(&index["IndexName"])),
+                (key(&index["KeySchema"]), kind, included),
+            )
         });
-        let own = (None, key(&theirs["KeySchema"]));
+        let own = (None, (key(&theirs["KeySchema"]), String::new(), Vec::new()));
         assert_eq!(indexes.chain([own]).collect::<BTreeMap<_, _>>(), keys_of_table(&ours));
         let definitions = theirs["AttributeDefinitions"].as_sequence().unwrap().iter();
         let definitions = definitions.map(|one| {

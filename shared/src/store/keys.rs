@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,11 +23,15 @@ pub(super) const BROADCAST: &str = "broadcast";
 const WAKE_SHARDS: u64 = 8;
 /// Partitions of the `doubt` index.
 const DOUBT_SHARDS: u64 = 8;
+/// Partitions of a Page in the `audience` index: DynamoDB writes 1,000 items a second to each.
+const PAGE_SHARDS: u64 = 16;
 
 /// The partition of the switch for sending and its history.
 pub(super) const SENDING: &str = "sending";
 const PAGE_PREFIX: &str = "page#";
 const BROADCAST_PREFIX: &str = "broadcast#";
+/// The partition of the Pages that have contacts.
+pub(super) const PAGES: &str = "pages";
 /// The beginning of the sort keys of entries of a history: of a broadcast, or of the switch for sending.
 pub(super) const HISTORY_PREFIX: &str = "history#";
 /// The sort key of a Page's slots, its pause, and the lease of its large jobs.
@@ -38,6 +42,11 @@ pub(super) const JOB_PREFIX: &str = "job#";
 /// The key of a contact.
 pub(super) fn contact(contact_id: &ContactId) -> Item {
     key([("contact_id", contact_id.to_string())])
+}
+
+/// The key of a Page in the list of those that have contacts.
+pub(super) fn page(page_id: &PageId) -> Item {
+    key([("pk", PAGES.to_owned()), ("sk", page_id.to_string())])
 }
 
 /// The key of a broadcast.
@@ -134,6 +143,21 @@ pub fn doubt_shards() -> Range<u64> {
 /// The partition of the `doubt` index that holds a delivery.
 pub(super) fn doubt_shard(job: &JobId, contact_id: &ContactId) -> String {
     shard((job, contact_id), DOUBT_SHARDS)
+}
+
+/// The partition of the `audience` index that holds a contact of this Page.
+pub(super) fn page_shard(page_id: &PageId, contact_id: &ContactId) -> String {
+    format!("{page_id}#{}", shard(contact_id, PAGE_SHARDS))
+}
+
+/// The partitions of the `audience` index that hold the contacts of a Page.
+pub(super) fn page_shards(page_id: &PageId) -> impl Iterator<Item = String> {
+    (0..PAGE_SHARDS).map(move |shard| format!("{page_id}#{shard}"))
+}
+
+/// The key of a contact in the `audience` index.
+pub(super) fn indexed_contact(page_shard: &str, contact_id: &ContactId) -> Item {
+    key([("page_shard", page_shard.to_owned()), ("contact_id", contact_id.to_string())])
 }
 
 fn shard(of: impl Hash, shards: u64) -> String {

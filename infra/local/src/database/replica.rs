@@ -149,7 +149,7 @@ mod tests {
 
     async fn write(dynamodb: &aws_sdk_dynamodb::Client, names: &Names) {
         let put = dynamodb.put_item().table_name(&names.contacts);
-        let put = put.item("contact_id", text(CONTACT)).item("page_id", text("page-1"));
+        let put = put.item("contact_id", text(CONTACT)).item("page_shard", text("page-1#0"));
         put.send().await.unwrap();
     }
 
@@ -157,10 +157,10 @@ mod tests {
     async fn shown(dynamodb: &aws_sdk_dynamodb::Client, names: &Names) -> [bool; 3] {
         let get = dynamodb.get_item().table_name(&names.contacts);
         let get = get.key("contact_id", text(CONTACT));
-        let query = dynamodb.query().table_name(&names.contacts).index_name("by_page");
+        let query = dynamodb.query().table_name(&names.contacts).index_name("audience");
         let query = query
-            .key_condition_expression("page_id = :page")
-            .expression_attribute_values(":page", text("page-1"));
+            .key_condition_expression("page_shard = :shard")
+            .expression_attribute_values(":shard", text("page-1#0"));
         [
             get.clone().consistent_read(true).send().await.unwrap().item.is_some(),
             get.send().await.unwrap().item.is_some(),

@@ -45,24 +45,28 @@ fn tables(names: &Names) -> [Table<'_>; 3] {
         Table {
             name: &names.contacts,
             key: &[("contact_id", S)],
-            indexes: &[("by_page", &[("page_id", S), ("contact_id", S)])],
+            indexes: &[Index {
+                name: "audience",
+                key: &[("page_shard", S), ("contact_id", S)],
+                includes: &["tags", "opted_out", "last_interaction_at"],
+            }],
             expires_by: None,
         },
         Table {
             name: &names.broadcasts,
             key: &[("pk", S), ("sk", S)],
             indexes: &[
-                ("wake", &[("wake_shard", S), ("wake_at", N)]),
-                ("page_jobs", &[("page_id", S), ("created_at", N)]),
-                ("page_sending", &[("page_id", S), ("may_send_until", N)]),
-                ("recent", &[("listed", S), ("created_at", N)]),
+                Index::of_keys("wake", &[("wake_shard", S), ("wake_at", N)]),
+                Index::of_keys("page_jobs", &[("page_id", S), ("created_at", N)]),
+                Index::of_keys("page_sending", &[("page_id", S), ("may_send_until", N)]),
+                Index::of_keys("recent", &[("listed", S), ("created_at", N)]),
             ],
             expires_by: Some("expires_at"),
         },
         Table {
             name: &names.deliveries,
             key: &[("job", S), ("contact_id", S)],
-            indexes: &[("doubt", &[("doubt_shard", S), ("look_at", N)])],
+            indexes: &[Index::of_keys("doubt", &[("doubt_shard", S), ("look_at", N)])],
             expires_by: Some("expires_at"),
         },
     ]
@@ -71,12 +75,40 @@ fn tables(names: &Names) -> [Table<'_>; 3] {
 /// Key attributes with their types: the hash attribute, and the range attribute if there is one.
 type Key<'a> = &'a [(&'a str, ScalarAttributeType)];
 
-/// A table to create. Its indexes contain keys only.
+/// A table to create.
 struct Table<'a> {
     name: &'a str,
     key: Key<'a>,
-    indexes: &'a [(&'a str, Key<'a>)],
+    indexes: &'a [Index<'a>],
     expires_by: Option<&'a str>,
+}
+
+/// An index of a table.
+struct Index<'a> {
+    name: &'a str,
+    key: Key<'a>,
+    /// The attributes that it contains besides keys.
+    includes: &'a [&'a str],
+}
+
+impl<'a> Index<'a> {
+    /// An index that contains keys only.
+    const fn of_keys(name: &'a str, key: Key<'a>) -> Index<'a> {
+        let includes = &[];
+        Index { name, key, includes }
+    }
+
+    fn projection(&self) -> Projection {
+        let projection = Projection::builder();
+        if self.includes.is_empty() {
+            return projection.projection_type(ProjectionType::KeysOnly).build();
+        }
+        let included = self.includes.iter().map(|&name| name.to_owned()).collect();
+        projection
+            .projection_type(ProjectionType::Include)
+            .set_non_key_attributes(Some(included))
+            .build()
+    }
 }
 
 impl Table<'_> {
@@ -140,7 +172,7 @@ impl Table<'_> {
 
     /// Returns each key attribute once, even if it is part of several keys.
     fn attributes(&self) -> Result<Vec<AttributeDefinition>, BuildError> {
-        let in_indexes = self.indexes.iter().flat_map(|(_, key)| key.iter());
+        let in_indexes = self.indexes.iter().flat_map(|index| index.key);
         let types: HashMap<_, _> = self.key.iter().chain(in_indexes).cloned().collect();
         types
             .into_iter()
@@ -154,14 +186,13 @@ impl Table<'_> {
     }
 
     fn secondary_indexes(&self) -> Result<Vec<GlobalSecondaryIndex>, BuildError> {
-        let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
         self.indexes
             .iter()
-            .map(|(name, key)| {
+            .map(|index| {
                 GlobalSecondaryIndex::builder()
-                    .index_name(*name)
-                    .set_key_schema(Some(key_schema(key)?))
-                    .projection(keys_only.clone())
+                    .index_name(index.name)
+                    .set_key_schema(Some(key_schema(index.key)?))
+                    .projection(index.projection())
                     .build()
             })
             .collect()

@@ -3,6 +3,7 @@
 //! Imports no other module of the crate.
 
 pub mod access;
+pub mod audience;
 pub mod backlog;
 pub mod breakers;
 pub mod command;

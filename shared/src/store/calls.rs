@@ -89,7 +89,7 @@ impl Store {
         query: Query<'_>,
     ) -> Result<(Vec<Item>, Option<Item>), Error> {
         let expressions = [query.key_condition].into_iter().chain(query.filter.as_deref());
-        let names = names(expressions);
+        let names = names(expressions.chain(query.projection));
         let call = self
             .client
             .query()
@@ -97,6 +97,7 @@ impl Store {
             .set_index_name(query.index.map(str::to_owned))
             .key_condition_expression(query.key_condition)
             .set_filter_expression(query.filter.map(Cow::into_owned))
+            .set_projection_expression(query.projection.map(str::to_owned))
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(query.bindings.into_values(operation)?)
             .scan_index_forward(!query.newest_first)

@@ -1,6 +1,6 @@
 //! Contacts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -62,6 +62,14 @@ struct Found {
     contact_id: ContactId,
     #[serde(flatten)]
     recipient: Recipient,
+}
+
+impl ContactPatch {
+    /// The Page that the contact is of from now on.
+    fn page_id(&self) -> Option<PageId> {
+        let page_id = self.fields.get("page_id")?.as_ref()?;
+        PageId::parse(page_id.as_str()?).ok()
+    }
 }
 
 impl Contacts<'_> {
@@ -143,6 +151,10 @@ impl Contacts<'_> {
             if !foreign.is_empty() {
                 return Ok(foreign);
             }
+        }
+        let of_pages: BTreeSet<_> = patches.iter().filter_map(ContactPatch::page_id).collect();
+        for page_id in of_pages {
+            self.0.pages().note(&page_id).await?;
         }
         let writes: Vec<_> = patches
             .iter()
@@ -313,7 +325,12 @@ fn is_foreign(contact: Option<&Recipient>, pages: &Pages) -> bool {
 /// An update that sets and removes these attributes. An item that a later version has written keeps its schema.
 fn patch_update<'s>(store: &'s Store, patch: &ContactPatch, fields: BTreeMap<String, Option<Value>>) -> Update<'s> {
     const KEEP_SCHEMA: &str = "SET #schema = if_not_exists(#schema, :schema)";
+    const SHARD: &str = ", page_shard = :page_shard";
     let (mut set, mut remove) = (KEEP_SCHEMA.to_owned(), Vec::new());
+    let page_id = patch.page_id();
+    if page_id.is_some() {
+        set.push_str(SHARD);
+    }
     for (n, new) in fields.values().enumerate() {
         match new {
             Some(_) => set.push_str(&format!(", #f{n} = :f{n}")),
@@ -324,6 +341,9 @@ fn patch_update<'s>(store: &'s Store, patch: &ContactPatch, fields: BTreeMap<Str
         set.push_str(&format!(" REMOVE {}", remove.join(", ")));
     }
     let mut update = Update::new(&store.contacts, keys::contact(&patch.contact_id), set).bind(":schema", SCHEMA);
+    if let Some(page_id) = page_id {
+        update = update.bind(":page_shard", keys::page_shard(&page_id, &patch.contact_id));
+    }
     for (n, (name, new)) in fields.into_iter().enumerate() {
         update = update.name(format!("#f{n}"), &name);
         if let Some(new) = new {

@@ -3,6 +3,7 @@
 //! A call tells its file: `store.jobs().claim(…)` is in `jobs.rs`. [`transactions`] writes several items at once, and is the
 //! only file that imports several of the others. [`keys`] lists the items and their keys.
 
+pub mod audience_index;
 pub mod broadcasts;
 mod calls;
 mod contact_deliveries;
@@ -15,7 +16,9 @@ pub mod hand_over;
 pub mod history;
 pub mod jobs;
 pub mod keys;
+pub mod members;
 pub mod page_leases;
+pub mod pages;
 pub mod progress;
 mod reopening;
 pub mod requests;
@@ -67,6 +70,11 @@ impl Store {
     /// Leases of Pages.
     pub fn page_leases(&self) -> page_leases::PageLeases<'_> {
         page_leases::PageLeases(self)
+    }
+
+    /// The Pages that have contacts.
+    pub fn pages(&self) -> pages::KnownPages<'_> {
+        pages::KnownPages(self)
     }
 
     /// Request keys.

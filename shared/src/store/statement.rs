@@ -290,6 +290,7 @@ pub(super) struct Query<'a> {
     pub(super) lags: bool,
     pub(super) key_condition: &'static str,
     pub(super) filter: Option<Cow<'static, str>>,
+    pub(super) projection: Option<&'static str>,
     pub(super) bindings: Bindings,
     pub(super) newest_first: bool,
     pub(super) limit: Option<i32>,
@@ -305,6 +306,7 @@ impl<'a> Query<'a> {
             lags: false,
             key_condition,
             filter: None,
+            projection: None,
             bindings: Bindings::default(),
             newest_first: false,
             limit: None,
@@ -330,6 +332,12 @@ impl<'a> Query<'a> {
     /// Leaves out the items that do not match.
     pub(super) fn filter(mut self, filter: impl Into<Cow<'static, str>>) -> Self {
         self.filter = Some(filter.into());
+        self
+    }
+
+    /// Returns these attributes only, at the same cost.
+    pub(super) fn only(mut self, projection: &'static str) -> Self {
+        self.projection = Some(projection);
         self
     }
 

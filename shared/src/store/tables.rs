@@ -1,6 +1,6 @@
 //! The tables' client and names, errors, and the forms of items.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::ids::PageId;
 use crate::runtime::config::Config;
 use crate::runtime::metrics::Metrics;
 
@@ -35,6 +36,8 @@ pub struct Store {
     pub(super) metrics: Metrics,
     /// The ids of the tables as they were read last, and the time of that.
     ids: Arc<Mutex<Option<(Timestamp, TableIds)>>>,
+    /// The Pages that this process has added to the list of Pages.
+    pub(super) noted_pages: Arc<Mutex<HashSet<PageId>>>,
 }
 
 /// The ids that DynamoDB gave the three tables when they were created or restored.
@@ -121,6 +124,7 @@ impl Store {
             retention: config.retention,
             metrics,
             ids: Arc::default(),
+            noted_pages: Arc::default(),
         }
     }
 

@@ -1,0 +1,296 @@
+//! Audiences: contacts chosen by what is known of them, in place of a list of ids.
+//!
+//! Filters are asked in a fixed order, and a contact that an audience leaves out is counted under the first that excludes it.
+//! The order is that of [`Excluded`], from those that cost nothing to those that need a read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::domain::delivery::Status;
+use crate::domain::ids::{BroadcastId, ContactId, PageId};
+
+/// The contacts that match every filter, and have not opted out.
+///
+/// A process of an earlier version must not resolve an audience without the filters that it does not know: to read one fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audience {
+    /// True for an audience without any filter, which has to be asked for by this word.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub everybody: bool,
+    /// The contacts' Pages; without it all Pages that the caller may use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub page_ids: Vec<PageId>,
+    /// The contact has one of these tags at least.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(examples(json!(["vip"])))]
+    pub tags_any: Vec<String>,
+    /// The contact has each of these tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags_all: Vec<String>,
+    /// The contact has none of these tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags_none: Vec<String>,
+    /// For each name, the contact's own attribute of that name has one of these values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(examples(json!({"city": ["Porto"]})))]
+    pub attributes: BTreeMap<String, Vec<Value>>,
+    /// The contact is known to have written to its Page within these hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_within_hours: Option<u32>,
+    /// The contact is known to have written to its Page, the last time longer ago than these hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inactive_for_hours: Option<u32>,
+    /// The contact is known to have got one of these broadcasts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sent_in: Vec<BroadcastId>,
+    /// The contact has got none of these broadcasts, and cannot have got one: a delivery in doubt may have arrived.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_sent_in: Vec<BroadcastId>,
+}
+
+/// The first filter that leaves a contact out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Excluded {
+    /// The contact wants no messages.
+    OptedOut,
+    /// See [`Audience::tags_any`].
+    TagsAny,
+    /// See [`Audience::tags_all`].
+    TagsAll,
+    /// See [`Audience::tags_none`].
+    TagsNone,
+    /// See [`Audience::active_within_hours`].
+    ActiveWithinHours,
+    /// See [`Audience::inactive_for_hours`].
+    InactiveForHours,
+    /// See [`Audience::sent_in`].
+    SentIn,
+    /// See [`Audience::not_sent_in`].
+    NotSentIn,
+    /// See [`Audience::attributes`].
+    Attributes,
+}
+
+/// The numbers of contacts that an audience leaves out, by the first filter that excludes them.
+pub type ExcludedCounts = BTreeMap<Excluded, u64>;
+
+/// The part of a contact that the index of audiences has.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct IndexedContact {
+    /// The contact.
+    pub contact_id: ContactId,
+    /// The contact's tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The contact wants no messages.
+    #[serde(default)]
+    pub opted_out: bool,
+    /// The time at which the contact last wrote to the Page.
+    #[serde(default, with = "millisecond::optional")]
+    pub last_interaction_at: Option<Timestamp>,
+}
+
+/// The part of a delivery that tells whether the contact has got a broadcast.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PastDelivery {
+    /// The contact.
+    pub contact_id: ContactId,
+    /// The state of the delivery.
+    pub status: Status,
+    /// Messenger's id of a message that arrived although the delivery failed or was skipped.
+    #[serde(default)]
+    pub arrived_as: Option<String>,
+    /// The time of an earlier attempt that may have arrived.
+    #[serde(default, with = "millisecond::optional")]
+    pub earlier_doubt: Option<Timestamp>,
+}
+
+impl PastDelivery {
+    /// Returns `true` if the message is known to have arrived.
+    pub fn has_arrived(&self) -> bool {
+        self.status == Status::Sent || self.arrived_as.is_some()
+    }
+
+    /// Returns `true` unless the message is known not to have arrived.
+    pub fn may_have_arrived(&self) -> bool {
+        let is_open = matches!(self.status, Status::Reserved | Status::InDoubt);
+        self.has_arrived() || is_open || self.earlier_doubt.is_some()
+    }
+}
+
+impl Audience {
+    /// Asks the filters that the index can answer.
+    ///
+    /// # Errors
+    /// The first filter that leaves the contact out.
+    pub fn matches(&self, contact: &IndexedContact, now: Timestamp) -> Result<(), Excluded> {
+        let has = |tag: &String| contact.tags.contains(tag);
+        let last = contact.last_interaction_at;
+        // Of a contact whose last interaction is unknown nobody can say either.
+        let is_active = |hours: u32| last.is_some_and(|at| at > now - hours_of(hours));
+        let is_inactive = |hours: u32| last.is_some_and(|at| at <= now - hours_of(hours));
+        let asked = [
+            (Excluded::OptedOut, !contact.opted_out),
+            (
+                Excluded::TagsAny,
+                self.tags_any.is_empty() || self.tags_any.iter().any(has),
+            ),
+            (Excluded::TagsAll, self.tags_all.iter().all(has)),
+            (Excluded::TagsNone, !self.tags_none.iter().any(has)),
+            (
+                Excluded::ActiveWithinHours,
+                self.active_within_hours.is_none_or(is_active),
+            ),
+            (
+                Excluded::InactiveForHours,
+                self.inactive_for_hours.is_none_or(is_inactive),
+            ),
+        ];
+        match asked.into_iter().find(|(_, matches)| !matches) {
+            Some((excluded, _)) => Err(excluded),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks for the values of a contact's own attributes.
+    ///
+    /// # Errors
+    /// If one of them is none of those that are wanted.
+    pub fn matches_attributes(&self, attributes: &BTreeMap<String, Value>) -> Result<(), Excluded> {
+        let has = |(name, wanted): (&String, &Vec<Value>)| {
+            let found = attributes.get(name);
+            found.is_some_and(|found| wanted.iter().any(|wanted| is_same(wanted, found)))
+        };
+        match self.attributes.iter().all(has) {
+            true => Ok(()),
+            false => Err(Excluded::Attributes),
+        }
+    }
+}
+
+fn hours_of(hours: u32) -> Duration {
+    Duration::from_secs(u64::from(hours) * 3_600)
+}
+
+/// Compares values of attributes; of numbers their value counts, not the way in which it is written.
+fn is_same(wanted: &Value, found: &Value) -> bool {
+    match (wanted.as_f64(), found.as_f64()) {
+        (Some(wanted), Some(found)) => wanted == found,
+        _ => wanted == found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: i64 = 1_764_000_000_000;
+
+    fn now() -> Timestamp {
+        Timestamp::from_millisecond(NOW).unwrap()
+    }
+
+    fn audience(filters: Value) -> Audience {
+        serde_json::from_value(filters).unwrap()
+    }
+
+    /// A contact that wrote so many hours ago.
+    fn contact(tags: &[&str], hours: Option<i64>) -> IndexedContact {
+        let at = hours.map(|hours| NOW - hours * 3_600_000);
+        let item = json!({"contact_id": "ana", "tags": tags, "last_interaction_at": at, "page_shard": "page-1#3"});
+        serde_json::from_value(item).unwrap()
+    }
+
+    #[test]
+    fn first_filter_that_excludes_is_named() {
+        let vip = contact(&["vip", "porto"], Some(30));
+        let unknown = contact(&[], None);
+        for (filters, contact, expected) in [
+            (json!({"everybody": true}), &unknown, Ok(())),
+            (json!({"tags_any": ["vip", "new"]}), &vip, Ok(())),
+            (json!({"tags_any": ["new"]}), &vip, Err(Excluded::TagsAny)),
+            (
+                json!({"tags_any": ["new"], "tags_none": ["vip"]}),
+                &vip,
+                Err(Excluded::TagsAny),
+            ),
+            (json!({"tags_all": ["vip", "porto"]}), &vip, Ok(())),
+            (json!({"tags_all": ["vip", "new"]}), &vip, Err(Excluded::TagsAll)),
+            (json!({"tags_none": ["porto"]}), &vip, Err(Excluded::TagsNone)),
+            (json!({"active_within_hours": 31}), &vip, Ok(())),
+            (
+                json!({"active_within_hours": 30}),
+                &vip,
+                Err(Excluded::ActiveWithinHours),
+            ),
+            (json!({"inactive_for_hours": 30}), &vip, Ok(())),
+            (json!({"inactive_for_hours": 31}), &vip, Err(Excluded::InactiveForHours)),
+            (
+                json!({"active_within_hours": 9}),
+                &unknown,
+                Err(Excluded::ActiveWithinHours),
+            ),
+            (
+                json!({"inactive_for_hours": 9}),
+                &unknown,
+                Err(Excluded::InactiveForHours),
+            ),
+        ] {
+            assert_eq!(audience(filters.clone()).matches(contact, now()), expected, "{filters}");
+        }
+        let opted_out = IndexedContact { opted_out: true, ..vip };
+        let everybody = audience(json!({"everybody": true}));
+        assert_eq!(everybody.matches(&opted_out, now()), Err(Excluded::OptedOut));
+    }
+
+    #[test]
+    fn attributes_match_by_value() {
+        let own = BTreeMap::from([("city".to_owned(), json!("Porto")), ("visits".to_owned(), json!(5))]);
+        for (wanted, matches) in [
+            (json!({"city": ["Faro", "Porto"]}), true),
+            (json!({"city": ["porto"]}), false),
+            (json!({"visits": [5.0]}), true),
+            (json!({"visits": ["5"]}), false),
+            (json!({"city": ["Porto"], "visits": [6]}), false),
+            (json!({"country": ["Portugal"]}), false),
+        ] {
+            let found = audience(json!({ "attributes": wanted })).matches_attributes(&own);
+            assert_eq!(found.is_ok(), matches, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn delivery_that_may_have_arrived_is_neither_sent_nor_unsent() {
+        let arrived = |row: Value| {
+            let row: PastDelivery = serde_json::from_value(row).unwrap();
+            (row.has_arrived(), row.may_have_arrived())
+        };
+        let row = |status: &str| json!({"contact_id": "ana", "status": status});
+        assert_eq!(arrived(row("sent")), (true, true));
+        for open in ["reserved", "in_doubt"] {
+            assert_eq!(arrived(row(open)), (false, true), "{open}");
+        }
+        for unsent in ["waiting", "failed", "skipped"] {
+            assert_eq!(arrived(row(unsent)), (false, false), "{unsent}");
+        }
+        let late = json!({"contact_id": "ana", "status": "failed", "arrived_as": "m_1"});
+        assert_eq!(arrived(late), (true, true));
+        let again = json!({"contact_id": "ana", "status": "waiting", "earlier_doubt": NOW});
+        assert_eq!(arrived(again), (false, true));
+    }
+
+    #[test]
+    fn filter_of_a_later_version_is_not_ignored() {
+        assert!(serde_json::from_value::<Audience>(json!({"tags_any": ["vip"], "spoken_to": true})).is_err());
+    }
+}

@@ -181,7 +181,7 @@ def check_roles(template):
             for action in listed(statement.get("Action", "*")):
                 expect("*" not in action, f"{where}: action {action}")
             if "dynamodb:DeleteItem" in listed(statement["Action"]) and "BroadcastsTable" in str(statement["Resource"]):
-                only = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["mid#*"]}}
+                only = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["audiences", "mid#*"]}}
                 expect(statement.get("Condition") == only, f"{where}: may delete a broadcast, a job or a request key")
             allowed = WILDCARDS.get(statement.get("Sid"))
             for resource in listed(statement.get("Resource", "*")):

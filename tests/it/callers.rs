@@ -13,7 +13,7 @@ use crate::fixture::proxy::{self, ProxiedCall};
 use crate::fixture::{ApiResponse, Endpoints, PAGES, Services, TestStack, request};
 
 /// Returns API Gateway's description of a caller that signs with IAM.
-fn signed_by(user_id: &str) -> Value {
+pub fn signed_by(user_id: &str) -> Value {
     json!({"iam": {
         "accessKey": "ASIA", "accountId": "111122223333", "callerId": user_id, "cognitoIdentity": null,
         "principalOrgId": "aws:PrincipalOrgID", "userArn": "arn:aws:sts::111122223333:assumed-role/app/i-1",
@@ -27,11 +27,11 @@ fn bearing(claims: Value) -> Value {
 }
 
 /// Returns the description of a caller whose token is limited to these Pages.
-fn limited_to(pages: &str) -> Value {
+pub fn limited_to(pages: &str) -> Value {
     bearing(json!({"iss": "https://issuer", "sub": "partner", "pages": pages}))
 }
 
-const PAGES_CLAIM: (&str, &str) = ("PAGES_CLAIM", "pages");
+pub const PAGES_CLAIM: (&str, &str) = ("PAGES_CLAIM", "pages");
 
 #[tokio::test]
 async fn each_caller_has_its_own_request_keys() {

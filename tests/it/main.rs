@@ -4,6 +4,7 @@
 
 mod accepting;
 mod approval;
+mod audiences;
 mod bad_input;
 mod callers;
 mod cancelling;
@@ -37,6 +38,7 @@ mod local_doors;
 mod long_run;
 mod lookups;
 mod lost_answers;
+mod members;
 mod metrics;
 mod mixed_versions;
 mod odd_lookups;

@@ -27,6 +27,7 @@ const COMMITTED: &str = include_str!("../openapi.json");
     components(schemas(BroadcastOrder, GatewayMessage, ProblemDetails)),
     tags(
         (name = "contacts", description = "The people whom messages are for."),
+        (name = "audiences", description = "Contacts chosen by what is known of them."),
         (name = "broadcasts", description = "Messages to many contacts, and the outcome for each."),
         (name = "sending", description = "The switch for sending."),
         (name = "webhooks", description = "Messenger's own calls."),

@@ -121,7 +121,8 @@ impl<'a> Fields<'a> {
             faults,
         };
         for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
-            fields.fault(name, "is not a known field");
+            let near = nearest(name, known).map_or_else(String::new, |near| format!("; {near} is one"));
+            fields.fault(name, format!("is not a known field{near}"));
         }
         Some(fields)
     }

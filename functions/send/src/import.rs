@@ -161,7 +161,7 @@ fn contact_id_of_request(id: &str) -> Result<ContactId, String> {
 }
 
 /// Parses the id of a Page that the caller may use.
-fn page(id: &str, pages: &Pages) -> Result<PageId, String> {
+pub fn page(id: &str, pages: &Pages) -> Result<PageId, String> {
     refuse_mangled(id).map_err(|fault| fault.to_string())?;
     let page_id = PageId::parse(id)?;
     match pages.allow(&page_id) {

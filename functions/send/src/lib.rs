@@ -3,6 +3,8 @@
 pub mod accept;
 pub mod api;
 pub mod approval;
+pub mod audience;
+pub mod audiences;
 pub mod broadcasts;
 pub mod caller;
 pub mod change;
@@ -74,6 +76,10 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(contacts::upsert))
         .routes(routes!(contacts::show, contacts::delete))
         .routes(routes!(evidence::list_of_contact))
+        .routes(routes!(audiences::list))
+        .routes(routes!(audiences::save, audiences::show, audiences::delete))
+        .routes(routes!(audiences::count))
+        .routes(routes!(audiences::count_unsaved))
         .routes(routes!(broadcasts::create, broadcasts::list))
         .routes(routes!(broadcasts::show, change::change))
         .routes(routes!(test_send::send))

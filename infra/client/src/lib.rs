@@ -11,6 +11,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
+use send::api::audiences::{AudienceChoice, AudienceCount, SavedAudience};
 use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
 use send::api::changes::BroadcastChange;
 use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
@@ -21,10 +22,11 @@ use send::api::previews::BroadcastPreview;
 use send::api::sending::{Health, SendingChange, SendingReport};
 use send::api::test_sends::{TestReport, TestSend};
 use serde_json::Value;
+use shared::domain::audience::{Audience, AudienceName};
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 
 pub use call::Error;
-pub use lists::{BroadcastQuery, DeliveryQuery, ErasureQuery, PartQuery};
+pub use lists::{BroadcastQuery, CountQuery, DeliveryQuery, ErasureQuery, PartQuery};
 pub use send::api;
 
 use call::{Answer, IDEMPOTENCY_KEY, answer};
@@ -156,6 +158,46 @@ impl Client {
         let request = self.request(Method::DELETE, &["contacts", id.as_str()]);
         let request = request.query(&[("erase", true)]).query(query);
         self.call(request).await?.json()
+    }
+
+    /// Saves an audience.
+    pub async fn save_audience(&self, name: &AudienceName, audience: &Audience) -> Result<SavedAudience, Error> {
+        let request = self.request(Method::PUT, &["audiences", name.as_str()]).json(audience);
+        self.call(request).await?.json()
+    }
+
+    /// Returns a saved audience.
+    pub async fn audience(&self, name: &AudienceName) -> Result<SavedAudience, Error> {
+        let request = self.request(Method::GET, &["audiences", name.as_str()]);
+        self.call(request).await?.json()
+    }
+
+    /// Deletes a saved audience. Returns false if there was none, as [`Client::delete_contact`] does.
+    pub async fn delete_audience(&self, name: &AudienceName) -> Result<bool, Error> {
+        let request = self.request(Method::DELETE, &["audiences", name.as_str()]);
+        match self.call(request).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists saved audiences by name.
+    pub async fn audiences(&self, query: &PartQuery) -> Result<ListPart<SavedAudience>, Error> {
+        let request = self.request(Method::GET, &["audiences"]).query(query);
+        self.call(request).await?.json()
+    }
+
+    /// Counts the contacts of a saved audience, or a part of them.
+    pub async fn count_audience(&self, name: &AudienceName, query: &CountQuery) -> Result<AudienceCount, Error> {
+        let request = self.request(Method::GET, &["audiences", name.as_str(), "count"]);
+        self.call(request.query(query)).await?.json()
+    }
+
+    /// Counts the contacts of an audience, or a part of them.
+    pub async fn count_contacts(&self, audience: &AudienceChoice, query: &CountQuery) -> Result<AudienceCount, Error> {
+        let request = self.request(Method::POST, &["audiences", "count"]).query(query);
+        self.call(request.json(audience)).await?.json()
     }
 
     /// Requests a broadcast. The key identifies the request; without one the request is sent once.

@@ -35,6 +35,15 @@ pub struct PartQuery {
     pub cursor: Option<String>,
 }
 
+/// The part of a count that is asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CountQuery {
+    /// The number of contacts to look at, about.
+    pub limit: Option<u64>,
+    /// `next_cursor` of the part before.
+    pub cursor: Option<String>,
+}
+
 /// The part of the deliveries of a broadcast that is asked for.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DeliveryQuery {

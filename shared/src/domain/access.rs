@@ -13,6 +13,7 @@ const DOCUMENT: &str = "/v1/openapi.json";
 const WEBHOOKS: &str = "/v1/webhooks/messenger";
 const PROBLEMS: &str = "/v1/problems/";
 const CONTACTS: &str = "/v1/contacts";
+const COUNT: &str = "/v1/audiences/count";
 
 /// The access that a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,7 @@ impl Access {
             _ if path.starts_with(PROBLEMS) => Access::Open,
             _ if is_deliveries_of_contact(path) => Access::Scope(BROADCASTS_READ),
             _ if path.starts_with(CONTACTS) => Access::Scope(CONTACTS_WRITE),
+            COUNT => Access::Scope(BROADCASTS_READ),
             _ if reads => Access::Scope(BROADCASTS_READ),
             _ => Access::Scope(BROADCASTS_WRITE),
         }

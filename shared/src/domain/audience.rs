@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -16,43 +17,103 @@ use crate::domain::delivery::Status;
 use crate::domain::ids::{BroadcastId, ContactId, PageId};
 
 /// The contacts that match every filter, and have not opted out.
-///
-/// A process of an earlier version must not resolve an audience without the filters that it does not know: to read one fails.
+// A process of an earlier version must not resolve an audience without the filters that it does not know: to read one fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(examples(json!({"page_id": "page-1", "tags_any": ["vip"], "active_within_hours": 168})))]
 pub struct Audience {
     /// True for an audience without any filter, which has to be asked for by this word.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub everybody: bool,
-    /// The contacts' Pages; without it all Pages that the caller may use.
+    /// The contacts' Page; without it, and without `page_ids`, all Pages that the caller may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_id: Option<PageId>,
+    /// The contacts' Pages, if there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 90)]
     pub page_ids: Vec<PageId>,
-    /// The contact has one of these tags at least.
+    /// The contact has at least one of these tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(examples(json!(["vip"])))]
+    #[schema(min_items = 1, max_items = 100)]
     pub tags_any: Vec<String>,
     /// The contact has each of these tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 100)]
     pub tags_all: Vec<String>,
     /// The contact has none of these tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 100)]
     pub tags_none: Vec<String>,
-    /// For each name, the contact's own attribute of that name has one of these values.
+    /// For each name, the contact's own attribute of that name has one of these values: strings, numbers, `true` or `false`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(examples(json!({"city": ["Porto"]})))]
     pub attributes: BTreeMap<String, Vec<Value>>,
     /// The contact is known to have written to its Page within these hours.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 87_600)]
     pub active_within_hours: Option<u32>,
-    /// The contact is known to have written to its Page, the last time longer ago than these hours.
+    /// The contact is known to have written to its Page, and the last time was longer ago than these hours.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 87_600)]
     pub inactive_for_hours: Option<u32>,
     /// The contact is known to have got one of these broadcasts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 20)]
     pub sent_in: Vec<BroadcastId>,
     /// The contact has got none of these broadcasts, and cannot have got one: a delivery in doubt may have arrived.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 20)]
     pub not_sent_in: Vec<BroadcastId>,
+}
+
+/// The name of a saved audience.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9_-]{1,64}$", examples("vips"))]
+#[serde(transparent)]
+pub struct AudienceName(String);
+
+impl AudienceName {
+    /// Accepts 1 to 64 characters of `[A-Za-z0-9_-]`, but not `count`, which is a path of the API.
+    ///
+    /// # Errors
+    /// A phrase for the caller of the API that states the rule that the name breaks.
+    pub fn parse(name: &str) -> Result<Self, &'static str> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        match (1..=64).contains(&name.len()) && name.chars().all(allowed) {
+            _ if name == "count" => Err("must not be count, which is a path of the API"),
+            true => Ok(Self(name.to_owned())),
+            false => Err("must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"),
+        }
+    }
+
+    /// Returns the name as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for AudienceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::parse(&name).map_err(D::Error::custom)
+    }
+}
+
+/// An audience that was saved under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "name": "vips", "audience": {"page_id": "page-1", "tags_any": ["vip"], "active_within_hours": 168},
+    "changed_by": null, "changed_at": "2026-12-01T01:00:00Z"
+})))]
+pub struct SavedAudience {
+    /// The name.
+    pub name: AudienceName,
+    /// The audience.
+    pub audience: Audience,
+    /// The caller that saved it last; `null` for a caller without authentication.
+    #[schema(required)]
+    pub changed_by: Option<String>,
+    /// The time at which it was saved last.
+    pub changed_at: Timestamp,
 }
 
 /// The first filter that leaves a contact out.
@@ -127,6 +188,11 @@ impl PastDelivery {
 }
 
 impl Audience {
+    /// Returns the Pages that the audience names; none if it is of all Pages.
+    pub fn named_pages(&self) -> impl Iterator<Item = &PageId> {
+        self.page_id.iter().chain(&self.page_ids)
+    }
+
     /// Asks the filters that the index can answer.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts · `audiences`, NAME: saved audiences |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,6 +15,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::tables::Item;
+use crate::domain::audience::AudienceName;
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 
 /// The sort key of a broadcast, and the partition of the index of broadcasts by time.
@@ -30,6 +31,8 @@ const PAGE_SHARDS: u64 = 16;
 pub(super) const SENDING: &str = "sending";
 const PAGE_PREFIX: &str = "page#";
 const BROADCAST_PREFIX: &str = "broadcast#";
+/// The partition of saved audiences.
+pub(super) const AUDIENCES: &str = "audiences";
 /// The partition of the Pages that have contacts.
 pub(super) const PAGES: &str = "pages";
 /// The beginning of the sort keys of entries of a history: of a broadcast, or of the switch for sending.
@@ -47,6 +50,11 @@ pub(super) fn contact(contact_id: &ContactId) -> Item {
 /// The key of a Page in the list of those that have contacts.
 pub(super) fn page(page_id: &PageId) -> Item {
     key([("pk", PAGES.to_owned()), ("sk", page_id.to_string())])
+}
+
+/// The key of a saved audience.
+pub(super) fn audience(name: &AudienceName) -> Item {
+    key([("pk", AUDIENCES.to_owned()), ("sk", name.as_str().to_owned())])
 }
 
 /// The key of a broadcast.
@@ -146,7 +154,7 @@ pub(super) fn doubt_shard(job: &JobId, contact_id: &ContactId) -> String {
 }
 
 /// The partition of the `audience` index that holds a contact of this Page.
-pub(super) fn page_shard(page_id: &PageId, contact_id: &ContactId) -> String {
+pub fn page_shard(page_id: &PageId, contact_id: &ContactId) -> String {
     format!("{page_id}#{}", shard(contact_id, PAGE_SHARDS))
 }
 
@@ -157,7 +165,10 @@ pub(super) fn page_shards(page_id: &PageId) -> impl Iterator<Item = String> {
 
 /// The key of a contact in the `audience` index.
 pub(super) fn indexed_contact(page_shard: &str, contact_id: &ContactId) -> Item {
-    key([("page_shard", page_shard.to_owned()), ("contact_id", contact_id.to_string())])
+    key([
+        ("page_shard", page_shard.to_owned()),
+        ("contact_id", contact_id.to_string()),
+    ])
 }
 
 fn shard(of: impl Hash, shards: u64) -> String {

@@ -4,6 +4,7 @@
 //! only file that imports several of the others. [`keys`] lists the items and their keys.
 
 pub mod audience_index;
+pub mod audiences;
 pub mod broadcasts;
 mod calls;
 mod contact_deliveries;
@@ -35,6 +36,11 @@ impl Store {
     /// Contacts.
     pub fn contacts(&self) -> contacts::Contacts<'_> {
         contacts::Contacts(self)
+    }
+
+    /// Saved audiences.
+    pub fn audiences(&self) -> audiences::Audiences<'_> {
+        audiences::Audiences(self)
     }
 
     /// Broadcasts.

@@ -54,10 +54,10 @@ impl KnownPages<'_> {
     /// # Errors
     /// If DynamoDB does not answer.
     pub async fn of(&self, audience: &Audience, allowed: &Pages) -> Result<Vec<PageId>, Error> {
-        let mut pages = match audience.page_ids.is_empty() {
-            true => self.all().await?,
-            false => audience.page_ids.clone(),
-        };
+        let mut pages: Vec<_> = audience.named_pages().cloned().collect();
+        if pages.is_empty() {
+            pages = self.all().await?;
+        }
         pages.retain(|page_id| allowed.allow(page_id));
         pages.sort_unstable();
         pages.dedup();

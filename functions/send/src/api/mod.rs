@@ -3,6 +3,7 @@
 //! A request that is read from a caller is not deserialized into these structs at once: [`Fields`](crate::fields::Fields) reads it,
 //! which tells all faults of a request together.
 
+pub mod audiences;
 pub mod broadcasts;
 pub mod changes;
 pub mod contacts;

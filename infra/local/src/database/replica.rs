@@ -149,7 +149,9 @@ mod tests {
 
     async fn write(dynamodb: &aws_sdk_dynamodb::Client, names: &Names) {
         let put = dynamodb.put_item().table_name(&names.contacts);
-        let put = put.item("contact_id", text(CONTACT)).item("page_shard", text("page-1#0"));
+        let put = put
+            .item("contact_id", text(CONTACT))
+            .item("page_shard", text("page-1#0"));
         put.send().await.unwrap();
     }
 

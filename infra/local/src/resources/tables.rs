@@ -40,33 +40,36 @@ pub async fn create_missing_indexes(dynamodb: &aws_sdk_dynamodb::Client, names: 
     Ok(())
 }
 
+const OF_CONTACTS: &[Index<'_>] = &[Index {
+    includes: &["tags", "opted_out", "last_interaction_at"],
+    ..Index::of_keys("audience", &[("page_shard", S), ("contact_id", S)])
+}];
+const OF_BROADCASTS: &[Index<'_>] = &[
+    Index::of_keys("wake", &[("wake_shard", S), ("wake_at", N)]),
+    Index::of_keys("page_jobs", &[("page_id", S), ("created_at", N)]),
+    Index::of_keys("page_sending", &[("page_id", S), ("may_send_until", N)]),
+    Index::of_keys("recent", &[("listed", S), ("created_at", N)]),
+];
+const OF_DELIVERIES: &[Index<'_>] = &[Index::of_keys("doubt", &[("doubt_shard", S), ("look_at", N)])];
+
 fn tables(names: &Names) -> [Table<'_>; 3] {
     [
         Table {
             name: &names.contacts,
             key: &[("contact_id", S)],
-            indexes: &[Index {
-                name: "audience",
-                key: &[("page_shard", S), ("contact_id", S)],
-                includes: &["tags", "opted_out", "last_interaction_at"],
-            }],
+            indexes: OF_CONTACTS,
             expires_by: None,
         },
         Table {
             name: &names.broadcasts,
             key: &[("pk", S), ("sk", S)],
-            indexes: &[
-                Index::of_keys("wake", &[("wake_shard", S), ("wake_at", N)]),
-                Index::of_keys("page_jobs", &[("page_id", S), ("created_at", N)]),
-                Index::of_keys("page_sending", &[("page_id", S), ("may_send_until", N)]),
-                Index::of_keys("recent", &[("listed", S), ("created_at", N)]),
-            ],
+            indexes: OF_BROADCASTS,
             expires_by: Some("expires_at"),
         },
         Table {
             name: &names.deliveries,
             key: &[("job", S), ("contact_id", S)],
-            indexes: &[Index::of_keys("doubt", &[("doubt_shard", S), ("look_at", N)])],
+            indexes: OF_DELIVERIES,
             expires_by: Some("expires_at"),
         },
     ]

@@ -1,0 +1,381 @@
+//! Audiences over HTTP: saved under a name, and counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde_json::json;
+use shared::app::App;
+use shared::domain::audience::{Audience, AudienceName, ExcludedCounts};
+use shared::domain::ids::{ContactId, PageId, Pages};
+use shared::store::audiences::SeenAudience;
+use shared::store::members::Members;
+use tokio::time::Instant;
+
+use crate::api::audiences::{AudienceChoice, AudienceCount, ExcludedCount, PageCount, SavedAudience};
+use crate::api::lists::ListPart;
+use crate::api::problems::{Invalid, Kind, NotFound, TooLarge, UnsupportedType};
+use crate::audience::{check_broadcasts, chosen, may_see, read, read_choice};
+use crate::caller::Caller;
+use crate::fields::Faults;
+use crate::list::{self, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::problem::Problem;
+use crate::query::{NoParameters, Query};
+use crate::request::{JsonBody, PathId};
+
+/// The time for which one request counts; API Gateway waits 29 s.
+const COUNTING_TIME: Duration = Duration::from_secs(15);
+/// The maximum of the parameter `limit` of a count.
+const MAX_CONSIDERED: usize = 10_000_000;
+
+/// `PUT /v1/audiences/{name}`: saves an audience.
+///
+/// # Errors
+/// If the name or the body has faults (400), the caller may not use all Pages of the audience that has the name (403), or
+/// DynamoDB does not answer (503).
+#[utoipa::path(
+    put, path = "/v1/audiences/{name}", operation_id = "saveAudience", tag = "audiences",
+    summary = "Save an audience",
+    description = "Broadcasts take a copy when they are accepted, so that a later change does not reach them. A caller that is limited \
+        to some Pages saves audiences that name Pages of its own.",
+    params(("name" = AudienceName, Path, description = "The name.", example = "vips")),
+    request_body = Audience,
+    responses(
+        (status = 200, description = "The audience is saved.", body = SavedAudience),
+        (status = 400, response = Invalid),
+        (status = 413, response = TooLarge),
+        (status = 415, response = UnsupportedType),
+    ),
+    security(("jwt" = ["broadcasts:write"]), ("iam" = [])),
+)]
+pub async fn save(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(name): PathId,
+    _: NoParameters,
+    JsonBody(body): JsonBody,
+) -> Result<Json<SavedAudience>, Problem> {
+    let faults = Faults::default();
+    let name = AudienceName::parse(&name)
+        .map_err(|message| faults.add("name", message))
+        .ok();
+    let audience = read(&body, "", &caller.pages, &faults);
+    if audience
+        .as_ref()
+        .is_some_and(|audience| !may_change(&caller.pages, audience))
+    {
+        faults.add("", "must have page_id or page_ids: you may not use all Pages");
+    }
+    let (name, audience) = faults.or(name.zip(audience))?;
+    check_broadcasts(&app, &caller, &audience, "").await?;
+    let new = SavedAudience {
+        name,
+        audience,
+        changed_by: caller.name.clone(),
+        changed_at: app.clock.now(),
+    };
+    loop {
+        let seen = app.store.audiences().get(&new.name).await?;
+        check_change(&caller.pages, seen.as_ref())?;
+        if app.store.audiences().save_if_unchanged(&new, seen.as_ref()).await? {
+            return Ok(Json(new));
+        }
+    }
+}
+
+/// `GET /v1/audiences/{name}`: shows a saved audience.
+///
+/// # Errors
+/// If there is no such audience, or the caller may not use all of its Pages (404), or DynamoDB does not answer (503).
+#[utoipa::path(
+    get, path = "/v1/audiences/{name}", operation_id = "getAudience", tag = "audiences",
+    summary = "Show a saved audience",
+    description = "An audience of Pages that the caller may not use is unknown to it.",
+    params(("name" = AudienceName, Path, description = "The name.", example = "vips")),
+    responses(
+        (status = 200, description = "The audience as it was saved last.", body = SavedAudience),
+        (status = 404, response = NotFound),
+    ),
+    security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
+)]
+pub async fn show(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(name): PathId,
+    _: NoParameters,
+) -> Result<Json<SavedAudience>, Problem> {
+    Ok(Json(visible(&app, &caller, &name).await?.saved))
+}
+
+/// `DELETE /v1/audiences/{name}`: deletes a saved audience. Broadcasts to it keep their copies.
+///
+/// # Errors
+/// If there is no such audience (404), the caller may not use all of its Pages (403), or DynamoDB does not answer (503).
+#[utoipa::path(
+    delete, path = "/v1/audiences/{name}", operation_id = "deleteAudience", tag = "audiences",
+    summary = "Delete a saved audience",
+    description = "Broadcasts that were accepted for it keep their copies.",
+    params(("name" = AudienceName, Path, description = "The name.", example = "vips")),
+    responses(
+        (status = 204, description = "The audience is deleted."),
+        (status = 404, response = NotFound),
+    ),
+    security(("jwt" = ["broadcasts:write"]), ("iam" = [])),
+)]
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(name): PathId,
+    _: NoParameters,
+) -> Result<StatusCode, Problem> {
+    loop {
+        let seen = visible(&app, &caller, &name).await?;
+        check_change(&caller.pages, Some(&seen))?;
+        if app.store.audiences().delete_if_unchanged(&seen).await? {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
+}
+
+/// `GET /v1/audiences`: lists saved audiences by name.
+///
+/// # Errors
+/// If a parameter is wrong (400), or DynamoDB does not answer (503).
+#[utoipa::path(
+    get, path = "/v1/audiences", operation_id = "listAudiences", tag = "audiences",
+    summary = "List saved audiences by name",
+    description = "Audiences of Pages that the caller may not use are left out, so that a part may be empty and still have a `next_cursor`.",
+    params(
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, example = 50, description = "The number of items; 50 if absent."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "MTc2NDU0"),
+    ),
+    responses(
+        (status = 200, description = "A part of the list.", body = ListPart<SavedAudience>),
+        (status = 400, response = Invalid),
+    ),
+    security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
+)]
+pub async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    mut query: Query,
+) -> Result<Json<ListPart<SavedAudience>>, Problem> {
+    let list_id = query.list_id("audiences");
+    let limit = query.take("limit", |value| list::limit(value, MAX_LIMIT));
+    let after = query.take("cursor", |value| {
+        list::from_cursor(value, &list_id, |name| AudienceName::parse(name).ok())
+    });
+    query.finish()?;
+    let limit = i32::try_from(limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(i32::MAX);
+    let (mut items, last) = app.store.audiences().list(after.as_ref(), limit).await?;
+    items.retain(|saved| may_see(&caller.pages, &saved.audience));
+    let next_cursor = last.map(|name| list::to_cursor(&list_id, name.as_str()));
+    Ok(Json(ListPart { items, next_cursor }))
+}
+
+/// `GET /v1/audiences/{name}/count`: counts the contacts of a saved audience.
+///
+/// # Errors
+/// If there is no such audience (404), a parameter is wrong, or a broadcast of the audience is gone (400), or DynamoDB does not
+/// answer (503).
+#[utoipa::path(
+    get, path = "/v1/audiences/{name}/count", operation_id = "countAudience", tag = "audiences",
+    summary = "Count the contacts of a saved audience",
+    description = "As of a moment ago. Every contact of the audience's Pages is looked at, for up to 15 seconds: with `next_cursor` \
+        the next request counts on, and the numbers of all parts add up.",
+    params(
+        ("name" = AudienceName, Path, description = "The name.", example = "vips"),
+        (
+            "limit" = Option<u64>, Query, minimum = 1, maximum = 10_000_000, example = 1_000_000,
+            description = "The number of contacts that one request looks at, about; as many as there is time for, if absent.",
+        ),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "MTc2NDU0"),
+    ),
+    responses(
+        (status = 200, description = "The counts, or a part of them.", body = AudienceCount),
+        (status = 400, response = Invalid),
+        (status = 404, response = NotFound),
+    ),
+    security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
+)]
+pub async fn count(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(name): PathId,
+    query: Query,
+) -> Result<Json<AudienceCount>, Problem> {
+    let audience = visible(&app, &caller, &name).await?.saved.audience;
+    count_part(&app, &caller, &AudienceChoice::Filters(audience), query)
+        .await
+        .map(Json)
+}
+
+/// `POST /v1/audiences/count`: counts the contacts of an audience that need not be saved.
+///
+/// # Errors
+/// If the body or a parameter has faults (400), or DynamoDB does not answer (503).
+#[utoipa::path(
+    post, path = "/v1/audiences/count", operation_id = "countContacts", tag = "audiences",
+    summary = "Count the contacts of an audience",
+    description = "As the count of a saved audience, for one that need not be saved. Nothing is stored.",
+    params(
+        (
+            "limit" = Option<u64>, Query, minimum = 1, maximum = 10_000_000, example = 1_000_000,
+            description = "The number of contacts that one request looks at, about; as many as there is time for, if absent.",
+        ),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the part before.", example = "MTc2NDU0"),
+    ),
+    request_body = AudienceChoice,
+    responses(
+        (status = 200, description = "The counts, or a part of them.", body = AudienceCount),
+        (status = 400, response = Invalid),
+        (status = 413, response = TooLarge),
+        (status = 415, response = UnsupportedType),
+    ),
+    security(("jwt" = ["broadcasts:read"]), ("iam" = [])),
+)]
+pub async fn count_unsaved(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    query: Query,
+    JsonBody(body): JsonBody,
+) -> Result<Json<AudienceCount>, Problem> {
+    let faults = Faults::default();
+    let choice = read_choice(&body, "", &caller.pages, &faults);
+    let choice = faults.or(choice)?;
+    count_part(&app, &caller, &choice, query).await.map(Json)
+}
+
+/// Reads the audience with the name of a path.
+async fn visible(app: &App, caller: &Caller, name: &str) -> Result<SeenAudience, Problem> {
+    let unknown = || Problem::not_found("There is no such audience.");
+    let name = AudienceName::parse(name).map_err(|_| unknown())?;
+    let seen = app.store.audiences().get(&name).await?;
+    let seen = seen.filter(|seen| may_see(&caller.pages, &seen.saved.audience));
+    seen.ok_or_else(unknown)
+}
+
+/// Returns `true` if no Page of the audience is another caller's: one that names none is of all.
+fn may_change(pages: &Pages, audience: &Audience) -> bool {
+    *pages == Pages::All || (audience.named_pages().next().is_some() && may_see(pages, audience))
+}
+
+fn check_change(pages: &Pages, seen: Option<&SeenAudience>) -> Result<(), Problem> {
+    match seen.is_none_or(|seen| may_change(pages, &seen.saved.audience)) {
+        true => Ok(()),
+        false => {
+            let detail = "There is an audience of that name for Pages that you may not use.";
+            Err(Problem::new(Kind::Forbidden, detail))
+        }
+    }
+}
+
+/// Counts from the position of the request's cursor on, until the time or the limit of one request is reached.
+async fn count_part(
+    app: &App,
+    caller: &Caller,
+    choice: &AudienceChoice,
+    mut query: Query,
+) -> Result<AudienceCount, Problem> {
+    let ends = Instant::now() + COUNTING_TIME;
+    let list_id = format!("count\0{}", json!(choice));
+    let limit = query.take("limit", |value| list::limit(value, MAX_CONSIDERED));
+    let after = query.take("cursor", |value| list::from_cursor(value, &list_id, Position::parse));
+    query.finish()?;
+    let audience = chosen(app, caller, choice, "").await?;
+    let pages = app.store.pages().of(&audience, &caller.pages).await?;
+    let mut counting = Counting {
+        now: app.clock.now(),
+        ends,
+        limit: limit.map_or(u64::MAX, |limit| limit as u64),
+        count: AudienceCount::default(),
+        excluded: ExcludedCounts::new(),
+    };
+    let begins = |page_id: &PageId| after.as_ref().is_none_or(|after| *page_id >= after.page_id);
+    let mut position = None;
+    for page_id in pages.into_iter().filter(begins) {
+        let after = after.as_ref().filter(|after| after.page_id == page_id);
+        let after = after.and_then(|after| after.contact_id.clone());
+        position = counting.page(app, &audience, page_id, after).await?;
+        if position.is_some() {
+            break;
+        }
+    }
+    Ok(AudienceCount {
+        excluded: ExcludedCount::list(&counting.excluded),
+        next_cursor: position.map(|position| list::to_cursor(&list_id, position.to_text())),
+        ..counting.count
+    })
+}
+
+/// A position in a count.
+struct Position {
+    page_id: PageId,
+    /// The last contact that was looked at; `None` at the beginning of the Page.
+    contact_id: Option<ContactId>,
+}
+
+impl Position {
+    fn parse(text: &str) -> Option<Self> {
+        let (page_id, contact_id) = text.split_once(' ')?;
+        Some(Self {
+            page_id: PageId::parse(page_id).ok()?,
+            contact_id: match contact_id {
+                "" => None,
+                id => Some(ContactId::parse_stored(id)?),
+            },
+        })
+    }
+
+    /// Writes a position as [`Position::parse`] reads it: no id has a space.
+    fn to_text(&self) -> String {
+        let contact_id = self.contact_id.as_ref().map_or("", ContactId::as_str);
+        format!("{} {contact_id}", self.page_id)
+    }
+}
+
+/// A count that goes on.
+struct Counting {
+    now: Timestamp,
+    ends: Instant,
+    limit: u64,
+    count: AudienceCount,
+    excluded: ExcludedCounts,
+}
+
+impl Counting {
+    /// Counts on one Page. Returns the position at which there was no more time, or nothing more was wanted.
+    async fn page(
+        &mut self,
+        app: &App,
+        audience: &Audience,
+        page_id: PageId,
+        after: Option<ContactId>,
+    ) -> Result<Option<Position>, Problem> {
+        let mut members = Members::new(&app.store, &page_id, audience, self.now, after.clone());
+        let (mut matching, mut contact_id) = (0, after);
+        let is_at_end = loop {
+            if self.count.considered >= self.limit || Instant::now() >= self.ends {
+                break false;
+            }
+            let Some(batch) = members.next_batch().await? else {
+                break true;
+            };
+            matching += batch.members.len() as u64;
+            self.count.considered += batch.considered;
+            for (filter, contacts) in batch.excluded {
+                *self.excluded.entry(filter).or_default() += contacts;
+            }
+            contact_id = Some(batch.up_to);
+        };
+        self.count.matching += matching;
+        self.count.by_page.push(PageCount {
+            page_id: page_id.clone(),
+            matching,
+        });
+        Ok((!is_at_end).then_some(Position { page_id, contact_id }))
+    }
+}

@@ -47,7 +47,7 @@ async fn members(stack: &TestStack, filters: Value, after: Option<&str>) -> Vec<
 /// Imports contacts of the first Page, and lets the index show them.
 async fn import(stack: &TestStack, contacts: &[Value]) {
     for contacts in contacts.chunks(1_000) {
-        let contacts: Vec<_> = contacts.iter().map(|contact| {
+        let contacts = contacts.iter().map(|contact| {
             let mut contact = contact.clone();
             contact["page_id"] = json!(PAGES[0]);
             contact

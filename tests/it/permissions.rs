@@ -69,6 +69,16 @@ async fn use_the_whole_api(stack: &TestStack) {
     let of_contact = format!("/v1/contacts/{}/deliveries", ids[0]);
     let answer = stack.call("GET", &of_contact, None, None).await;
     assert_eq!(answer.status, StatusCode::OK);
+    let audience = json!({"tags_none": ["old"], "not_sent_in": [id], "attributes": {"city": ["Porto"]}});
+    for (method, path, body) in [
+        ("PUT", "/v1/audiences/missed", Some(&audience)),
+        ("GET", "/v1/audiences", None),
+        ("GET", "/v1/audiences/missed/count", None),
+        ("DELETE", "/v1/audiences/missed", None),
+    ] {
+        let answer = stack.call(method, path, None, body).await;
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
     let message = &stack.sandbox.received()[0];
     let status = stack.echo(&id, &message.contact_id, 1, &message.message_id).await;
     assert_eq!(status, StatusCode::OK);

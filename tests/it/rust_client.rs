@@ -8,15 +8,17 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use client::api::audiences::AudienceChoice;
 use client::api::broadcasts::NewBroadcast;
 use client::api::changes::BroadcastChange;
 use client::api::contacts::{ContactChange, ContactImport};
 use client::api::controls::RetryRequest;
 use client::api::sending::SendingChange;
 use client::api::test_sends::TestSend;
-use client::{BroadcastQuery, Client, ControlOptions, DeliveryQuery, ErasureQuery, Error, PartQuery};
+use client::{BroadcastQuery, Client, ControlOptions, CountQuery, DeliveryQuery, ErasureQuery, Error, PartQuery};
 use secrecy::SecretString;
 use serde_json::json;
+use shared::domain::audience::{Audience, AudienceName};
 use shared::domain::delivery::Status;
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::job::JobStatus;
@@ -213,6 +215,18 @@ async fn client_has_a_call_for_every_route_of_the_document() {
         .await
         .unwrap_err();
     client.problem_type(PROBLEM).await.unwrap_err();
+    // Any name will do.
+    let (name, audience) = (AudienceName::parse(PROBLEM).unwrap(), Audience::default());
+    client.save_audience(&name, &audience).await.unwrap_err();
+    client.audience(&name).await.unwrap_err();
+    client.delete_audience(&name).await.unwrap_err();
+    client.audiences(&PartQuery::default()).await.unwrap_err();
+    client.count_audience(&name, &CountQuery::default()).await.unwrap_err();
+    let audience = AudienceChoice::Filters(audience);
+    client
+        .count_contacts(&audience, &CountQuery::default())
+        .await
+        .unwrap_err();
     client
         .deliveries(&broadcast, &DeliveryQuery::default())
         .await

@@ -1,5 +1,5 @@
-//! The recovery from a state: all workers are dead or frozen, new ones finish the job, and then the frozen ones thaw, one after
-//! the other. The operator resumes a job that is paused or halted.
+//! The recovery from a state: all workers are dead or frozen, and the index shows all contacts as they are. New workers finish the
+//! job, and then the frozen ones thaw, one after the other. The operator resumes a job that is paused or halted.
 
 use crate::protocol::{Action, Answer, Control, JobStatus, Protocol, State, StopCommand, Worker};
 
@@ -17,8 +17,13 @@ pub fn broken_after(model: &Protocol, state: &State) -> Option<&'static str> {
 fn recover(model: &Protocol, state: &State, answer: Answer) -> Option<&'static str> {
     let mut state = state.clone();
     state.looked = None;
+    state.audience.settle(u8::MAX);
     let new = state.next_worker();
     if !state.job.is_over() {
+        // The run that resolves the audience hands the job over to one that sends.
+        if state.job.resolving.is_some() {
+            finish_job(model, &mut state, answer);
+        }
         finish_job(model, &mut state, answer);
         let (status, missed) = match state.wanted {
             Some(StopCommand::Cancel) => (JobStatus::Cancelled, "not cancelled by a recovery"),
@@ -40,6 +45,9 @@ fn recover(model: &Protocol, state: &State, answer: Answer) -> Option<&'static s
 /// Lets one worker, or two with a pause between them, finish the job.
 fn finish_job(model: &Protocol, state: &mut State, answer: Answer) {
     let new = state.next_worker();
+    if state.job.is_over() {
+        return;
+    }
     let is_held = |state: &State| matches!(state.job.status, JobStatus::Paused | JobStatus::Halted);
     if !is_held(state) {
         state.step(model, Action::Claim { lost: false });

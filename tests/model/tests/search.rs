@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use model::accept::{self, Accept};
 use model::evidence::{self, Evidence};
+use model::pages::{self, Pages};
 use model::protocol::{Answer, Condition, Protocol, Rules};
 use stateright::{Checker, Model};
 
@@ -130,6 +131,17 @@ fn no_doubt() -> Protocol {
         deaths: false,
         no_doubt: true,
         ..Protocol::new(2, 1)
+    }
+}
+
+/// An audience: its contacts are found by one or more runs, and sent to by others. All but the last one match at acceptance.
+fn audience(contacts: u8, epochs: u8) -> Protocol {
+    Protocol {
+        answers: &[Answer::Accepted, Answer::Later],
+        in_flight: 1,
+        members: Some((1 << (contacts - 1)) - 1),
+        changes: 1,
+        ..Protocol::new(contacts, epochs)
     }
 }
 
@@ -287,6 +299,101 @@ fn three_contacts_with_two_claims_hold() {
     assert_holds("3 contacts × 2 claims", model);
 }
 
+#[test]
+fn audience_that_two_workers_resolve_holds() {
+    let model = Protocol {
+        losses: 1,
+        ..audience(3, 2)
+    };
+    assert_holds("audience of 3 contacts × 2 claims, 1 lost answer, 1 change", model);
+}
+
+#[test]
+fn audience_with_a_lost_answer_holds() {
+    let model = Protocol {
+        losses: 1,
+        ..audience(2, 3)
+    };
+    assert_holds("audience of 2 contacts × 3 claims, 1 lost answer, 1 change", model);
+}
+
+#[test]
+fn audience_with_two_changes_holds() {
+    let model = Protocol {
+        changes: 2,
+        ..audience(2, 3)
+    };
+    assert_holds("audience of 2 contacts × 3 claims, 2 changes", model);
+}
+
+#[test]
+fn audience_with_controls_holds() {
+    let model = Protocol {
+        controls: 2,
+        halts: 1,
+        members: Some(0b11),
+        changes: 0,
+        ..audience(2, 3)
+    };
+    assert_holds("audience of 2 contacts × 3 claims, 1 halt, 2 controls", model);
+}
+
+#[test]
+fn audience_with_retry_holds() {
+    let model = Protocol {
+        answers: ALL_ANSWERS,
+        retries: 1,
+        proofs: true,
+        members: Some(0b11),
+        changes: 0,
+        ..audience(2, 3)
+    };
+    assert_holds("audience of 2 contacts × 3 claims, retry", model);
+}
+
+/// The largest searches of an audience.
+#[test]
+#[ignore = "takes two minutes"]
+fn larger_searches_of_audiences_hold() {
+    let lost = Protocol {
+        losses: 1,
+        ..audience(3, 3)
+    };
+    assert_holds("audience of 3 contacts × 3 claims, 1 lost answer, 1 change", lost);
+    let changed = Protocol {
+        changes: 2,
+        ..audience(2, 4)
+    };
+    assert_holds("audience of 2 contacts × 4 claims, 2 changes", changed);
+    let controlled = Protocol {
+        controls: 2,
+        halts: 1,
+        losses: 1,
+        ..audience(2, 3)
+    };
+    assert_holds(
+        "audience of 2 contacts × 3 claims, 1 lost answer, 1 change, 1 halt, 2 controls",
+        controlled,
+    );
+    let retried = Protocol {
+        answers: ALL_ANSWERS,
+        losses: 1,
+        retries: 1,
+        proofs: true,
+        ..audience(2, 3)
+    };
+    assert_holds(
+        "audience of 2 contacts × 3 claims, 1 lost answer, 1 change, retry",
+        retried,
+    );
+}
+
+#[test]
+fn contact_of_two_pages_holds() {
+    let rules = pages::Rules::ALL;
+    assert_holds("1 contact, 2 Pages, 4 changes", Pages { rules, changes: 4 });
+}
+
 /// A lost answer of DynamoDB alone makes no outcome uncertain.
 #[test]
 fn lost_answers_of_dynamodb_cause_no_doubt() {
@@ -362,6 +469,51 @@ fn every_rule_of_controls_has_its_reason() {
         ("command_if_completed", |rules| rules.command_if_completed = false, retried, "wrong counters", 5),
         ("command_before_completion", |rules| rules.command_before_completion = false, retried, "retry forgotten", 9),
     ]);
+}
+
+#[rustfmt::skip] // A table.
+#[test]
+fn every_rule_of_audiences_has_its_reason() {
+    let (two, three) = (audience(2, 3), audience(3, 3));
+    assert_reasons(&[
+        ("part_on_last_write", |rules| rules.part_on_last_write = false, three, "wrong counters", 1),
+        ("part_in_transaction", |rules| rules.part_in_transaction = false, three, "wrong counters", 10),
+        ("place_in_transaction", |rules| rules.place_in_transaction = false, two, "wrong counters", 5),
+        ("resolve_before_sending", |rules| rules.resolve_before_sending = false, three, "wrong counters", 11),
+        ("resolved_before_completion", |rules| rules.resolved_before_completion = false, two, "member missed", 2),
+        ("wait_for_index", |rules| rules.wait_for_index = false, two, "member missed", 3),
+    ]);
+}
+
+#[test]
+fn every_rule_of_pages_has_its_reason() {
+    type Remove = fn(&mut pages::Rules);
+    let without = |name: &str, remove: Remove| {
+        let mut rules = pages::Rules::ALL;
+        remove(&mut rules);
+        let model = Pages { rules, changes: 2 };
+        let steps = search(&format!("without {name}"), model)?;
+        let mut state = model.init_states().remove(0);
+        for step in &steps {
+            state = model.next_state(&state, *step)?;
+        }
+        Some((state.broken()?, steps.len()))
+    };
+    let stays = without("stays_on_its_page", |rules| rules.stays_on_its_page = false);
+    let refuse = without("refuse_after_lag", |rules| rules.refuse_after_lag = false);
+    let wait = without("wait_for_index", |rules| rules.wait_for_index = false);
+    let skip = without("skip_on_other_page", |rules| rules.skip_on_other_page = false);
+    let id = without("id_is_of_one_page", |rules| rules.id_is_of_one_page = false);
+    assert_eq!(
+        [stays, refuse, wait, skip, id],
+        [
+            Some(("in two jobs", 6)),
+            Some(("refused though somebody matches", 1)),
+            Some(("in two jobs", 3)),
+            Some(("sent from a Page that the contact has left", 7)),
+            Some(("sent twice", 11)),
+        ]
+    );
 }
 
 #[rustfmt::skip] // A table.

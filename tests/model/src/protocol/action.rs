@@ -38,6 +38,16 @@ pub enum Action {
         w: u8,
         lost: bool,
     },
+    /// The index shows the next contact, in order of ids, as one that matches the audience, or does not show it so.
+    LookAt {
+        w: u8,
+        matches: bool,
+    },
+    /// What was looked at is written.
+    Resolve {
+        w: u8,
+        lost: bool,
+    },
     /// The next contact of the backlog is reserved.
     Start {
         w: u8,
@@ -78,6 +88,14 @@ pub enum Action {
     },
     Die {
         w: u8,
+    },
+    /// A contact begins or ceases to match the audience; the index may go on showing the older state.
+    Change {
+        c: u8,
+    },
+    /// The index shows no older state of the contact any more.
+    Settle {
+        c: u8,
     },
     /// A proof that the contact got a message: its echo, or a lookup that finds it.
     Proof {
@@ -125,6 +143,7 @@ impl State {
                 }
             }
         }
+        self.changes_of_audience(model, actions);
         if model.proofs {
             let proven = model.contacts().filter(|&c| self.may_be_proven(c));
             actions.extend(proven.map(|c| Action::Proof { c }));
@@ -175,16 +194,19 @@ impl State {
                 return;
             }
         }
+        if worker.phase == Phase::Resolving {
+            self.resolution_of(model, w, lossy, actions);
+            if model.rules.resolve_before_sending {
+                return;
+            }
+        }
         let is_draining = worker.phase == Phase::Draining;
         let is_news = self.job.stop.is_some() && !is_stopping;
         if self.has_unwritten(w) || (is_news && !is_carrying_out) {
             actions.extend(lossy.iter().map(|&lost| Action::Checkpoint { w, lost }));
         }
         if worker.cursor == worker.next && (!is_carrying_out || is_stopping) {
-            actions.push(Action::HandOver { w, halts: false });
-            if self.halts > 0 && !is_draining && !is_stopping {
-                actions.push(Action::HandOver { w, halts: true });
-            }
+            self.hand_overs_of(w, actions);
         }
         if is_stopping && !is_draining {
             return;
@@ -204,6 +226,15 @@ impl State {
                     });
                 }
             }
+        }
+    }
+
+    /// Collects the hand-overs of a worker that has written its work.
+    pub(super) fn hand_overs_of(&self, w: u8, actions: &mut Vec<Action>) {
+        let worker = &self.workers[w as usize];
+        actions.push(Action::HandOver { w, halts: false });
+        if self.halts > 0 && worker.phase != Phase::Draining && worker.stop.is_none() {
+            actions.push(Action::HandOver { w, halts: true });
         }
     }
 

@@ -16,6 +16,13 @@ pub struct Job {
     pub cursor: Position,
     /// The number of segments in the backlog.
     pub segments: u8,
+    /// The number of segments at its beginning that hold no requeued contacts.
+    pub first_segments: u8,
+    /// The number of contacts in those.
+    pub contacts: u8,
+    /// The number of contacts that were looked at for the audience, in order of their ids; `None` once all were, or if the
+    /// broadcast names its contacts.
+    pub resolving: Option<u8>,
     pub counters: Counters,
     /// The command that the next claim carries out before it works.
     pub command: JobCommand,
@@ -80,6 +87,11 @@ impl Job {
         }
     }
 
+    /// Returns true for every segment but the first ones: the counters hold its contacts as waiting.
+    pub fn is_requeued(&self, position: Position) -> bool {
+        position >= end_of(self.first_segments)
+    }
+
     /// Returns the occupied positions at or behind `from`, in the first `segments` segments.
     pub fn positions(&self, from: Position, segments: u8) -> impl Iterator<Item = Position> + '_ {
         (from..end_of(segments)).filter(|position| {
@@ -102,11 +114,6 @@ pub fn end_of(segments: u8) -> Position {
 /// Splits a position into segment and contact.
 pub fn split(position: Position) -> (usize, usize) {
     (position as usize / CONTACTS, position as usize % CONTACTS)
-}
-
-/// Returns true for every segment but the first: the counters hold its contacts as waiting.
-pub fn is_requeued(position: Position) -> bool {
-    position >= CONTACTS as u8
 }
 
 impl Counters {

@@ -1,6 +1,6 @@
 //! The writes of the job: claim, batches of a command, checkpoint, hand-over.
 
-use super::job::{SEGMENTS, end_of, is_requeued, split};
+use super::job::{SEGMENTS, end_of, split};
 use super::{
     CONTACTS, Condition, Finish, JobCommand, JobStatus, Phase, Protocol, RowState, Rules, Slot, State, StopCommand,
     Worker,
@@ -18,6 +18,8 @@ impl State {
                 Phase::Draining
             } else if has_command {
                 Phase::CarryingOut
+            } else if self.job.resolving.is_some() {
+                Phase::Resolving
             } else {
                 Phase::Working
             },
@@ -25,6 +27,8 @@ impl State {
             cursor: self.job.cursor,
             next: self.job.next_position(self.job.cursor, self.job.segments),
             segments: self.job.segments,
+            looked_at: self.job.resolving.unwrap_or_default(),
+            resolved: self.job.resolving.unwrap_or_default(),
             ..Worker::NOT_STARTED
         };
         self.written(w, lost, rules.claim_obeys_stop);
@@ -51,7 +55,7 @@ impl State {
     }
 
     /// Takes note of this worker's write of the job: of a stop that its answer shows, unless the answer is lost.
-    fn written(&mut self, w: usize, lost: bool, shows_stop: bool) {
+    pub(super) fn written(&mut self, w: usize, lost: bool, shows_stop: bool) {
         self.set_last_writer(w);
         self.losses -= u8::from(lost);
         self.workers[w].unsure = lost;
@@ -81,7 +85,7 @@ impl State {
         }
     }
 
-    fn may_write(&self, rules: &Rules, w: usize) -> bool {
+    pub(super) fn may_write(&self, rules: &Rules, w: usize) -> bool {
         match rules.checkpoint {
             Condition::LastWrite => self.workers[w].current,
             Condition::Epoch => self.is_newest(w),
@@ -155,7 +159,7 @@ impl State {
     }
 
     /// Appends a segment where the worker believes that the backlog ends.
-    fn append(&mut self, w: usize, set: u8) {
+    pub(super) fn append(&mut self, w: usize, set: u8) {
         let worker = &mut self.workers[w];
         assert!(
             (worker.segments as usize) < SEGMENTS,
@@ -187,7 +191,7 @@ impl State {
             let (_, c) = split(position);
             match worker.slots[c] {
                 Slot::Finished(finish) if contiguous => {
-                    self.count(finish, is_requeued(position));
+                    self.count(finish, job.is_requeued(position));
                     set |= u8::from(finish == Finish::Requeued) << c;
                     self.workers[w].slots[c] = Slot::Free;
                 }
@@ -199,7 +203,7 @@ impl State {
                         self.rows[c].counted = true;
                         self.workers[w].slots[c] = Slot::Finished(Finish::Counted);
                         self.job.counters.in_doubt += 1;
-                        self.job.counters.waiting -= i8::from(is_requeued(position));
+                        self.job.counters.waiting -= i8::from(job.is_requeued(position));
                     }
                 }
             }
@@ -292,7 +296,9 @@ impl State {
     fn status_after(&self, rules: &Rules, w: usize, halts: bool) -> JobStatus {
         let (job, worker) = (&self.job, &self.workers[w]);
         let is_at_end = worker.next >= end_of(worker.segments);
-        let is_done = is_at_end && (job.command == JobCommand::Nothing || !rules.command_before_completion);
+        let is_resolved = job.resolving.is_none() || !rules.resolved_before_completion;
+        let is_commanded = job.command != JobCommand::Nothing && rules.command_before_completion;
+        let is_done = is_at_end && is_resolved && !is_commanded;
         let stop = match worker.stop {
             Some(StopCommand::Pause) if !rules.paused_if_it_stands => worker.stop,
             _ => job.stop,

@@ -1,4 +1,4 @@
-//! One job: claimed, worked on, handed over, settled, paused, resumed, cancelled and retried, by workers that may stop, for a
+//! One job: its audience found, claimed, worked on, handed over, settled, paused, resumed, cancelled and retried, by workers that may stop, for a
 //! while or for ever, between any two steps.
 //!
 //! A step is one call to DynamoDB or Messenger, together with the worker's reaction to the answer. A frozen worker is one
@@ -6,6 +6,7 @@
 //! at any moment, which also covers wake-ups that are lost, repeated or late.
 
 mod action;
+mod audience;
 mod controls;
 mod delivery;
 mod job;
@@ -56,6 +57,10 @@ pub struct Protocol {
     pub controls: u8,
     /// The number of times that a worker halts the job.
     pub halts: u8,
+    /// The contacts that match the audience at acceptance, one bit each; `None` if the broadcast names its contacts.
+    pub members: Option<u8>,
+    /// The number of times that a contact begins or ceases to match.
+    pub changes: u8,
     /// The most rows in one batch of a job command.
     pub batch: u8,
     /// Returns whether echoes arrive and lookups find messages.
@@ -90,6 +95,8 @@ impl Protocol {
             retries: 0,
             controls: 0,
             halts: 0,
+            members: None,
+            changes: 0,
             batch: 1,
             proofs: false,
             resend: false,

@@ -38,6 +38,18 @@ pub struct Rules {
     pub command_if_completed: bool,
     /// A job with a command that is not carried out is not completed, even if its cursor is at the end.
     pub command_before_completion: bool,
+    /// A part of an audience is written on top of the worker's last write.
+    pub part_on_last_write: bool,
+    /// The segments of a part are written in the transaction that counts them.
+    pub part_in_transaction: bool,
+    /// … and so is the place up to which the contacts were looked at.
+    pub place_in_transaction: bool,
+    /// No contact is started before all of the audience is found.
+    pub resolve_before_sending: bool,
+    /// A job whose audience is not found is not completed, even if its cursor is at the end.
+    pub resolved_before_completion: bool,
+    /// Nobody is looked for before the index shows all that was written before acceptance.
+    pub wait_for_index: bool,
     /// A control is conditional on the status that it was decided by.
     pub control_on_status: bool,
     /// A control is written together with an entry of the history, so that its repetition is refused by its own entry.
@@ -88,6 +100,12 @@ impl Rules {
         command_before_work: true,
         command_if_completed: true,
         command_before_completion: true,
+        part_on_last_write: true,
+        part_in_transaction: true,
+        place_in_transaction: true,
+        resolve_before_sending: true,
+        resolved_before_completion: true,
+        wait_for_index: true,
         control_on_status: true,
         control_once: true,
         cancel_is_final: true,

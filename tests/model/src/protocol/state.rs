@@ -1,5 +1,6 @@
 //! A state of the search, and its successors.
 
+use super::audience::Audience;
 use super::job::SEGMENTS;
 use super::{
     Action, CONTACTS, Control, Counters, Job, JobCommand, JobStatus, Phase, Protocol, Row, RowState, StopCommand,
@@ -11,6 +12,7 @@ pub struct State {
     pub job: Job,
     pub rows: [Row; CONTACTS],
     pub workers: [Worker; WORKERS],
+    pub audience: Audience,
     /// The messages that Messenger accepted, by contact. Only lookups and echoes know it.
     pub accepted: [u8; CONTACTS],
     /// The further messages that the operator commanded, by contact.
@@ -23,6 +25,8 @@ pub struct State {
     pub retries: u8,
     /// The number of pauses, resumes and cancels that the operator may still command.
     pub controls: u8,
+    /// The number of times that a contact may still begin or cease to match the audience.
+    pub changes: u8,
     /// The number of times that a worker may still halt the job.
     pub halts: u8,
     /// The operator's last accepted word. A pause ends when the job is completed or halted.
@@ -49,13 +53,21 @@ impl State {
             earlier_doubt: false,
         };
         let mut backlog = [0; SEGMENTS];
-        backlog[0] = (1 << model.contacts) - 1;
+        let named: u8 = match model.members {
+            Some(_) => 0,
+            None => (1 << model.contacts) - 1,
+        };
+        backlog[0] = named;
+        let first_segments = u8::from(model.members.is_none());
         Self {
             job: Job {
                 status: JobStatus::Queued,
                 epoch: 0,
                 cursor: 0,
-                segments: 1,
+                segments: first_segments,
+                first_segments,
+                contacts: named.count_ones() as u8,
+                resolving: model.members.map(|_| 0),
                 counters: Counters::default(),
                 command: JobCommand::Nothing,
                 stop: None,
@@ -63,12 +75,14 @@ impl State {
             },
             rows: [row; CONTACTS],
             workers: [Worker::NOT_STARTED; WORKERS],
+            audience: Audience::new(model, named),
             accepted: [0; CONTACTS],
             resends_commanded: [0; CONTACTS],
             losses: model.losses,
             delays: model.delays,
             retries: model.retries,
             controls: model.controls,
+            changes: model.changes,
             halts: model.halts,
             wanted: None,
             has_disobeyed: false,
@@ -91,6 +105,10 @@ impl State {
             Action::Adopt => self.adopt(rules),
             Action::RepeatJobWrite { w } => self.repeat_job_write(rules, w as usize),
             Action::CarryOut { w, lost } => self.carry_out(model, w as usize, lost),
+            Action::LookAt { w, matches } => self.look_at(w as usize, matches),
+            Action::Resolve { w, lost } => self.resolve(model, w as usize, lost),
+            Action::Change { c } => self.change(c),
+            Action::Settle { c } => self.audience.settle(1 << c),
             Action::Start { w, due, lost } => self.start(rules, w as usize, due, lost),
             Action::Skip { w, lost } => self.skip(rules, w as usize, lost),
             Action::RepeatReserve { w, c } => self.repeat_reserve(rules, w as usize, c as usize),

@@ -23,6 +23,12 @@ pub struct Worker {
     pub segments: u8,
     /// The progress of each contact since the cursor.
     pub slots: [Slot; CONTACTS],
+    /// The number of contacts that it has looked at, and those before it.
+    pub looked_at: u8,
+    /// That number as this worker last wrote it.
+    pub resolved: u8,
+    /// The contacts that match among those looked at since.
+    pub found: u8,
     /// The contacts that the cursor has passed and that are still to be appended. Only without [`append_with_cursor`] or
     /// [`retry_in_one_transaction`].
     ///
@@ -36,6 +42,8 @@ pub enum Phase {
     NotStarted,
     /// The worker carries out a job command.
     CarryingOut,
+    /// The worker looks for the contacts of the audience. The next run sends to them.
+    Resolving,
     /// The worker carries out a cancel: it skips the contacts to the end of the backlog.
     Draining,
     Working,
@@ -94,6 +102,9 @@ impl Worker {
         next: 0,
         segments: 0,
         slots: [Slot::Free; CONTACTS],
+        looked_at: 0,
+        resolved: 0,
+        found: 0,
         unappended: 0,
     };
 
@@ -110,8 +121,10 @@ impl Worker {
 
     /// Returns true if the worker may write the job, as far as it knows.
     pub fn may_write_job(&self) -> bool {
-        matches!(self.phase, Phase::Working | Phase::CarryingOut | Phase::Draining)
-            && !self.unsure
+        matches!(
+            self.phase,
+            Phase::Working | Phase::CarryingOut | Phase::Resolving | Phase::Draining
+        ) && !self.unsure
             && self.unappended == 0
     }
 

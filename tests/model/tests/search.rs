@@ -353,7 +353,7 @@ fn audience_with_retry_holds() {
 
 /// The largest searches of an audience.
 #[test]
-#[ignore = "takes two minutes"]
+#[ignore = "takes some minutes"]
 fn larger_searches_of_audiences_hold() {
     let lost = Protocol {
         losses: 1,
@@ -478,7 +478,7 @@ fn every_rule_of_audiences_has_its_reason() {
     assert_reasons(&[
         ("part_on_last_write", |rules| rules.part_on_last_write = false, three, "wrong counters", 1),
         ("part_in_transaction", |rules| rules.part_in_transaction = false, three, "wrong counters", 10),
-        ("place_in_transaction", |rules| rules.place_in_transaction = false, two, "wrong counters", 5),
+        ("position_in_transaction", |rules| rules.position_in_transaction = false, two, "wrong counters", 5),
         ("resolve_before_sending", |rules| rules.resolve_before_sending = false, three, "wrong counters", 11),
         ("resolved_before_completion", |rules| rules.resolved_before_completion = false, two, "member missed", 2),
         ("wait_for_index", |rules| rules.wait_for_index = false, two, "member missed", 3),

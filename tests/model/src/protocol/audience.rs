@@ -91,7 +91,7 @@ impl State {
         worker.looked_at += 1;
     }
 
-    /// Writes one transaction {a new segment, the place up to which the contacts were looked at, the job's numbers}.
+    /// Writes one transaction {a new segment, the position up to which the contacts were looked at, the job's numbers}.
     pub(super) fn resolve(&mut self, model: &Protocol, w: usize, lost: bool) {
         let rules = &model.rules;
         let worker = self.workers[w];
@@ -108,7 +108,7 @@ impl State {
             self.audience.taken |= worker.found;
             self.workers[w].found = 0;
         }
-        if worker.found == 0 || rules.place_in_transaction {
+        if worker.found == 0 || rules.position_in_transaction {
             self.job.resolving = Some(worker.looked_at).filter(|looked_at| *looked_at < model.contacts);
             self.workers[w].resolved = worker.looked_at;
         }

@@ -42,8 +42,8 @@ pub struct Rules {
     pub part_on_last_write: bool,
     /// The segments of a part are written in the transaction that counts them.
     pub part_in_transaction: bool,
-    /// … and so is the place up to which the contacts were looked at.
-    pub place_in_transaction: bool,
+    /// … and so is the position up to which the contacts were looked at.
+    pub position_in_transaction: bool,
     /// No contact is started before all of the audience is found.
     pub resolve_before_sending: bool,
     /// A job whose audience is not found is not completed, even if its cursor is at the end.
@@ -102,7 +102,7 @@ impl Rules {
         command_before_completion: true,
         part_on_last_write: true,
         part_in_transaction: true,
-        place_in_transaction: true,
+        position_in_transaction: true,
         resolve_before_sending: true,
         resolved_before_completion: true,
         wait_for_index: true,

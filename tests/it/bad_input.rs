@@ -357,6 +357,8 @@ fn any_json() -> impl Strategy<Value = Value> {
             "contact_id",
             "page_id",
             "first_name",
+            "timezone",
+            "source",
             "tags",
             "opted_out",
             "last_interaction_at",

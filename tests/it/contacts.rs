@@ -93,14 +93,16 @@ async fn import_rejects_values_that_the_table_cannot_store() {
 async fn csv_import_equals_json_import() {
     let stack = TestStack::start().await;
     let ana = json!({
-        "contact_id": "ana", "page_id": "p", "first_name": "Ana \"Sá\", jr.", "last_name": "de\nSousa",
-        "tags": ["vip", "new"], "opted_out": true, "last_interaction_at": "2026-11-01T09:00:00+08:00",
+        "contact_id": "ana", "page_id": "p", "first_name": "Ana \"Sá\", jr.", "last_name": "de\nSousa", "name": "Ana Sá de Sousa",
+        "locale": "pt_PT", "timezone": -3.5, "source": "till", "tags": ["vip", "new"], "opted_out": true, "last_interaction_at": "2026-11-01T09:00:00+08:00",
         "attributes": {"city": "Porto", "age": "40"},
     });
-    let file = "\u{feff}page_id,contact_id,first_name,last_name,tags,opted_out,last_interaction_at,attributes.city,attributes.age\r\n\
-        p,ben,\"Ana \"\"Sá\"\", jr.\",\"de\nSousa\",vip; new;,TRUE,2026-11-01T01:00:00Z,Porto,40\r\n\
+    let file = "\u{feff}page_id,contact_id,first_name,last_name,tags,opted_out,last_interaction_at,attributes.city,attributes.age,\
+        name,locale,Time Zone,source\r\n\
+        p,ben,\"Ana \"\"Sá\"\", jr.\",\"de\nSousa\",vip; new;,TRUE,2026-11-01T01:00:00Z,Porto,40,\
+        Ana Sá de Sousa,pt_PT, -3.5,till\r\n\
         \r\n\
-        p,eve,Eve,,,false,,,\r\n";
+        p,eve,Eve,,,false,,,,,,,\r\n";
 
     let by_json = stack
         .call("PUT", "/v1/contacts", None, Some(&json!({"contacts": [ana]})))
@@ -113,10 +115,24 @@ async fn csv_import_equals_json_import() {
     ben["contact_id"] = json!("ana");
     assert_eq!(ben, ana);
     let eve = json!({
-        "contact_id": "eve", "page_id": "p", "first_name": "Eve", "last_name": null, "tags": [], "opted_out": false,
-        "tester": false, "last_interaction_at": null, "attributes": {},
+        "contact_id": "eve", "page_id": "p", "first_name": "Eve", "last_name": null, "name": null, "locale": null,
+        "timezone": null, "tags": [], "opted_out": false, "tester": false, "last_interaction_at": null, "source": "api",
+        "attributes": {},
     });
     assert_eq!(contact(&stack, "eve").await, eve);
+}
+
+#[tokio::test]
+async fn first_source_of_a_contact_is_kept() {
+    let stack = TestStack::start().await;
+    import_csv(&stack, "contact_id,page_id,source\nana,p,till\nben,p,\n").await;
+
+    import_csv(&stack, "contact_id,page_id,source\nana,p,other\nben,p,other\n").await;
+    let cleared = json!({"contacts": [{"contact_id": "ana", "page_id": "p", "source": null}]});
+    stack.call("PUT", "/v1/contacts", None, Some(&cleared)).await;
+
+    assert_eq!(contact(&stack, "ana").await["source"], "till");
+    assert_eq!(contact(&stack, "ben").await["source"], "api");
 }
 
 #[tokio::test]
@@ -342,6 +358,55 @@ async fn deleted_contact_is_removed_completely() {
     import_csv(&stack, "contact_id,page_id\nana,page-1").await;
     let ana = contact(&stack, "ana").await;
     assert_eq!((&ana["first_name"], &ana["attributes"]), (&Value::Null, &json!({})));
+}
+
+#[tokio::test]
+async fn contact_stays_on_its_page() {
+    let stack = TestStack::start().await;
+    import_csv(&stack, "contact_id,page_id,first_name\nana,p,Ana\nben,q,Ben\n").await;
+    stack.let_reads_catch_up();
+    let put = async |contacts: Value| {
+        let body = json!({"contacts": contacts});
+        stack.call("PUT", "/v1/contacts", None, Some(&body)).await
+    };
+    let contact_of = |id: &str, page: &str| json!({"contact_id": id, "page_id": page, "first_name": "New"});
+
+    let by_json = put(json!([
+        contact_of("new", "p"),
+        contact_of("ben", "p"),
+        contact_of("ana", "q")
+    ]))
+    .await;
+    let by_csv = import_csv(
+        &stack,
+        "page_id,first_name,contact_id\nq,\"N\new\",new\nq,\"A\n\",ana\n",
+    )
+    .await;
+
+    for answer in [&by_json, &by_csv] {
+        assert_eq!(answer.status, StatusCode::CONFLICT);
+        assert_eq!(answer.body["type"], "/v1/problems/contact-on-another-page");
+    }
+    assert_eq!(fields(&by_json), ["/contacts/1/page_id", "/contacts/2/page_id"]);
+    let message = &by_json.body["errors"][0]["message"];
+    assert_eq!(message, "must be q, on which the contact is stored");
+    assert_eq!(fields(&by_csv), ["line 4, column page_id"]);
+    let new = stack.call("GET", "/v1/contacts/new", None, None).await;
+    assert_eq!(new.status, StatusCode::NOT_FOUND, "nothing is stored");
+    for (id, page, name) in [("ana", "p", "Ana"), ("ben", "q", "Ben")] {
+        let contact = contact(&stack, id).await;
+        assert_eq!(
+            (&contact["page_id"], &contact["first_name"]),
+            (&json!(page), &json!(name))
+        );
+    }
+
+    // Who deletes it may create it anew at once, while other reads still show the old Page.
+    stack.let_reads_catch_up();
+    delete(&stack, "ana").await;
+    assert_eq!(put(json!([contact_of("ana", "q")])).await.status, StatusCode::OK);
+    assert_eq!(put(json!([contact_of("ana", "q")])).await.status, StatusCode::OK);
+    assert_eq!(contact(&stack, "ana").await["page_id"], "q");
 }
 
 /// A script imports the names that its broadcast needs, and requests the broadcast at once.

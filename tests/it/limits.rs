@@ -43,13 +43,19 @@ async fn each_limit_of_a_request_is_where_the_documents_say() {
     let stack = TestStack::start().await;
     let contacts = "/v1/contacts";
     let broadcasts = "/v1/broadcasts";
-    let limits: [(&str, &str, &str, usize, Sized); 11] = [
+    let limits: [(&str, &str, &str, usize, Sized); 13] = [
         ("contacts", "PUT", contacts, 1_000, |n| {
             let contacts = (0..n).map(|n| json!({"contact_id": format!("c{n}"), "page_id": "p"}));
             json!({"contacts": contacts.collect::<Vec<_>>()})
         }),
         ("characters of a name", "PUT", contacts, 1_000, |n| {
             contact("first_name", json!("x".repeat(n)))
+        }),
+        ("hours ahead of UTC", "PUT", contacts, 24, |n| {
+            contact("timezone", json!(n))
+        }),
+        ("hours behind UTC", "PUT", contacts, 24, |n| {
+            contact("timezone", json!(-i64::try_from(n).unwrap()))
         }),
         ("tags", "PUT", contacts, 100, |n| contact("tags", json!(vec!["vip"; n]))),
         ("attributes", "PUT", contacts, 100, |n| {
@@ -389,7 +395,7 @@ async fn file_of_contacts_has_at_most_a_hundred_attributes() {
     };
 
     assert_eq!(status(100).await, StatusCode::OK);
-    assert_eq!(status(108).await, StatusCode::BAD_REQUEST);
+    assert_eq!(status(112).await, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

@@ -222,8 +222,9 @@ async fn csv_is_read_in_each_form_that_spreadsheets_write() {
         let header = answer.headers()["x-csv-read-as"].to_str().unwrap();
         assert!(header.starts_with(read_as), "{shown}: {header}");
         let expected = json!({
-            "contact_id": "1", "page_id": "p", "first_name": "Zoë 🙂, jr.", "last_name": null, "tags": ["a", "b"],
-            "opted_out": false, "tester": false, "last_interaction_at": null, "attributes": {"city": "Łódź"},
+            "contact_id": "1", "page_id": "p", "first_name": "Zoë 🙂, jr.", "last_name": null, "name": null,
+            "locale": null, "timezone": null, "tags": ["a", "b"], "opted_out": false, "tester": false,
+            "last_interaction_at": null, "source": "api", "attributes": {"city": "Łódź"},
         });
         assert_eq!(contact(&stack, "1").await, expected, "{shown}");
         stack.call("DELETE", "/v1/contacts/1", None, None).await;
@@ -414,7 +415,7 @@ async fn placeholder_of_another_system_is_refused_unless_it_is_allowed() {
         "Hi {FirstName}",
         "Hi *|FNAME|*",
         "Hi %FIRST_NAME%",
-        "Hi [[name]]",
+        "Hi [[firstname]]",
         "Hi {{first name}}",
         "Hi {{FirstName}}",
     ] {

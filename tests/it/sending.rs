@@ -353,6 +353,8 @@ async fn moved_contact_is_sent_to_by_the_accepting_page() {
     let ids = stack.import_contacts(1).await;
     let id = stack.broadcast(&ids).await;
 
+    let path = format!("/v1/contacts/{}", ids[0]);
+    stack.call("DELETE", &path, None, None).await;
     stack.import(PAGES[1], &ids).await;
     stack.finish(&id).await;
 

@@ -17,6 +17,10 @@ pub const ATTRIBUTE_NAME: &str = "must have a name of 1 to 64 letters, digits an
 /// The maximum number of characters in a name, a tag or the value of an attribute.
 const MAX_TEXT: usize = 1_000;
 
+/// The largest difference from UTC in hours that Messenger gives, in either direction:
+/// <https://developers.facebook.com/docs/messenger-platform/identity/user-profile>.
+const MAX_HOURS: f64 = 24.0;
+
 /// A value as the table stores it, `None` if the field is cleared, or the message of the fault.
 pub type Checked = Result<Option<Value>, String>;
 
@@ -64,6 +68,17 @@ pub fn time(value: &Value) -> Checked {
     let time = value.as_str().and_then(|text| fields::time(text).ok());
     time.map(|time| Some(json!(time.as_millisecond())))
         .ok_or_else(|| "must be an RFC 3339 time with an offset".to_owned())
+}
+
+/// Checks a difference from UTC.
+///
+/// # Errors
+/// If the value is not a number from -24 to 24.
+pub fn hours(value: &Value) -> Checked {
+    match value.as_f64() {
+        Some(hours) if hours.abs() <= MAX_HOURS => Ok(Some(value.clone())),
+        _ => Err("must be a number of hours from -24 to 24".to_owned()),
+    }
 }
 
 /// Checks the value of an attribute; `null` clears it. A text shows a number as it is written in the request, or the number is

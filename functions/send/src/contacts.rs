@@ -1,5 +1,6 @@
 //! Contacts over HTTP: import, show, delete.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,13 +8,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use shared::app::App;
-use shared::domain::ids::{ContactId, PageId, first_ten};
+use shared::domain::ids::{ContactId, PageId, Pages, first_ten};
+use shared::store::contacts::ContactPatch;
 
 use crate::api::contacts::{Contact, ContactImport, Erasure, Imported};
-use crate::api::problems::{Conflict, Invalid, Kind, NotFound, TooLarge, UnsupportedType};
+use crate::api::problems::{Conflict, Fault, Invalid, Kind, NotFound, TooLarge, UnsupportedType};
 use crate::caller::Caller;
 use crate::erasure::{ErasureRequest, erase};
-use crate::import;
+use crate::import::{self, ImportedContacts};
 use crate::problem::Problem;
 use crate::query::{NoParameters, Query};
 use crate::request::{JsonOrCsv, PathId};
@@ -23,15 +25,16 @@ const CSV_READ_AS: &str = "x-csv-read-as";
 
 /// `PUT /v1/contacts`: creates or changes contacts.
 ///
-/// A contact of a Page that the caller may not use is neither changed nor moved to another Page.
+/// A contact stays on its Page. One of a Page that the caller may not use is not changed either.
 ///
 /// # Errors
-/// If the body has faults (400), names such a contact (403), makes a contact larger than 400 KB (409), or DynamoDB does not answer (503).
+/// If the body has faults (400), names a contact that is stored on a Page which the caller may not use (403) or on another Page
+/// (409), makes a contact larger than 400 KB (409), or DynamoDB does not answer (503).
 #[utoipa::path(
     put, path = "/v1/contacts", operation_id = "importContacts", tag = "contacts",
     summary = "Create or change contacts",
     description = "Up to 1,000 contacts, each once. If one is wrong, none is stored. A field that is absent keeps its stored value; \
-        `null` clears it. A CSV file has the same names as columns, a column `attributes.NAME` for each attribute, and tags \
+        `null` clears it. A contact stays on its Page: to move it, delete it first. A CSV file has the same names as columns, a column `attributes.NAME` for each attribute, and tags \
         separated by `;`; an empty cell keeps the stored value.",
     request_body(content(
         (ContactImport = "application/json"),
@@ -56,24 +59,45 @@ pub async fn upsert(
     body: JsonOrCsv,
 ) -> Result<(Option<[(&'static str, String); 1]>, Json<Imported>), Problem> {
     let pages = &caller.pages;
-    let (patches, read_as) = match body {
+    let (contacts, read_as) = match body {
         JsonOrCsv::Json { parsed, text } => (import::from_json(&parsed, &text, pages)?, None),
         JsonOrCsv::Csv(body) => {
-            let (patches, read_as) = import::from_csv(&body, pages)?;
-            (patches, Some([(CSV_READ_AS, read_as)]))
+            let (contacts, read_as) = import::from_csv(&body, pages)?;
+            (contacts, Some([(CSV_READ_AS, read_as)]))
         }
     };
-    let foreign = app.store.contacts().upsert_all(&patches, pages).await?;
-    if !foreign.is_empty() {
-        let detail = format!("Of a Page that you may not use: {}.", first_ten(&foreign));
-        return Err(Problem::new(Kind::Forbidden, detail));
+    let elsewhere = app.store.contacts().upsert_all(&contacts.patches).await?;
+    if !elsewhere.is_empty() {
+        return Err(on_other_pages(&contacts, &elsewhere, pages));
     }
     Ok((
         read_as,
         Json(Imported {
-            upserted: patches.len() as u64,
+            upserted: contacts.patches.len() as u64,
         }),
     ))
+}
+
+/// Reports contacts that are stored on other Pages than the request names. A caller does not learn the Pages that it may not use.
+fn on_other_pages(contacts: &ImportedContacts, elsewhere: &HashMap<ContactId, PageId>, pages: &Pages) -> Problem {
+    let elsewhere = |patch: &ContactPatch| Some((patch.contact_id.clone(), elsewhere.get(&patch.contact_id)?));
+    let elsewhere: Vec<_> = contacts.patches.iter().filter_map(elsewhere).collect();
+    let foreign = elsewhere.iter().filter(|(_, page_id)| !pages.allow(page_id));
+    let foreign: Vec<_> = foreign.map(|(contact_id, _)| contact_id.clone()).collect();
+    if !foreign.is_empty() {
+        let detail = format!("Of a Page that you may not use: {}.", first_ten(&foreign));
+        return Problem::new(Kind::Forbidden, detail);
+    }
+    let fault = |(contact_id, page_id): &(ContactId, &PageId)| Fault {
+        field: contacts
+            .locations
+            .get(contact_id)
+            .map(|location| location.field("page_id"))
+            .unwrap_or_default(),
+        message: format!("must be {page_id}, on which the contact is stored"),
+    };
+    let detail = "A contact stays on its Page. To move one, delete it and create it anew.";
+    Problem::new(Kind::ContactOnAnotherPage, detail).with(elsewhere.iter().map(fault).collect())
 }
 
 /// `GET /v1/contacts/{contact_id}`: shows a contact as it is stored.

@@ -2,7 +2,7 @@
 //!
 //! An empty cell says nothing about its field, which is kept as it is.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, Field, FieldKind};
 use shared::domain::visible::{is_blank, trimmed};
 
@@ -205,6 +205,10 @@ impl Column {
             // Spreadsheets write them in capitals.
             FieldKind::Flag if cell.eq_ignore_ascii_case("true") => json!(true),
             FieldKind::Flag if cell.eq_ignore_ascii_case("false") => json!(false),
+            FieldKind::Hours => match serde_json::from_str::<Number>(trimmed(cell)) {
+                Ok(hours) => Value::Number(hours),
+                Err(_) => json!(cell),
+            },
             FieldKind::Flag
             | FieldKind::ContactId
             | FieldKind::PageId

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, FieldKind};
 use shared::domain::ids::{ContactId, PageId, Pages, refuse_mangled};
 use shared::store::contacts::ContactPatch;
@@ -20,17 +20,25 @@ const MAX_CONTACTS: usize = 1_000;
 /// adds up.
 const MAX_BYTES: usize = 32_000;
 
+/// The contacts of a request.
+pub struct ImportedContacts {
+    /// The changes of each contact, in the order of the request.
+    pub patches: Vec<ContactPatch>,
+    /// The place of each contact in the request.
+    pub locations: HashMap<ContactId, Location>,
+}
+
 /// Reads the contacts of a JSON body, parsed and as it is written, which must all be of the given Pages.
 ///
 /// # Errors
 /// If anything is wrong with the body: a problem (400) that lists all faults.
-pub fn from_json(body: &Value, text: &[u8], pages: &Pages) -> Result<Vec<ContactPatch>, Problem> {
+pub fn from_json(body: &Value, text: &[u8], pages: &Pages) -> Result<ImportedContacts, Problem> {
     let faults = Faults::default();
-    let patches = patches(body, text, pages, &faults);
-    faults.or(patches)
+    let contacts = contacts(body, text, pages, &faults);
+    faults.or(contacts)
 }
 
-fn patches(body: &Value, text: &[u8], pages: &Pages, faults: &Faults) -> Option<Vec<ContactPatch>> {
+fn contacts(body: &Value, text: &[u8], pages: &Pages, faults: &Faults) -> Option<ImportedContacts> {
     let fields = Fields::of(body, "", &["contacts"], faults)?;
     let contacts = fields.list("contacts", fields.required("contacts"))?;
     if !(1..=MAX_CONTACTS).contains(&contacts.len()) {
@@ -45,14 +53,14 @@ fn patches(body: &Value, text: &[u8], pages: &Pages, faults: &Faults) -> Option<
     for (n, contact) in contacts.iter().enumerate() {
         import.add(contact, Location::Pointer(format!("/contacts/{n}")));
     }
-    Some(import.patches)
+    Some(import.into_contacts())
 }
 
 /// Reads the contacts of a CSV body, which must all be of the given Pages. Returns them with the form of the file, in words.
 ///
 /// # Errors
 /// If anything is wrong with the body: a problem (400) that lists all faults.
-pub fn from_csv(body: &[u8], pages: &Pages) -> Result<(Vec<ContactPatch>, String), Problem> {
+pub fn from_csv(body: &[u8], pages: &Pages) -> Result<(ImportedContacts, String), Problem> {
     let faults = Faults::default();
     let file = CsvFile::read(body, is_column)?;
     let Some(mut rows) = Rows::new(&file, &faults) else {
@@ -75,10 +83,10 @@ pub fn from_csv(body: &[u8], pages: &Pages) -> Result<(Vec<ContactPatch>, String
         return Err(Problem::fault(&location.to_string(), message));
     }
     let blank_rows = rows.blank;
-    let patches = import.patches;
-    let patches = faults.or(Some(patches))?;
+    let contacts = import.into_contacts();
+    let contacts = faults.or(Some(contacts))?;
     Ok((
-        patches,
+        contacts,
         format!("{file}; {count} contacts, {blank_rows} blank rows skipped"),
     ))
 }
@@ -102,6 +110,13 @@ impl<'a> Import<'a> {
             changed_numbers: ChangedNumbers::default(),
             locations: HashMap::new(),
             patches: Vec::new(),
+        }
+    }
+
+    fn into_contacts(self) -> ImportedContacts {
+        ImportedContacts {
+            patches: self.patches,
+            locations: self.locations,
         }
     }
 
@@ -137,19 +152,19 @@ impl<'a> Import<'a> {
                 }
                 FieldKind::PageId => {
                     page_id = fields.parsed(name, fields.required(name), |id| page(id, self.pages));
-                    changes.written.insert(name.to_owned(), Some(json!(page_id)));
                 }
                 FieldKind::Text => changes.add(name, values::name),
                 FieldKind::Tags => changes.add(name, values::tags),
                 FieldKind::Flag => changes.add(name, values::flag),
+                FieldKind::Hours => changes.add(name, values::hours),
                 FieldKind::Time => changes.add(name, values::time),
                 FieldKind::Attributes => changes.add_attributes(name, &self.changed_numbers),
             }
         }
         let written = changes.written;
-        page_id?;
         Some(ContactPatch {
             contact_id: contact_id?,
+            page_id: page_id?,
             clears_attributes: fields.has(ATTRIBUTES) && fields.optional(ATTRIBUTES).is_none(),
             fields: written,
         })

@@ -52,6 +52,11 @@ impl Problem {
         Self::invalid(vec![Fault { field, message }])
     }
 
+    /// Returns the problem with these faults.
+    pub fn with(self, faults: Vec<Fault>) -> Self {
+        Self { faults, ..self }
+    }
+
     /// Returns a problem with status 404.
     pub fn not_found(detail: &str) -> Self {
         Self::new(Kind::NotFound, detail)

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use crate::domain::ids::{ContactId, JobId, PageId};
 
@@ -41,6 +41,14 @@ macro_rules! contact_fields {
                 first_name [Option<String>] Text true [serde(default)] [];
                 /// Last name.
                 last_name [Option<String>] Text true [serde(default)] [];
+                /// The whole name, as Messenger's conversations show it. It is never made from the first and last name, nor
+                /// split into them.
+                name [Option<String>] Text true [serde(default)] [];
+                /// Language and country, such as `pt_BR`.
+                locale [Option<String>] Text true [serde(default)] [];
+                /// Distance of the local time from UTC in hours, as Messenger gives it.
+                timezone [Option<Number>] Hours true [serde(default)]
+                    [schema(value_type = Option<f64>, minimum = -24, maximum = 24)];
                 /// Labels by which audiences are chosen.
                 tags [Vec<String>] Tags true [serde(default)] [];
                 /// True if the contact wants no messages; it is never sent one.
@@ -49,6 +57,9 @@ macro_rules! contact_fields {
                 tester [bool] Flag false [serde(default)] [];
                 /// The time at which the contact last wrote to the Page.
                 last_interaction_at [Option<Timestamp>] Time false [serde(default, with = "millisecond::optional")] [];
+                /// Origin of the contact: `api`, `webhook`, `conversations`, or a word that the first import gave. The first
+                /// one is kept, whatever a later import says.
+                source [Option<String>] Text false [serde(default)] [];
                 /// The contact's own attributes by name: letters, digits and `_`, not beginning with a digit. A template uses
                 /// each as `attributes.NAME`.
                 attributes [BTreeMap<String, Value>] Attributes false
@@ -74,6 +85,9 @@ macro_rules! stored_contact {
             /// The broadcast that the contact was sent last, where a gap between broadcasts is configured. No field of the API.
             #[serde(default)]
             pub last_broadcast: Option<LastBroadcast>,
+            /// The time at which Messenger was last asked for the contact's profile, whatever it answered. No field of the API.
+            #[serde(default, with = "millisecond::optional")]
+            pub profile_at: Option<Timestamp>,
         }
 
         /// The fields of a contact, in the order in which faults are reported.
@@ -95,6 +109,39 @@ macro_rules! stored_contact {
 }
 
 contact_fields!(stored_contact);
+
+/// The origin of a contact that is created by other means than an import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// It wrote to its Page, and Messenger reported it.
+    Webhook,
+    /// It has a conversation with its Page.
+    Conversations,
+}
+
+/// The name of the field that holds the origin of a contact.
+pub const SOURCE: &str = "source";
+/// The origin of a contact that an import creates without naming one.
+pub const SOURCE_API: &str = "api";
+
+/// The part of a contact that Messenger shows of a person, as far as it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// The whole name.
+    pub name: Option<String>,
+    /// First name.
+    pub first_name: Option<String>,
+    /// Last name.
+    pub last_name: Option<String>,
+    /// Language and country.
+    pub locale: Option<String>,
+    /// Distance from UTC in hours.
+    pub timezone: Option<Number>,
+}
+
+/// The names of the fields that a [`Profile`] may fill in.
+pub const PROFILE_FIELDS: [&str; 5] = ["name", "first_name", "last_name", "locale", "timezone"];
 
 /// A mark on a contact that it was sent a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +188,8 @@ pub enum FieldKind {
     Flag,
     /// A point in time: milliseconds of the epoch in the table, RFC 3339 everywhere else.
     Time,
+    /// A difference of hours from UTC, which may have a fraction.
+    Hours,
     /// An object of strings, numbers and booleans. Each entry is an attribute `attributes.NAME` in the table and a column
     /// of that name in CSV.
     Attributes,
@@ -182,7 +231,7 @@ mod tests {
 
     fn ana() -> Contact {
         let item = json!({
-            "contact_id": "ana", "page_id": "p", "first_name": "Ana", "last_name": null, "tags": ["vip"],
+            "contact_id": "ana", "page_id": "p", "first_name": "Ana", "last_name": null, "timezone": -3.5, "tags": ["vip"],
             "last_interaction_at": 1_764_000_000_000_i64, "attributes.city": "Porto", "schema": 1,
         });
         serde_json::from_value(item).unwrap()
@@ -193,8 +242,9 @@ mod tests {
         let shown: BTreeMap<_, _> = FIELDS.iter().map(|field| (field.name, (field.value)(&ana()))).collect();
 
         let expected = json!({
-            "contact_id": "ana", "page_id": "p", "first_name": "Ana", "last_name": null, "tags": ["vip"], "opted_out": false, "tester": false,
-            "last_interaction_at": "2025-11-24T16:00:00Z", "attributes": {"city": "Porto"},
+            "contact_id": "ana", "page_id": "p", "first_name": "Ana", "last_name": null, "name": null, "locale": null,
+            "timezone": -3.5, "tags": ["vip"], "opted_out": false, "tester": false,
+            "last_interaction_at": "2025-11-24T16:00:00Z", "source": null, "attributes": {"city": "Porto"},
         });
         assert_eq!(json!(shown), expected);
     }

@@ -13,7 +13,7 @@ use super::keys;
 use super::statement::{Delete, Update, millis};
 use super::tables::{Error, SCHEMA, Store, from_item};
 use crate::domain::consent::Consent;
-use crate::domain::contact::{ATTRIBUTE_PREFIX, Contact, LastBroadcast};
+use crate::domain::contact::{ATTRIBUTE_PREFIX, Contact, LastBroadcast, SOURCE, SOURCE_API};
 use crate::domain::ids::{ContactId, JobId, PageId, Pages};
 use crate::runtime::metrics::Event;
 
@@ -30,9 +30,11 @@ pub struct Contacts<'a>(pub(super) &'a Store);
 pub struct ContactPatch {
     /// The contact.
     pub contact_id: ContactId,
+    /// Its Page, on which a known contact must be.
+    pub page_id: PageId,
     /// Clears the attributes of the contact's own that `fields` does not name.
     pub clears_attributes: bool,
-    /// The attributes of the item by name.
+    /// The other attributes of the item by name.
     pub fields: BTreeMap<String, Option<Value>>,
 }
 
@@ -62,14 +64,6 @@ struct Found {
     contact_id: ContactId,
     #[serde(flatten)]
     recipient: Recipient,
-}
-
-impl ContactPatch {
-    /// The Page that the contact is of from now on.
-    fn page_id(&self) -> Option<PageId> {
-        let page_id = self.fields.get("page_id")?.as_ref()?;
-        PageId::parse(page_id.as_str()?).ok()
-    }
 }
 
 impl Contacts<'_> {
@@ -137,29 +131,22 @@ impl Contacts<'_> {
     /// Creates or changes contacts, one write for each; a failure leaves the contacts before it changed, and repeating the
     /// import is harmless.
     ///
-    /// Contacts of other Pages than `pages` are left alone, and returned. If there are any, nothing is written, except for
-    /// contacts that another import moves there at the same moment.
+    /// A contact stays on its Page, so that no broadcast has it on two. Contacts that are known on another Page than the patch
+    /// names are returned with theirs. If there are any, nothing is written, except when another request creates one on the
+    /// other Page at the same moment.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn upsert_all(&self, patches: &[ContactPatch], pages: &Pages) -> Result<Vec<ContactId>, Error> {
-        let mut known = HashMap::new();
-        if *pages != Pages::All {
-            let ids: Vec<_> = patches.iter().map(|patch| patch.contact_id.clone()).collect();
-            known = self.find(&ids, pages).await?;
-            let foreign: Vec<_> = ids.into_iter().filter(|id| is_foreign(known.get(id), pages)).collect();
-            if !foreign.is_empty() {
-                return Ok(foreign);
-            }
+    pub async fn upsert_all(&self, patches: &[ContactPatch]) -> Result<HashMap<ContactId, PageId>, Error> {
+        let elsewhere = self.elsewhere(patches).await?;
+        if !elsewhere.is_empty() {
+            return Ok(elsewhere);
         }
-        let of_pages: BTreeSet<_> = patches.iter().filter_map(ContactPatch::page_id).collect();
+        let of_pages: BTreeSet<_> = patches.iter().map(|patch| &patch.page_id).collect();
         for page_id in of_pages {
-            self.0.pages().note(&page_id).await?;
+            self.0.pages().note(page_id).await?;
         }
-        let writes: Vec<_> = patches
-            .iter()
-            .map(|patch| self.upsert(patch, pages, known.get(&patch.contact_id)))
-            .collect();
+        let writes: Vec<_> = patches.iter().map(|patch| self.upsert(patch)).collect();
         let refused: Vec<_> = stream::iter(writes)
             .buffer_unordered(WRITES_AT_ONCE)
             .try_collect()
@@ -167,33 +154,39 @@ impl Contacts<'_> {
         Ok(refused.into_iter().flatten().collect())
     }
 
-    /// Writes one contact; returns its id if it belongs to none of these Pages.
-    async fn upsert(
-        &self,
-        patch: &ContactPatch,
-        pages: &Pages,
-        known: Option<&Recipient>,
-    ) -> Result<Option<ContactId>, Error> {
-        const IF_NEW_OR_THEIRS: &str = "attribute_not_exists(contact_id) OR page_id = :page_id";
+    /// Returns the contacts that are known on another Page than their patch names, with that Page.
+    async fn elsewhere(&self, patches: &[ContactPatch]) -> Result<HashMap<ContactId, PageId>, Error> {
+        let named: HashMap<_, _> = patches
+            .iter()
+            .map(|patch| (&patch.contact_id, &patch.page_id))
+            .collect();
+        let ids: Vec<_> = named.keys().map(|id| (*id).clone()).collect();
+        let mut found = self.read_all(&ids, Read::Eventual).await?;
+        let is_elsewhere =
+            |id: &ContactId, known: &mut Recipient| named.get(id).is_some_and(|page| **page != known.page_id);
+        found.retain(is_elsewhere);
+        if found.is_empty() {
+            return Ok(HashMap::new());
+        }
+        // The contact may have been deleted, and created on its new Page, a moment ago.
+        let ids: Vec<_> = found.into_keys().collect();
+        let mut found = self.read_all(&ids, Read::Consistent).await?;
+        found.retain(is_elsewhere);
+        Ok(found.into_iter().map(|(id, known)| (id, known.page_id)).collect())
+    }
+
+    /// Writes one contact; returns it with its Page if it is known on another.
+    async fn upsert(&self, patch: &ContactPatch) -> Result<Option<(ContactId, PageId)>, Error> {
+        const IF_NEW_OR_OF_PAGE: &str = "attribute_not_exists(contact_id) OR page_id = :page_id";
         const OPERATION: &str = "write a contact";
         let Self(store) = self;
-        let update = patch_update(store, patch, self.fields_to_write(patch).await?);
-        if *pages == Pages::All {
-            store.update(OPERATION, update).await?;
-            return Ok(None);
-        }
-        let mut page_id = known.map(|known| known.page_id.clone());
-        loop {
-            let update = update.clone().only_if(IF_NEW_OR_THEIRS).bind(":page_id", &page_id);
-            let Conditional::Refused(item) = store.update(OPERATION, update).await? else {
-                return Ok(None);
-            };
-            let found: Found = from_item(OPERATION, item.unwrap_or_default())?;
-            if !pages.allow(&found.recipient.page_id) {
-                return Ok(Some(found.contact_id));
+        let update = patch_update(store, patch, self.fields_to_write(patch).await?).only_if(IF_NEW_OR_OF_PAGE);
+        match store.update(OPERATION, update).await? {
+            Conditional::Written(_) => Ok(None),
+            Conditional::Refused(item) => {
+                let found: Found = from_item(OPERATION, item.unwrap_or_default())?;
+                Ok(Some((found.contact_id, found.recipient.page_id)))
             }
-            // Moved meanwhile, by a caller that may.
-            page_id = Some(found.recipient.page_id);
         }
     }
 
@@ -317,20 +310,13 @@ impl Contacts<'_> {
     }
 }
 
-/// Returns whether a contact exists and belongs to none of these Pages.
-fn is_foreign(contact: Option<&Recipient>, pages: &Pages) -> bool {
-    contact.is_some_and(|contact| !pages.allow(&contact.page_id))
-}
-
-/// An update that sets and removes these attributes. An item that a later version has written keeps its schema.
-fn patch_update<'s>(store: &'s Store, patch: &ContactPatch, fields: BTreeMap<String, Option<Value>>) -> Update<'s> {
-    const KEEP_SCHEMA: &str = "SET #schema = if_not_exists(#schema, :schema)";
-    const SHARD: &str = ", page_shard = :page_shard";
-    let (mut set, mut remove) = (KEEP_SCHEMA.to_owned(), Vec::new());
-    let page_id = patch.page_id();
-    if page_id.is_some() {
-        set.push_str(SHARD);
-    }
+/// An update that sets and removes these attributes. An item that a later version has written keeps its schema, and every contact
+/// its first origin.
+fn patch_update<'s>(store: &'s Store, patch: &ContactPatch, mut fields: BTreeMap<String, Option<Value>>) -> Update<'s> {
+    const KEEP: &str = "SET #schema = if_not_exists(#schema, :schema), page_id = :page_id, page_shard = :page_shard, \
+                        #source = if_not_exists(#source, :source)";
+    let (mut set, mut remove) = (KEEP.to_owned(), Vec::new());
+    let source = fields.remove(SOURCE).flatten().unwrap_or_else(|| SOURCE_API.into());
     for (n, new) in fields.values().enumerate() {
         match new {
             Some(_) => set.push_str(&format!(", #f{n} = :f{n}")),
@@ -340,10 +326,11 @@ fn patch_update<'s>(store: &'s Store, patch: &ContactPatch, fields: BTreeMap<Str
     if !remove.is_empty() {
         set.push_str(&format!(" REMOVE {}", remove.join(", ")));
     }
-    let mut update = Update::new(&store.contacts, keys::contact(&patch.contact_id), set).bind(":schema", SCHEMA);
-    if let Some(page_id) = page_id {
-        update = update.bind(":page_shard", keys::page_shard(&page_id, &patch.contact_id));
-    }
+    let mut update = Update::new(&store.contacts, keys::contact(&patch.contact_id), set)
+        .bind(":schema", SCHEMA)
+        .bind(":page_id", &patch.page_id)
+        .bind(":page_shard", keys::page_shard(&patch.page_id, &patch.contact_id))
+        .bind(":source", source);
     for (n, (name, new)) in fields.into_iter().enumerate() {
         update = update.name(format!("#f{n}"), &name);
         if let Some(new) = new {

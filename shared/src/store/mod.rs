@@ -13,6 +13,7 @@ mod controls;
 pub mod deliveries;
 pub mod delivery_filter;
 pub mod doubts;
+pub mod found_contacts;
 pub mod hand_over;
 pub mod history;
 pub mod jobs;

@@ -69,7 +69,7 @@ pub(super) struct Update<'a> {
     bindings: Bindings,
     /// The number of attributes in the expression's `ADD`.
     added: usize,
-    returns_new: bool,
+    returns: ReturnValue,
 }
 
 impl<'a> Update<'a> {
@@ -83,7 +83,7 @@ impl<'a> Update<'a> {
             names: HashMap::new(),
             bindings: Bindings::default(),
             added: 0,
-            returns_new: false,
+            returns: ReturnValue::None,
         }
     }
 
@@ -123,7 +123,13 @@ impl<'a> Update<'a> {
 
     /// Returns the new item. What refused the condition is returned in any case.
     pub(super) fn returning_new(mut self) -> Self {
-        self.returns_new = true;
+        self.returns = ReturnValue::AllNew;
+        self
+    }
+
+    /// Returns the values that the written attributes had before: none if there was no item.
+    pub(super) fn returning_replaced(mut self) -> Self {
+        self.returns = ReturnValue::UpdatedOld;
         self
     }
 
@@ -143,11 +149,6 @@ impl<'a> Update<'a> {
         client: &aws_sdk_dynamodb::Client,
     ) -> Result<UpdateItemFluentBuilder, Error> {
         let names = self.all_names();
-        let returns = if self.returns_new {
-            ReturnValue::AllNew
-        } else {
-            ReturnValue::None
-        };
         Ok(client
             .update_item()
             .table_name(self.table)
@@ -156,7 +157,7 @@ impl<'a> Update<'a> {
             .set_condition_expression(self.condition.map(Cow::into_owned))
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(self.bindings.into_values(operation)?)
-            .return_values(returns)
+            .return_values(self.returns)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld))
     }
 

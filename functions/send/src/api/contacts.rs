@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Number, Value};
 use shared::contact_fields;
 use shared::domain::contact as stored;
 use shared::domain::delivery::Status;
@@ -23,8 +23,9 @@ macro_rules! contact_forms {
         /// A contact.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
         #[schema(examples(json!({
-            "contact_id": "6001", "page_id": "page-1", "first_name": "Ana", "last_name": null, "tags": ["vip", "new"],
-            "opted_out": false, "tester": false, "last_interaction_at": "2026-11-30T18:12:00Z", "attributes": {"city": "Porto"}
+            "contact_id": "6001", "page_id": "page-1", "first_name": "Ana", "last_name": null, "name": "Ana Sá",
+            "locale": "pt_BR", "timezone": -3, "tags": ["vip", "new"], "opted_out": false, "tester": false,
+            "last_interaction_at": "2026-11-30T18:12:00Z", "source": "webhook", "attributes": {"city": "Porto"}
         })))]
         pub struct Contact {
             $($(#[$id_doc])* pub $id: $($id_type)+,)*

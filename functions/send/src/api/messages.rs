@@ -26,8 +26,8 @@ pub enum MessageForm {
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextMessage {
-    /// The text. Its variables are `contact_id`, `first_name`, `last_name`, `tags` and `attributes.NAME`, each written
-    /// `{{ first_name | default('there') }}`. A rendered text has at most 1,999 UTF-16 units.
+    /// The text. Its variables are `contact_id`, `first_name`, `last_name`, `name`, `locale`, `timezone`, `tags` and
+    /// `attributes.NAME`, each written `{{ first_name | default('there') }}`. A rendered text has at most 1,999 UTF-16 units.
     #[schema(min_length = 1, examples("Hi {{ first_name | default('there') }}, we open at nine."))]
     pub text: String,
     /// The replies that the contact can tap on.

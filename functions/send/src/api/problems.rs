@@ -35,6 +35,8 @@ pub enum Kind {
     NothingToCancel,
     /// A job is not completed, so that it cannot be retried.
     NotCompleted,
+    /// A contact is stored on another Page than the request names.
+    ContactOnAnotherPage,
     /// A contact would be larger than the table stores.
     ContactTooLarge,
     /// The body is too large.
@@ -53,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// All types.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
         Self::Forbidden,
         Self::NotFound,
@@ -65,6 +67,7 @@ impl Kind {
         Self::NothingToPause,
         Self::NothingToCancel,
         Self::NotCompleted,
+        Self::ContactOnAnotherPage,
         Self::ContactTooLarge,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
@@ -88,6 +91,7 @@ impl Kind {
             Self::NothingToPause => "nothing-to-pause",
             Self::NothingToCancel => "nothing-to-cancel",
             Self::NotCompleted => "not-completed",
+            Self::ContactOnAnotherPage => "contact-on-another-page",
             Self::ContactTooLarge => "contact-too-large",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
@@ -117,6 +121,7 @@ impl Kind {
             | Self::NothingToPause
             | Self::NothingToCancel
             | Self::NotCompleted
+            | Self::ContactOnAnotherPage
             | Self::ContactTooLarge => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -91,7 +91,7 @@ async fn last_word_of_a_contact_counts() {
 
 #[tokio::test]
 async fn other_events_with_a_word_change_nothing() {
-    let stack = TestStack::start().await;
+    let stack = TestStack::start_with(&[("CONTACTS_FROM_WEBHOOKS", "off")]).await;
     let ids = stack.import_contacts(1).await;
     let now = stack.app.clock.now().as_millisecond();
     let event = |what: Value| {

@@ -102,7 +102,7 @@ async fn standby_echo_settles_the_delivery() {
 
 #[tokio::test]
 async fn last_interaction_only_moves_forward() {
-    let stack = TestStack::start().await;
+    let stack = TestStack::start_with(&[("CONTACTS_FROM_WEBHOOKS", "off")]).await;
     let ids = stack.import_contacts(1).await;
     let event = |contact: &str, timestamp: i64, what: Value| {
         let mut event = json!({"sender": {"id": contact}, "recipient": {"id": PAGES[0]}, "timestamp": timestamp});

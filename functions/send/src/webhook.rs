@@ -1,5 +1,5 @@
 //! `/v1/webhooks/messenger`: events that Messenger reports. An echo proves that a message was sent; a message of a contact
-//! is its last interaction. Repeated, reordered and unknown events are harmless.
+//! is its last interaction, and makes a contact of an unknown person. Repeated, reordered and unknown events are harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,13 @@ use futures_util::stream::{self, StreamExt};
 use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
 use shared::app::App;
+use shared::domain::consent::Consent;
+use shared::domain::contact::Source;
 use shared::reconcile::settle::{EchoResult, settle_by_echo};
 use shared::runtime::metrics;
 use shared::runtime::secrets::signature;
 use shared::store;
+use shared::store::found_contacts::{Added, NewContact};
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -23,7 +26,7 @@ use tracing::{error, info, warn};
 use crate::api::problems::{Forbidden, Kind, TooLarge, Unavailable};
 use crate::problem::Problem;
 use crate::request::whole_body;
-use crate::webhook_events::{self, ConsentWords, Echo, Event, Unreadable};
+use crate::webhook_events::{self, ConsentWords, Echo, Event, Interaction, Unreadable};
 
 /// The time for the events of one call. Meta waits 5 s for the answer, and repeats the call after an error.
 const MAX_TIME: Duration = Duration::from_secs(4);
@@ -144,7 +147,7 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<St
 fn confirm_unreadable(app: &App, events: &[Event]) -> bool {
     let unreadable = events.iter().filter_map(|event| match event {
         Event::Unreadable(unreadable) => Some(unreadable),
-        Event::Echo(_) | Event::Interaction { .. } => None,
+        Event::Echo(_) | Event::Interaction(_) => None,
     });
     let unreadable: Vec<&Unreadable> = unreadable.collect();
     if unreadable.is_empty() {
@@ -218,21 +221,49 @@ impl Processed {
 async fn process(app: &App, event: Event) -> Result<EchoResult, store::Error> {
     match event {
         Event::Echo(echo) => settle(app, &echo).await,
-        Event::Interaction {
-            contact_id,
-            at,
-            consent,
-        } => {
-            let contacts = app.store.contacts();
-            if let Some(consent) = consent {
-                let is_changed = contacts.change_consent_if_later(&contact_id, consent, at).await?;
-                info!(contact.id = %contact_id, ?consent, is_changed, "contact asked to opt out or in");
-            }
-            contacts.record_interaction_if_later(&contact_id, at).await?;
+        Event::Interaction(interaction) => {
+            record(app, &interaction).await?;
             Ok(EchoResult::Nothing)
         }
         Event::Unreadable(_) => Ok(EchoResult::Nothing),
     }
+}
+
+/// Records an interaction and the change of consent that the contact asks for by it. An unknown person becomes a contact, if that
+/// is configured and the event tells its Page.
+async fn record(app: &App, interaction: &Interaction) -> Result<(), store::Error> {
+    let Interaction {
+        contact_id,
+        page_id,
+        at,
+        consent,
+    } = interaction;
+    let contacts = app.store.contacts();
+    let page_id = page_id.as_ref().filter(|_| app.config.contacts_from_webhooks);
+    if let Some(page_id) = page_id {
+        let new = NewContact {
+            contact_id: contact_id.clone(),
+            page_id: page_id.clone(),
+            name: None,
+            last_interaction_at: Some(*at),
+            opted_out: *consent == Some(Consent::OptOut),
+            source: Source::Webhook,
+        };
+        if contacts.add(&new).await? == Added::OnAnotherPage {
+            warn!(
+                contact.id = %contact_id, page.id = %page_id,
+                "interaction not recorded, since the contact is stored on another Page: delete it, and it comes back on this one"
+            );
+        }
+    }
+    if let Some(consent) = *consent {
+        let is_changed = contacts.change_consent_if_later(contact_id, consent, *at).await?;
+        info!(contact.id = %contact_id, ?consent, is_changed, "contact asked to opt out or in");
+    }
+    if page_id.is_none() {
+        contacts.record_interaction_if_later(contact_id, *at).await?;
+    }
+    Ok(())
 }
 
 /// Settles the delivery that an echo names in its metadata, if the event agrees with it on the Page and the contact.

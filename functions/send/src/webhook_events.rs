@@ -11,22 +11,31 @@ use shared::messenger::json::{self, Object};
 /// The word with which the metadata of our messages begins, however JSON escapes what follows.
 const OUR_WORD: &str = "oncecast";
 
+/// The kinds of events, besides messages and opt-ins, that a contact causes.
+const INTERACTIONS: [&str; 3] = ["postback", "reaction", "referral"];
+
 /// An event that concerns a delivery or a contact.
 #[derive(Debug)]
 pub enum Event {
     /// A message of Oncecast was sent.
     Echo(Echo),
-    /// A contact wrote to its Page, or used a button of it.
-    Interaction {
-        /// The contact.
-        contact_id: ContactId,
-        /// The time of the event.
-        at: Timestamp,
-        /// The change that the contact asks for, if its message is wholly one of the words for it. The text itself is not kept.
-        consent: Option<Consent>,
-    },
+    /// A contact did something that Messenger reports.
+    Interaction(Interaction),
     /// The event, or the list that holds it, cannot be read.
     Unreadable(Unreadable),
+}
+
+/// A message of a contact to its Page, a reaction, the use of a button or a link of the Page, or an opt-in.
+#[derive(Debug)]
+pub struct Interaction {
+    /// The contact.
+    pub contact_id: ContactId,
+    /// The contact's Page, if the event names one.
+    pub page_id: Option<PageId>,
+    /// The time of the event.
+    pub at: Timestamp,
+    /// The change that the contact asks for, if its message is wholly one of the words for it. The text itself is not kept.
+    pub consent: Option<Consent>,
 }
 
 /// The words by which contacts opt out and in.
@@ -92,16 +101,22 @@ pub fn read(body: &[u8], words: ConsentWords<'_>) -> Vec<Event> {
     match (call.get("entry"), call.list("entry")) {
         (None, _) => Vec::new(),
         (Some(_), None) => unreadable(),
-        (Some(_), Some(entries)) => entries.into_iter().flat_map(|entry| events(entry, words)).collect(),
+        (Some(_), Some(entries)) => {
+            // An app may report events of Instagram, too, whose people have no Page.
+            let is_of_page = call.text("object").is_none_or(|object| object == "page");
+            let events = |entry| events(entry, is_of_page, words);
+            entries.into_iter().flat_map(events).collect()
+        }
     }
 }
 
-/// Returns the events of one Page: `messaging`, and `standby` while another app controls the conversation.
-fn events(json: &RawValue, words: ConsentWords<'_>) -> Vec<Event> {
+/// Returns the events of one entry: `messaging`, and `standby` while another app controls the conversation.
+fn events(json: &RawValue, is_of_page: bool, words: ConsentWords<'_>) -> Vec<Event> {
     let Some(fields) = Object::parse(json.get()) else {
         return vec![Entry::default().unreadable(names_us(json.get()))];
     };
     let entry = Entry {
+        is_of_page,
         page_id: fields.text("id"),
         sent_at: fields
             .integer("time")
@@ -124,6 +139,8 @@ fn names_us(json: &str) -> bool {
 /// The fields that the events of one Page share.
 #[derive(Default)]
 struct Entry {
+    /// True unless the call says that it is about something other than Pages.
+    is_of_page: bool,
     page_id: Option<String>,
     sent_at: Option<Timestamp>,
 }
@@ -142,7 +159,7 @@ impl Entry {
             return Some(self.unreadable(names_us(json.get())));
         };
         let Some(message) = event.get("message") else {
-            let is_interaction = ["postback", "reaction"].iter().any(|kind| event.get(kind).is_some());
+            let is_interaction = INTERACTIONS.iter().any(|kind| event.get(kind).is_some()) || is_opt_in(&event);
             return is_interaction.then(|| self.interaction(&event, None));
         };
         let Some(fields) = Object::parse(message.get()) else {
@@ -167,17 +184,39 @@ impl Entry {
         })
     }
 
+    /// Returns the Page of an event that this sender caused. Entry and recipient must agree on it, and a Page that acts by itself
+    /// is no contact.
+    fn page_of(&self, event: &Object<'_>, sender: &str) -> Option<PageId> {
+        let recipient = event.object("recipient").and_then(|recipient| recipient.text("id"));
+        let page_id = self.page_id.as_ref().or(recipient.as_ref())?;
+        let agrees = recipient.as_ref().is_none_or(|recipient| recipient == page_id);
+        let page_id = PageId::parse(page_id).ok()?;
+        (self.is_of_page && agrees && sender != page_id.as_str()).then_some(page_id)
+    }
+
     fn interaction(&self, event: &Object<'_>, consent: Option<Consent>) -> Event {
         let read = || {
             let sender = event.object("sender")?.text("id")?;
-            Some(Event::Interaction {
+            Some(Event::Interaction(Interaction {
                 contact_id: ContactId::parse(&sender).ok()?,
+                page_id: self.page_of(event, &sender),
                 at: Timestamp::from_millisecond(event.integer("timestamp")?).ok()?,
                 consent,
-            })
+            }))
         };
         read().unwrap_or_else(|| self.unreadable(false))
     }
+}
+
+/// Returns whether a contact opts in. An opt-in by a checkbox names nobody yet, and one to marketing messages may be its end.
+fn is_opt_in(event: &Object<'_>) -> bool {
+    const STOP: &str = "STOP NOTIFICATIONS";
+    let is_end = |opt_in: Object<'_>| {
+        opt_in
+            .text("notification_messages_status")
+            .is_some_and(|status| status == STOP)
+    };
+    event.get("sender").is_some() && event.get("optin").is_some() && !event.object("optin").is_some_and(is_end)
 }
 
 /// Returns whether a message carries our metadata, in a form that this version writes; metadata that cannot be read counts as
@@ -200,7 +239,7 @@ mod tests {
     fn kinds(body: &str) -> Vec<&'static str> {
         let kind = |event: &Event| match event {
             Event::Echo(_) => "echo",
-            Event::Interaction { .. } => "interaction",
+            Event::Interaction(_) => "interaction",
             Event::Unreadable(Unreadable {
                 may_be_our_echo: true, ..
             }) => "unreadable echo",

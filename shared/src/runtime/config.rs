@@ -69,6 +69,12 @@ pub struct Config {
     pub opt_out_words: Words,
     /// `OPT_IN_WORDS`: the messages by which a contact opts in again; without it there are none.
     pub opt_in_words: Words,
+    /// `CONTACTS_FROM_WEBHOOKS` (`on` or `off`; by default `on` if `APP_SECRET` and `WEBHOOK_VERIFY_TOKEN` are set): a person of whom
+    /// Messenger reports a message or the like becomes a contact.
+    pub contacts_from_webhooks: bool,
+    /// `PROFILES` (default `off`; `on` or `off`): Messenger is asked for what a text needs of a contact's profile and the contact
+    /// lacks, before the text is sent.
+    pub profiles: bool,
     /// `METRICS_NAMESPACE`: the CloudWatch namespace of the metrics; without it no metrics are printed.
     pub metrics_namespace: Option<String>,
 }
@@ -199,6 +205,9 @@ impl Config {
                 problem: "must have no word of OPT_OUT_WORDS".to_owned(),
             });
         }
+        let app_secret = variables.source("APP_SECRET")?;
+        let webhook_verify_token = variables.source("WEBHOOK_VERIFY_TOKEN")?;
+        let has_webhook = app_secret.is_some() && webhook_verify_token.is_some();
         Ok(Self {
             broadcasts_table: variables.required("BROADCASTS_TABLE")?,
             deliveries_table: variables.required("DELIVERIES_TABLE")?,
@@ -206,8 +215,8 @@ impl Config {
             jobs_queue_url: variables.required("JOBS_QUEUE_URL")?,
             graph_api_url: variables.url("GRAPH_API_URL", "https://graph.facebook.com/v25.0")?,
             page_tokens: variables.source("PAGE_TOKENS")?.ok_or_else(|| missing("PAGE_TOKENS"))?,
-            app_secret: variables.source("APP_SECRET")?,
-            webhook_verify_token: variables.source("WEBHOOK_VERIFY_TOKEN")?,
+            app_secret,
+            webhook_verify_token,
             job_lease: variables.seconds("JOB_LEASE_SECONDS", 90, 3)?,
             page_rate: variables.or("PAGE_RATE_PER_SECOND", const { NonZeroU32::new(30).unwrap() })?,
             inline_limit: variables.number("INLINE_LIMIT", 25, 0..=1_000)?.into(),
@@ -227,6 +236,8 @@ impl Config {
                 .map(|seconds| Duration::from_secs(seconds.into())),
             opt_out_words,
             opt_in_words,
+            contacts_from_webhooks: variables.or("CONTACTS_FROM_WEBHOOKS", Switch(has_webhook))?.0,
+            profiles: variables.or("PROFILES", Switch(false))?.0,
             metrics_namespace: variables.optional("METRICS_NAMESPACE"),
         })
     }
@@ -332,6 +343,23 @@ mod tests {
         assert_eq!(config.retention.as_secs(), 90 * 86_400);
         assert_eq!(config.doubt_checks, [150, 600].map(Duration::from_secs));
         assert_eq!(config.in_doubt_policy, InDoubtPolicy::Hold);
+        assert!(!config.contacts_from_webhooks && !config.profiles);
+    }
+
+    #[test]
+    fn contacts_come_from_webhooks_where_a_webhook_is_set_up() {
+        let comes = |given: &'static [&'static str]| {
+            let config = Config::from_variables(|name| match name {
+                name if given.contains(&name) || name == "PAGE_TOKENS" => Some("file:x".to_owned()),
+                "CONTACTS_FROM_WEBHOOKS" => given.contains(&"off").then(|| "off".to_owned()),
+                name if name.ends_with("_TABLE") || name == "JOBS_QUEUE_URL" => Some(name.to_lowercase()),
+                _ => None,
+            });
+            config.unwrap().contacts_from_webhooks
+        };
+        assert!(comes(&["APP_SECRET", "WEBHOOK_VERIFY_TOKEN"]));
+        assert!(!comes(&["APP_SECRET"]) && !comes(&["WEBHOOK_VERIFY_TOKEN"]));
+        assert!(!comes(&["APP_SECRET", "WEBHOOK_VERIFY_TOKEN", "off"]));
     }
 
     #[test]
@@ -366,6 +394,8 @@ mod tests {
             ("RETRY_ATTEMPTS", Some("many")),
             ("IN_DOUBT_POLICY", Some("guess")),
             ("REQUIRE_APPROVAL", Some("yes")),
+            ("CONTACTS_FROM_WEBHOOKS", Some("yes")),
+            ("PROFILES", Some("yes")),
             ("DOUBT_CHECK_SECONDS", Some("600,150")),
             ("DOUBT_CHECK_SECONDS", Some("150,")),
             ("DOUBT_CHECK_SECONDS", Some("0")),

@@ -105,6 +105,12 @@ impl<'t> Template<'t> {
         Ok(text)
     }
 
+    /// Returns `true` if the text uses this variable.
+    pub fn uses(&self, variable: &str) -> bool {
+        let template = self.environment.get_template(NAME);
+        template.is_ok_and(|template| template.undeclared_variables(false).contains(variable))
+    }
+
     fn check_names(&self) -> Result<(), TextError> {
         let template = self.environment.get_template(NAME).map_err(|e| template_error(&e))?;
         let mut unknown: Vec<_> = template
@@ -348,6 +354,21 @@ mod tests {
             ("{{ '{#' }} {{ '{%' }}", "{# {%"),
         ] {
             assert_eq!(render(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn used_variables_are_known() {
+        let text = "{{ first_name | default(name) }} {{ 'a' if locale == 'pt_PT' else attributes.last_name }}";
+        let template = Template::parse(text).unwrap();
+        for (variable, is_used) in [
+            ("first_name", true),
+            ("name", true),
+            ("locale", true),
+            ("last_name", false),
+            ("timezone", false),
+        ] {
+            assert_eq!(template.uses(variable), is_used, "{variable}");
         }
     }
 

@@ -24,6 +24,11 @@ pub(super) const THREAD_OF_ANOTHER_APP: i64 = 2_018_300;
 /// "The chat is currently controlled by Messenger", in an automated question and answer flow.
 pub(super) const THREAD_IN_AUTOMATED_FLOW: i64 = 2_018_321;
 
+// A code, from <https://developers.facebook.com/docs/messenger-platform/identity/user-profile>. It is seen as a subcode, too.
+
+/// "No profile available for this user": an account that was made with a phone number.
+pub(super) const NO_PROFILE: i64 = 2_018_218;
+
 // Codes, from <https://developers.facebook.com/docs/graph-api/guides/error-handling>.
 
 /// "API Unknown": "possibly a temporary issue due to downtime". Subcode 1357046 is documented for messages that were sent.

@@ -26,6 +26,7 @@ use crate::worker::deliver::Sender;
 use crate::worker::drain::drain;
 use crate::worker::hand_over::hand_over_without_secret;
 use crate::worker::pace::Pace;
+use crate::worker::profiles::Profiles;
 use crate::worker::run::{Run, RunEnd};
 use crate::worker::send_again::{SendAgain, send_again};
 use crate::worker::spacing::Spacing;
@@ -326,6 +327,7 @@ async fn work_claimed(
         app,
         job: &job,
         broadcast: &broadcast,
+        profiles: Profiles::new(app, template.as_ref()),
         template,
         messenger: MessengerClient::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
         spacing: Spacing::new(pace.rate()),

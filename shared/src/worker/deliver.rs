@@ -24,6 +24,7 @@ use crate::store;
 use crate::store::contacts::Marked;
 use crate::store::deliveries::{Reserve, RowChange};
 use crate::store::transactions::Record;
+use crate::worker::profiles::Profiles;
 use crate::worker::spacing::Spacing;
 
 /// The reason of a contact that another broadcast was sent to a short while before.
@@ -41,6 +42,8 @@ pub struct Sender<'a> {
     pub template: Option<Template<'a>>,
     /// The Page's Messenger client.
     pub messenger: MessengerClient,
+    /// The profiles that the text needs.
+    pub profiles: Profiles,
     /// The distance between the sends.
     pub spacing: Spacing,
 }
@@ -139,8 +142,19 @@ impl Sender<'_> {
         // The contact is read before the reservation, so that a failed read leaves no doubt. The reservation counts as being as
         // old as the read: an erasure deletes the contact and then the row that would refuse the reservation, so a worker that
         // was frozen in between must not send.
-        let (read_at, since) = (clock.now(), Instant::now());
-        let composed = self.compose(entry).await?;
+        let (mut read_at, mut since) = (clock.now(), Instant::now());
+        let mut may_ask = true;
+        let composed = loop {
+            if let Some(composed) = self.compose(entry, may_ask).await? {
+                break composed;
+            }
+            self.profiles
+                .fill_in(self.app, &self.messenger, &entry.contact_id)
+                .await;
+            // The contact is read anew: it may have changed while Messenger was asked.
+            (read_at, since) = (clock.now(), Instant::now());
+            may_ask = false;
+        };
         let digest = composed.text().map(digest);
         let deliveries = self.app.store.deliveries();
         let reserve = deliveries.reserve(self.job, &entry.contact_id, digest.as_deref(), read_at);
@@ -207,12 +221,13 @@ impl Sender<'_> {
         }
     }
 
-    /// Renders the text for the contact, unless the contact gets no message.
-    async fn compose(&self, entry: &Entry) -> Result<Composed, store::Error> {
+    /// Renders the text for the contact, unless the contact gets no message. `None` if the text needs a part of the contact's
+    /// profile that is not stored, and Messenger may be asked for it.
+    async fn compose(&self, entry: &Entry, may_ask: bool) -> Result<Option<Composed>, store::Error> {
         let skipped = |reason: &str| {
-            Composed::NoMessage(State::Skipped {
+            Some(Composed::NoMessage(State::Skipped {
                 reason: reason.to_owned(),
-            })
+            }))
         };
         if self.job.is_expired(self.app.clock.now()) {
             return Ok(skipped(EXPIRED));
@@ -243,15 +258,18 @@ impl Sender<'_> {
         {
             return Ok(skipped(TOO_SOON));
         }
+        if may_ask && contact.page_id == self.job.page_id && self.profiles.are_wanted_for(&contact, now) {
+            return Ok(None);
+        }
         let text = self.template.as_ref().map(|template| template.render(&contact));
-        Ok(match text.transpose() {
+        Ok(Some(match text.transpose() {
             Ok(text) => Composed::Message {
                 text: text.map(|text| with_line_feeds(&text).into_owned()),
             },
             Err(error) => Composed::NoMessage(State::Failed {
                 reason: error.to_string(),
             }),
-        })
+        }))
     }
 
     /// Records a send that Messenger did not accept, by the verdict on its error.

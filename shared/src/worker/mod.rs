@@ -9,6 +9,7 @@ mod hand_over;
 mod in_flight;
 mod minutes;
 pub mod pace;
+mod profiles;
 pub mod run;
 mod send_again;
 mod spacing;

@@ -89,6 +89,19 @@ impl Access {
         self.app = secret.map(|secret| AppSecret { secret, required });
     }
 
+    /// Returns the Page whose token a call has, if the call may be made: a path that names no Page is of the token's Page.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Access::check`] does.
+    pub fn page_of(&self, caller: &Credentials) -> Result<String, GraphError> {
+        let mut pages = self.pages.iter();
+        let page = pages.find(|(_, page)| caller.token.as_deref() == Some(page.token.expose_secret()));
+        let page_id = page.map(|(page_id, _)| page_id.clone()).unwrap_or_default();
+        self.check(&page_id, caller)?;
+        Ok(page_id)
+    }
+
     /// Checks that the call has the Page's token and, if it has a proof, the right one.
     ///
     /// # Errors

@@ -7,14 +7,16 @@
 //! | `POST /inbound` | adds a message from a contact: `{"page_id", "contact_id", "text"}` |
 //! | `POST /messages` | adds a message that Oncecast did not send to a conversation: `{"page_id", "contact_id", "text", "from_contact"?, "at"?}`, `at` in milliseconds since 1970; answers with its `message_id` |
 //! | `DELETE /messages` | empties the ledger and all conversations |
-//! | `GET`, `PUT`, `DELETE /faults` | the injected faults: `{"latency_ms"?, "faults": [{"on"?: "send", "lookup" or "echo", "contacts"?, "pages"?, "times"?, "latency_ms"?, "accept"?, "answer"}]}`; `answer` is `"ok"`, `"reset"`, `"hang"`, `{"error": {"code", "subcode"?, "message"?, "status"?}, "headers"?}` or `{"status", "body"}` |
+//! | `GET`, `PUT`, `DELETE /faults` | the injected faults: `{"latency_ms"?, "faults": [{"on"?: "send", "lookup", "profile" or "echo", "contacts"?, "pages"?, "times"?, "latency_ms"?, "accept"?, "answer"}]}`; `answer` is `"ok"`, `"reset"`, `"hang"`, `{"error": {"code", "subcode"?, "message"?, "status"?}, "headers"?}` or `{"status", "body"}` |
 //! | `DELETE /tokens/{page_id}` | revokes the Page's access token; calls are then answered with error 190/460 |
 //! | `PUT /tokens/{page_id}` | `{"token": "…"}` gives the Page a new access token, `{}` restores the revoked one |
 //! | `PUT`, `DELETE /app-secret` | `{"app_secret", "required"?: false}`: a call with a wrong `appsecret_proof` is refused, and with `required` also a call without one |
 //! | `PUT /conversations` | `{"visible_after_ms": 500}`: the age that a message must reach before lookups find it |
+//! | `PUT /profiles` | `{"profiles"?: {"CONTACT": {"first_name", …}}, "refused_fields"?: ["timezone"]}`: adds or replaces the profiles of contacts, and sets the fields that the app may not read |
 //! | `PUT`, `DELETE /subscription` | the subscriber of webhooks: `{"url", "app_secret", "verify_token"?}`; with a token the URL must pass Meta's verification first, else 400. At the start there is no subscriber |
 //! | `PUT /echoes` | `{"repeat"?: 1, "shuffle"?: false, "standby"?: false}`: the way in which echoes are sent; a fault on `echo` delays them (`latency_ms`) or loses them (any answer but `ok`) |
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -22,7 +24,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::conversations::message::ForeignMessage;
 use super::faults::Faults;
@@ -43,6 +45,7 @@ pub fn routes() -> Router<Arc<SandboxState>> {
         .route("/app-secret", put(set_app_secret).delete(clear_app_secret))
         .route("/inbound", post(add_inbound))
         .route("/conversations", put(set_conversations))
+        .route("/profiles", put(set_profiles))
         .route("/subscription", put(subscribe).delete(unsubscribe))
         .route("/echoes", put(set_echoes))
 }
@@ -155,6 +158,22 @@ struct Conversations {
 async fn set_conversations(State(state): SharedState, Json(conversations): Json<Conversations>) -> StatusCode {
     let mut contents = state.contents();
     contents.visible_after_ms = conversations.visible_after_ms;
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewProfiles {
+    #[serde(default)]
+    profiles: BTreeMap<String, Map<String, Value>>,
+    #[serde(default)]
+    refused_fields: BTreeSet<String>,
+}
+
+async fn set_profiles(State(state): SharedState, Json(new): Json<NewProfiles>) -> StatusCode {
+    let profiles = &mut state.contents().profiles;
+    profiles.by_contact.extend(new.profiles);
+    profiles.refused_fields = new.refused_fields;
     StatusCode::NO_CONTENT
 }
 

@@ -15,6 +15,8 @@ pub enum Operation {
     Send,
     /// A call of the Conversations API.
     Lookup,
+    /// A call for the profile of a contact.
+    Profile,
     /// The echo webhook of a message. Under a fault it is sent only if the fault's answer is `ok`, or with `accept`.
     Echo,
 }
@@ -35,7 +37,7 @@ impl Faults {
     /// Returns the treatment of one operation, and counts it for the fault that applies.
     pub fn take(&mut self, on: Operation, page_id: &str, contact_id: &str) -> Treatment {
         let latency_ms = match on {
-            Operation::Send | Operation::Lookup => self.latency_ms,
+            Operation::Send | Operation::Lookup | Operation::Profile => self.latency_ms,
             Operation::Echo => 0,
         };
         let mut treatment = Treatment {

@@ -1,4 +1,4 @@
-//! The sandbox, a stand-in for Messenger with the Send API, the Conversations API and webhooks. It keeps the messages
+//! The sandbox, a stand-in for Messenger with the Send API, the Conversations API, profiles and webhooks. It keeps the messages
 //! that contacts receive, and fails on request.
 //!
 //! Below `/sandbox/…` other processes read the ledger and set the faults: see `control`.
@@ -10,6 +10,7 @@ mod conversations;
 mod faults;
 mod ledger;
 mod peak;
+mod profiles;
 mod received;
 mod request;
 mod send_api;
@@ -23,7 +24,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::Request;
@@ -31,12 +33,13 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use serde_json::{Map, Value};
 use shared::runtime::clock::Clock;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
 use self::conversations::calls::LookupCalls;
-use self::conversations::routes;
+use self::conversations::routes::{self, ReadQuery};
 use self::state::SandboxState;
 use self::webhooks::{Subscription, Webhooks};
 use crate::server::{self, Rules, Server};
@@ -221,6 +224,23 @@ impl Sandbox {
         self.state.contents().calls.peak_per_second()
     }
 
+    /// Sets the profile of a contact, of which only these fields are known.
+    pub fn set_profile(&self, contact_id: &str, profile: Map<String, Value>) {
+        let profiles = &mut self.state.contents().profiles;
+        profiles.by_contact.insert(contact_id.to_owned(), profile);
+    }
+
+    /// Refuses calls for profiles that ask for one of these fields, since the app lacks the permission.
+    pub fn refuse_profile_fields(&self, fields: &[&str]) {
+        let profiles = &mut self.state.contents().profiles;
+        profiles.refused_fields = fields.iter().map(|field| (*field).to_owned()).collect();
+    }
+
+    /// Returns the contact and the fields of each call for a profile.
+    pub fn profile_calls(&self) -> Vec<(String, String)> {
+        self.state.contents().profiles.calls.clone()
+    }
+
     /// Adds a fault after the active ones.
     pub fn add_fault(&self, fault: Fault) {
         self.state.contents().faults.faults.push(fault);
@@ -278,8 +298,8 @@ impl Sandbox {
 
 fn serve(listener: TcpListener, state: &Arc<SandboxState>) -> io::Result<Server> {
     let router = Router::new()
-        // The Graph API calls both a Page and a conversation a node, and axum wants one name for the parameter.
-        .route("/v25.0/{node}", get(routes::read))
+        // The Graph API calls a Page, a contact and a conversation a node, and axum wants one name for the parameter.
+        .route("/v25.0/{node}", get(read_node))
         .route("/v25.0/{node}/conversations", get(routes::find))
         .route(
             "/v25.0/{node}/messages",
@@ -294,6 +314,20 @@ fn serve(listener: TcpListener, state: &Arc<SandboxState>) -> io::Result<Server>
         async move { answer_or_close(dated(answer.await?, &state)) }
     });
     Server::serve(listener, service, Rules::default())
+}
+
+/// Reads a conversation, or the profile of a contact: that has other fields than messages.
+async fn read_node(
+    state: State<Arc<SandboxState>>,
+    node: Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+    query: Query<ReadQuery>,
+) -> Result<Response, GraphError> {
+    match &query.fields {
+        Some(fields) if !fields.starts_with("messages") => profiles::show(state, node, headers, uri, fields).await,
+        _ => routes::read(state, node, headers, uri, query).await,
+    }
 }
 
 /// Returns the answer with its time by the sandbox's clock, which callers compare with their own.

@@ -11,6 +11,7 @@ use super::conversations::calls::LookupCalls;
 use super::conversations::message::{ConversationMessage, ForeignMessage};
 use super::faults::Faults;
 use super::ledger::{self, Summary};
+use super::profiles::Profiles;
 use super::received::Received;
 use super::webhooks::{Subscription, Webhooks};
 
@@ -78,6 +79,7 @@ pub struct Contents {
     /// The time for which a message stays hidden from lookups, in milliseconds.
     pub visible_after_ms: u64,
     pub calls: LookupCalls,
+    pub profiles: Profiles,
     pub faults: Faults,
     pub webhooks: Webhooks,
 }
@@ -91,6 +93,7 @@ impl Contents {
             foreign: BTreeMap::new(),
             visible_after_ms: 0,
             calls: LookupCalls::default(),
+            profiles: Profiles::default(),
             faults: Faults::default(),
             webhooks,
         }

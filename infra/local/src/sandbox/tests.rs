@@ -9,6 +9,7 @@ use super::*;
 mod access;
 mod conversations;
 mod faults;
+mod profiles;
 mod webhooks;
 
 async fn sandbox() -> Sandbox {

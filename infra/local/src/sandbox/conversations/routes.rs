@@ -81,7 +81,8 @@ pub async fn find(
 /// The query of [`read`] and [`messages`].
 #[derive(Debug, Deserialize)]
 pub struct ReadQuery {
-    fields: Option<String>,
+    /// The fields that are asked for.
+    pub fields: Option<String>,
     after: Option<String>,
 }
 
@@ -201,7 +202,8 @@ fn parse_fields(fields: &str) -> Result<BTreeSet<&str>, GraphError> {
     }
 }
 
-fn no_field(field: &str) -> GraphError {
+/// Returns the error for a field that does not exist.
+pub fn no_field(field: &str) -> GraphError {
     let message = format!("(#100) Tried accessing nonexisting field ({field})");
     GraphError::new(100, message)
 }

@@ -28,7 +28,7 @@ struct Requests {
     failures: usize,
 }
 
-type RequestsState = axum::extract::State<Arc<Mutex<Requests>>>;
+type RequestsState = State<Arc<Mutex<Requests>>>;
 
 impl Subscriber {
     async fn start() -> Subscriber {

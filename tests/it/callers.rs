@@ -152,6 +152,7 @@ async fn page_limited_token_reaches_no_other_page() {
     let both = import(json!([contact("ana", mine), contact("ben", theirs)]));
     let stored = call(&owner, ("PUT", "/v1/contacts"), both).await;
     assert_eq!(stored.status, StatusCode::OK);
+    stack.let_reads_catch_up();
     let post = ("POST", "/v1/broadcasts");
     let to = |ids: &[&str]| {
         let ids: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();

@@ -364,7 +364,11 @@ async fn job_that_is_paused_before_its_inline_work_sends_nothing() {
 
 /// A broadcast that is paused while its worker is frozen before the nth call of a kind, from 0. The runtime of the test must have one thread, so
 /// that a thread that sleeps freezes all of it.
-async fn paused_while_frozen(contacts: usize, nth: usize, is_of_kind: fn(&ProxiedCall) -> bool) -> (TestStack, BroadcastId) {
+async fn paused_while_frozen(
+    contacts: usize,
+    nth: usize,
+    is_of_kind: fn(&ProxiedCall) -> bool,
+) -> (TestStack, BroadcastId) {
     const NOT_COUNTED: usize = 1_000;
     let services = Services::start().await;
     // Counted from the wake-up on; the request makes such calls, too.

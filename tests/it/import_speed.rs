@@ -55,7 +55,7 @@ async fn contacts_a_second_of_imports() {
                 let call = http.put(&url).header("content-type", "text/csv").body(file);
                 async move {
                     let answer = call.send().await.unwrap();
-                    assert_eq!(answer.status(), reqwest::StatusCode::OK);
+                    assert_eq!(answer.status(), StatusCode::OK);
                 }
             });
             stream::iter(imports)

@@ -245,7 +245,7 @@ async fn profiles_that_hang_delay_a_run_once() {
     stack
         .sandbox
         .add_fault(Fault::answering(Answer::Hang).on(Operation::Profile));
-    let begun = Instant::now();
+    let begun = stack.app.clock.now().as_millisecond();
 
     let report = send(&stack, &ids, "Hi {{ first_name | default('there') }}").await;
 

@@ -117,9 +117,10 @@ impl Contacts<'_> {
 
 /// An update that creates a contact, with this time of an interaction, or sets what the known one lacks.
 fn fill_in<'s>(store: &'s Store, new: &NewContact, at: Option<Timestamp>) -> Update<'s> {
-    let mut expression = "SET #schema = if_not_exists(#schema, :schema), page_id = :page_id, page_shard = :page_shard, \
+    let mut expression =
+        "SET #schema = if_not_exists(#schema, :schema), page_id = :page_id, page_shard = :page_shard, \
                           #source = if_not_exists(#source, :source)"
-        .to_owned();
+            .to_owned();
     if new.name.is_some() {
         expression.push_str(", #name = if_not_exists(#name, :name)");
     }

@@ -148,6 +148,12 @@ impl GraphError {
             message: message.into(),
         }
     }
+
+    /// Returns the error for a field that does not exist.
+    pub fn no_field(field: &str) -> GraphError {
+        let message = format!("(#100) Tried accessing nonexisting field ({field})");
+        GraphError::new(100, message)
+    }
 }
 
 impl From<GraphError> for Answer {

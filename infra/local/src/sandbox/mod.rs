@@ -22,12 +22,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Uri, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use hyper::Request;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
@@ -38,6 +38,7 @@ use shared::runtime::clock::Clock;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
+use self::access::Credentials;
 use self::conversations::calls::LookupCalls;
 use self::conversations::routes::{self, ReadQuery};
 use self::state::SandboxState;
@@ -325,9 +326,28 @@ async fn read_node(
     query: Query<ReadQuery>,
 ) -> Result<Response, GraphError> {
     match &query.fields {
-        Some(fields) if !fields.starts_with("messages") => profiles::show(state, node, headers, uri, fields).await,
+        Some(fields) if !fields.starts_with("messages") => {
+            show_profile(&state, &node, fields, &Credentials::read(&headers, &uri, None)).await
+        }
         _ => routes::read(state, node, headers, uri, query).await,
     }
+}
+
+async fn show_profile(
+    state: &SandboxState,
+    contact_id: &str,
+    fields: &str,
+    caller: &Credentials,
+) -> Result<Response, GraphError> {
+    let (treatment, profile) = {
+        let mut contents = state.contents();
+        let page_id = contents.access.page_of(caller)?;
+        let treatment = contents.faults.take(Operation::Profile, &page_id, contact_id);
+        let profiles = &mut contents.profiles;
+        profiles.calls.push((contact_id.to_owned(), fields.to_owned()));
+        (treatment, profiles.shown(contact_id, fields)?)
+    };
+    Ok(treatment.answer(Json(profile).into_response()).await)
 }
 
 /// Returns the answer with its time by the sandbox's clock, which callers compare with their own.

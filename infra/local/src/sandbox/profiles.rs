@@ -4,18 +4,10 @@
 //! A contact whose profile nobody set has an empty one, as Messenger shows it to an app without access.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Uri};
-use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
-use super::access::Credentials;
-use super::conversations::routes::no_field;
-use super::faults::{GraphError, Operation};
-use super::state::SandboxState;
+use super::faults::GraphError;
 
 /// The fields of a profile.
 const FIELDS: [&str; 8] = [
@@ -40,34 +32,16 @@ pub struct Profiles {
     pub calls: Vec<(String, String)>,
 }
 
-/// Answers with the fields of a contact's profile that are asked for and known.
-///
-/// # Errors
-///
-/// Answers with an error of the Graph API if the token is not valid, or a field does not exist or needs a permission.
-pub async fn show(
-    State(state): State<Arc<SandboxState>>,
-    Path(contact_id): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-    fields: &str,
-) -> Result<Response, GraphError> {
-    let (treatment, profile) = {
-        let mut contents = state.contents();
-        let page_id = contents.access.page_of(&Credentials::read(&headers, &uri, None))?;
-        let treatment = contents.faults.take(Operation::Profile, &page_id, &contact_id);
-        let profiles = &mut contents.profiles;
-        profiles.calls.push((contact_id.clone(), fields.to_owned()));
-        (treatment, profiles.shown(&contact_id, fields)?)
-    };
-    Ok(treatment.answer(Json(profile).into_response()).await)
-}
-
 impl Profiles {
-    fn shown(&self, contact_id: &str, fields: &str) -> Result<Map<String, Value>, GraphError> {
+    /// Returns these fields of a contact's profile, as far as they are known.
+    ///
+    /// # Errors
+    ///
+    /// Fails with an error of the Graph API if a field does not exist or needs a permission.
+    pub fn shown(&self, contact_id: &str, fields: &str) -> Result<Map<String, Value>, GraphError> {
         let fields: Vec<&str> = fields.split(',').collect();
         if let Some(field) = fields.iter().find(|field| !FIELDS.contains(field)) {
-            return Err(no_field(field));
+            return Err(GraphError::no_field(field));
         }
         if let Some(field) = fields.iter().find(|field| self.refused_fields.contains(**field)) {
             let message = format!("(#10) To show the field {field}, the app needs the permission pages_user_{field}");

@@ -107,7 +107,7 @@ pub async fn read(
         Some(fields) => {
             let of_messages = fields.strip_prefix("messages{");
             let of_messages = of_messages.and_then(|fields| fields.strip_suffix('}'));
-            Some(parse_fields(of_messages.ok_or_else(|| no_field(fields))?)?)
+            Some(parse_fields(of_messages.ok_or_else(|| GraphError::no_field(fields))?)?)
         }
     };
     let messages = messages_of(&state, &conversation)?;
@@ -197,15 +197,9 @@ fn listing(
 fn parse_fields(fields: &str) -> Result<BTreeSet<&str>, GraphError> {
     let fields: BTreeSet<&str> = fields.split(',').collect();
     match fields.iter().find(|field| !FIELDS.contains(field)) {
-        Some(field) => Err(no_field(field)),
+        Some(field) => Err(GraphError::no_field(field)),
         None => Ok(fields),
     }
-}
-
-/// Returns the error for a field that does not exist.
-pub fn no_field(field: &str) -> GraphError {
-    let message = format!("(#100) Tried accessing nonexisting field ({field})");
-    GraphError::new(100, message)
 }
 
 fn unknown(id: &str) -> GraphError {

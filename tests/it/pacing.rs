@@ -439,7 +439,9 @@ async fn slots_too_far_ahead_or_of_a_page_that_pauses_are_not_taken() {
     );
     // As a run asks that has seen a slot in time, before others took it.
     let (seen, now) = (begun + Duration::from_secs(7), stack.app.clock.now());
-    let busy = pages.take_slots(&page, None, TestStack::demand(1), Some(seen), now).await;
+    let busy = pages
+        .take_slots(&page, None, TestStack::demand(1), Some(seen), now)
+        .await;
     assert!(matches!(busy, Ok(Taken::Busy(_))), "{busy:?}");
     stack.advance(Duration::from_secs(2));
     let taken = stack.take_slots(TestStack::demand(1)).await;

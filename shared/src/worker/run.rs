@@ -191,14 +191,10 @@ impl<'a> Run<'a> {
         self.in_flight.poll_while(self.pace.tell()).await;
     }
 
-    /// Returns the time of the last word about commands to stop, and about the switch.
-    fn told_at(&self) -> Instant {
-        Instant::from(self.claim.told_at).min(self.switch_read_at)
-    }
-
     /// Starts sends and records their results, until a checkpoint is due or nothing is in flight.
     async fn send(&mut self) {
-        let (until, told_until) = (Instant::now() + CHECKPOINT_EVERY, self.told_at() + TOLD_FOR);
+        let told_at = self.switch_read_at.min(self.claim.told_at.into());
+        let (until, told_until) = (Instant::now() + CHECKPOINT_EVERY, told_at + TOLD_FOR);
         if self.stop.is_none() {
             self.sender.spacing.allow_until(told_until);
         }

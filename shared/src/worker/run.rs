@@ -108,8 +108,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Works until nothing is left to do now, or until there is a reason to stop. Waits for every send
-    /// in flight to end.
+    /// Works until nothing is left to do now, or until there is a reason to stop. Waits for every send in flight to end.
     ///
     /// # Errors
     /// If a table does not answer; the claim then ends with its lease.

@@ -69,6 +69,25 @@ async fn lost_answer_is_not_a_refusal() {
     }
 }
 
+/// A large job takes its Page first; the lease is its own.
+#[tokio::test]
+async fn lost_answer_to_the_lease_of_a_page_is_not_a_refusal() {
+    let (stack, lost) = start_losing_once("SET holder = :holder", &[]).await;
+    let ids = stack.import_contacts(26).await;
+
+    let id = stack.broadcast(&ids).await;
+    let wake_up = stack.receive().await.unwrap();
+    stack.process_job(&wake_up).await;
+
+    assert!(lost.load(Ordering::SeqCst));
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(26))
+    );
+    assert_eq!(report["duplicates_prevented"]["claim"], 0);
+}
+
 /// A checkpoint without doubts and retries is a single update, which no request token protects.
 #[tokio::test]
 async fn lost_checkpoint_answer_does_not_end_the_run() {

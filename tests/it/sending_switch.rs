@@ -506,6 +506,22 @@ async fn caller_limited_to_pages_switches_those_alone() {
     assert_eq!(all["history"].as_array().unwrap().len(), 1, "{all}");
 }
 
+#[tokio::test]
+async fn page_that_is_on_sends_nothing_while_sending_is_off() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(1).await;
+    stack.switch_page(PAGES[0], "on").await;
+    stack.switch("off").await;
+
+    let id = stack.broadcast(&ids).await;
+    stack.drain_queue().await;
+
+    assert_eq!(stack.sandbox.received_count(), 0);
+    stack.switch("on").await;
+    stack.let_reads_catch_up();
+    assert_eq!(stack.finish(&id).await["counters"]["sent"], 1);
+}
+
 /// A misspelt Page would stop nothing.
 #[tokio::test]
 async fn page_without_token_cannot_be_switched_off() {

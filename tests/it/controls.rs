@@ -61,7 +61,7 @@ async fn dry_run_counts_and_changes_nothing() {
     let stack = TestStack::start().await;
     let id = of_two_pages(&stack).await;
     stack.try_control("pause", &id, &json!({"page_id": PAGES[1]})).await;
-    let before = stack.report(&id).await;
+    let before = stack.report_of_facts(&id).await;
     let stored = stack.stored_items().await.len();
 
     for (verb, affected) in [
@@ -75,7 +75,7 @@ async fn dry_run_counts_and_changes_nothing() {
             (&affected, &json!(true)),
             "{verb}"
         );
-        let told = stack.report(&id).await;
+        let told = stack.report_of_facts(&id).await;
         assert_eq!(told, before, "{verb}");
     }
     assert_eq!(stack.stored_items().await.len(), stored);
@@ -139,7 +139,7 @@ async fn history_keeps_the_latest_hundred_orders() {
 async fn wrong_control_is_refused_and_changes_nothing() {
     let stack = TestStack::start().await;
     let id = of_two_pages(&stack).await;
-    let before = stack.report(&id).await;
+    let before = stack.report_of_facts(&id).await;
     for verb in ["pause", "resume", "cancel"] {
         for (query, body, field) in [
             ("", json!({"page_id": PAGES[2]}), "/page_id"),
@@ -171,7 +171,7 @@ async fn wrong_control_is_refused_and_changes_nothing() {
         );
         assert_eq!(of_type("application/json", "{").await.status(), StatusCode::BAD_REQUEST);
     }
-    assert_eq!(stack.report(&id).await, before);
+    assert_eq!(stack.report_of_facts(&id).await, before);
 }
 
 /// No body is needed, and no content type then.

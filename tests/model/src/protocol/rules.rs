@@ -42,7 +42,7 @@ pub struct Rules {
     pub part_on_last_write: bool,
     /// The segments of a part are written in the transaction that counts them.
     pub part_in_transaction: bool,
-    /// … and so is the position up to which the contacts were looked at.
+    /// The position up to which the contacts were looked at is written in that transaction, too.
     pub position_in_transaction: bool,
     /// No contact is started before all of the audience is found.
     pub resolve_before_sending: bool,

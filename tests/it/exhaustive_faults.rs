@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use futures_util::stream::{self, StreamExt};
 use local::sandbox::{Answer, Fault, GraphError};
+use serde_json::json;
 use shared::domain::ids::BroadcastId;
 use tokio::time::Instant;
 
@@ -103,10 +104,13 @@ impl<'a> FaultyRun<'a> {
     }
 }
 
-/// The variable that decides about a send that the last lookup does not find.
+/// A variable of the functions, such as the one that decides about a send that the last lookup does not find.
 type Policy = (&'static str, &'static str);
 const HOLD: Policy = ("IN_DOUBT_POLICY", "hold");
 const RESEND: Policy = ("IN_DOUBT_POLICY", "resend");
+
+/// The contacts have no names, and Messenger has.
+const PROFILES: Policy = ("PROFILES", "on");
 
 /// One lookup; a second one would make the same calls.
 const ONE_LOOKUP: (&str, &str) = ("DOUBT_CHECK_SECONDS", "150");
@@ -121,6 +125,17 @@ async fn send_with_fault(policy: Policy, at: Option<usize>, fault: InjectedFault
     let endpoints = plan.start_proxies(&services.endpoints).await;
     let stack = TestStack::start_on(services, &endpoints, &[policy, ONE_LOOKUP]).await;
     let ids = stack.import_contacts(5).await;
+    if policy == PROFILES {
+        let nameless = ids
+            .iter()
+            .map(|id| json!({"contact_id": id, "page_id": PAGES[0], "first_name": null}));
+        let nameless = json!({"contacts": nameless.collect::<Vec<_>>()});
+        stack.call("PUT", "/v1/contacts", None, Some(&nameless)).await;
+        let profile = json!({"first_name": "Zoë"});
+        for id in &ids {
+            stack.sandbox.set_profile(id, profile.as_object().unwrap().clone());
+        }
+    }
     let to = |fault: Fault, id: &String| stack.sandbox.add_fault(fault.to_contacts([id]));
     let limit = GraphError::new(613, "too fast");
     to(Fault::answering(limit).times(1), &ids[1]);
@@ -234,4 +249,10 @@ async fn fault_at_any_call_sends_no_duplicate_and_loses_no_contact() {
 #[ignore = "takes minutes: a named longer run"]
 async fn fault_at_any_call_under_resend_policy_sends_no_duplicate_and_loses_no_contact() {
     inject_at_every_call(RESEND, &[InjectedFault::DiesAfter, InjectedFault::AnswerLost]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: a named longer run"]
+async fn fault_at_any_call_with_profiles_sends_no_duplicate_and_loses_no_contact() {
+    inject_at_every_call(PROFILES, &InjectedFault::ALL).await;
 }

@@ -7,12 +7,14 @@
 //! | `POST /inbound` | adds a message from a contact: `{"page_id", "contact_id", "text"}` |
 //! | `POST /messages` | adds a message that Oncecast did not send to a conversation: `{"page_id", "contact_id", "text", "from_contact"?, "at"?}`, `at` in milliseconds since 1970; answers with its `message_id` |
 //! | `DELETE /messages` | empties the ledger and all conversations |
-//! | `GET`, `PUT`, `DELETE /faults` | the injected faults: `{"latency_ms"?, "faults": [{"on"?: "send", "lookup", "profile" or "echo", "contacts"?, "pages"?, "times"?, "latency_ms"?, "accept"?, "answer"}]}`; `answer` is `"ok"`, `"reset"`, `"hang"`, `{"error": {"code", "subcode"?, "message"?, "status"?}, "headers"?}` or `{"status", "body"}` |
+//! | `GET`, `PUT`, `DELETE /faults` | the injected faults: `{"latency_ms"?, "faults": [{"on"?: "send", "lookup", "list", "profile" or "echo", "contacts"?, "pages"?, "times"?, "latency_ms"?, "accept"?, "answer"}]}`; `answer` is `"ok"`, `"reset"`, `"hang"`, `{"error": {"code", "subcode"?, "message"?, "status"?}, "headers"?}` or `{"status", "body"}` |
 //! | `DELETE /tokens/{page_id}` | revokes the Page's access token; calls are then answered with error 190/460 |
 //! | `PUT /tokens/{page_id}` | `{"token": "…"}` gives the Page a new access token, `{}` restores the revoked one |
 //! | `PUT`, `DELETE /app-secret` | `{"app_secret", "required"?: false}`: a call with a wrong `appsecret_proof` is refused, and with `required` also a call without one |
 //! | `PUT /conversations` | `{"visible_after_ms": 500}`: the age that a message must reach before lookups find it |
 //! | `PUT /profiles` | `{"profiles"?: {"CONTACT": {"first_name", …}}, "refused_fields"?: ["timezone"]}`: adds or replaces the profiles of contacts, and sets the fields that the app may not read |
+//! | `PUT /people/{page_id}` | the people who have a conversation with the Page: `{"count": 100000, "first"?: 0, "at_once"?: 100, "odd"?: []}`, with names in many scripts; `first` is the number of the first, so that two Pages may have the same, and `odd` conversations are shown unchanged. Faults `on` `list` concern the list |
+//! | `DELETE /people/{page_id}/cursors` | forgets the cursors of the list, as Messenger does after some time |
 //! | `PUT`, `DELETE /subscription` | the subscriber of webhooks: `{"url", "app_secret", "verify_token"?}`; with a token the URL must pass Meta's verification first, else 400. At the start there is no subscriber |
 //! | `PUT /echoes` | `{"repeat"?: 1, "shuffle"?: false, "standby"?: false}`: the way in which echoes are sent; a fault on `echo` delays them (`latency_ms`) or loses them (any answer but `ok`) |
 
@@ -21,12 +23,13 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::conversations::message::ForeignMessage;
+use super::conversations::people::People;
 use super::faults::Faults;
 use super::ledger::Summary;
 use super::received::Received;
@@ -46,6 +49,8 @@ pub fn routes() -> Router<Arc<SandboxState>> {
         .route("/inbound", post(add_inbound))
         .route("/conversations", put(set_conversations))
         .route("/profiles", put(set_profiles))
+        .route("/people/{page_id}", put(set_people))
+        .route("/people/{page_id}/cursors", delete(expire_cursors))
         .route("/subscription", put(subscribe).delete(unsubscribe))
         .route("/echoes", put(set_echoes))
 }
@@ -159,6 +164,15 @@ async fn set_conversations(State(state): SharedState, Json(conversations): Json<
     let mut contents = state.contents();
     contents.visible_after_ms = conversations.visible_after_ms;
     StatusCode::NO_CONTENT
+}
+
+async fn set_people(State(state): SharedState, Path(page_id): Path<String>, Json(people): Json<People>) -> StatusCode {
+    state.contents().set_people(&page_id, people);
+    StatusCode::NO_CONTENT
+}
+
+async fn expire_cursors(State(state): SharedState, Path(page_id): Path<String>) -> StatusCode {
+    done_or_not_found(state.contents().expire_cursors(&page_id))
 }
 
 #[derive(Deserialize)]

@@ -13,8 +13,10 @@ pub enum Operation {
     /// The send of a message to a contact.
     #[default]
     Send,
-    /// A call of the Conversations API.
+    /// A call of the Conversations API for one conversation.
     Lookup,
+    /// A call of the Conversations API for the list of a Page's conversations.
+    List,
     /// A call for the profile of a contact.
     Profile,
     /// The echo webhook of a message. Under a fault it is sent only if the fault's answer is `ok`, or with `accept`.
@@ -37,7 +39,7 @@ impl Faults {
     /// Returns the treatment of one operation, and counts it for the fault that applies.
     pub fn take(&mut self, on: Operation, page_id: &str, contact_id: &str) -> Treatment {
         let latency_ms = match on {
-            Operation::Send | Operation::Lookup | Operation::Profile => self.latency_ms,
+            Operation::Send | Operation::Lookup | Operation::List | Operation::Profile => self.latency_ms,
             Operation::Echo => 0,
         };
         let mut treatment = Treatment {

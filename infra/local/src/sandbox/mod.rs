@@ -46,6 +46,7 @@ use self::webhooks::{Subscription, Webhooks};
 use crate::server::{self, Rules, Server};
 
 pub use self::conversations::message::ForeignMessage;
+pub use self::conversations::people::People;
 pub use self::faults::{Answer, Fault, Faults, GraphError, Operation};
 pub use self::ledger::Summary;
 pub use self::received::{MessagingType, NotificationType, Received};
@@ -205,6 +206,16 @@ impl Sandbox {
         self.state.contents().add_foreign(message)
     }
 
+    /// Gives the Page these people, in place of those that it had. The cursors of its list are forgotten.
+    pub fn set_people(&self, page_id: &str, people: People) {
+        self.state.contents().set_people(page_id, people);
+    }
+
+    /// Forgets the cursors of the list of the Page's conversations, as Messenger does after some time.
+    pub fn expire_cursors(&self, page_id: &str) {
+        self.state.contents().expire_cursors(page_id);
+    }
+
     /// Hides every message from lookups until it has this age, because Messenger's own view lags too.
     pub fn set_visible_after_ms(&self, visible_after_ms: u64) {
         self.state.contents().visible_after_ms = visible_after_ms;
@@ -215,12 +226,17 @@ impl Sandbox {
         self.state.contents().calls.count()
     }
 
+    /// Returns the times of the calls of the Conversations API for a Page, in milliseconds since 1970.
+    pub fn conversation_call_times(&self, page_id: &str) -> Vec<i64> {
+        self.state.contents().calls.times(page_id)
+    }
+
     /// Forgets the calls of the Conversations API, so that the next ones are within the rate limit.
     pub fn forget_conversation_calls(&self) {
         self.state.contents().calls = LookupCalls::default();
     }
 
-    /// Returns the largest number of calls of the Conversations API by one Page within any one second.
+    /// Returns the largest number of calls of the Conversations API by one Page within a second, as the limit counts them.
     pub fn peak_conversation_calls_per_second(&self) -> usize {
         self.state.contents().calls.peak_per_second()
     }

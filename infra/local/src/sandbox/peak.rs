@@ -2,12 +2,17 @@
 
 /// Returns the largest number of events within any span of one second. The times are in milliseconds.
 pub fn peak_per_second(times: impl Iterator<Item = i64>) -> usize {
+    peak_within(1_000, times)
+}
+
+/// Returns the largest number of events within any span of this length. The length and the times are in milliseconds.
+pub fn peak_within(span: i64, times: impl Iterator<Item = i64>) -> usize {
     let mut times: Vec<i64> = times.collect();
     times.sort_unstable();
     let mut first = 0;
     let mut peak = 0;
     for (last, at) in times.iter().enumerate() {
-        while at - times[first] >= 1_000 {
+        while at - times[first] >= span {
             first += 1;
         }
         peak = peak.max(last - first + 1);

@@ -9,6 +9,7 @@ use shared::runtime::clock::Clock;
 use super::access::Access;
 use super::conversations::calls::LookupCalls;
 use super::conversations::message::{ConversationMessage, ForeignMessage};
+use super::conversations::people::People;
 use super::faults::Faults;
 use super::ledger::{self, Summary};
 use super::profiles::Profiles;
@@ -76,6 +77,8 @@ pub struct Contents {
     pub received: Vec<Received>,
     /// The messages that Oncecast did not send, by Page and contact.
     foreign: BTreeMap<(String, String), Vec<ConversationMessage>>,
+    /// The people who have a conversation with each Page, for its list of conversations.
+    pub people: BTreeMap<String, People>,
     /// The time for which a message stays hidden from lookups, in milliseconds.
     pub visible_after_ms: u64,
     pub calls: LookupCalls,
@@ -91,6 +94,7 @@ impl Contents {
             access: Access::new(tokens),
             received: Vec::new(),
             foreign: BTreeMap::new(),
+            people: BTreeMap::new(),
             visible_after_ms: 0,
             calls: LookupCalls::default(),
             profiles: Profiles::default(),
@@ -140,6 +144,21 @@ impl Contents {
         messages.sort_by_key(|message| message.created_at);
         messages.reverse();
         messages
+    }
+
+    /// Gives the Page these people, and forgets the cursors of the list.
+    pub fn set_people(&mut self, page_id: &str, people: People) {
+        let people = match self.people.get(page_id) {
+            Some(before) => people.after(before),
+            None => people,
+        };
+        self.people.insert(page_id.to_owned(), people);
+    }
+
+    /// Forgets the cursors of the list of the Page's conversations; `false` if it has no people.
+    pub fn expire_cursors(&mut self, page_id: &str) -> bool {
+        let people = self.people.get_mut(page_id);
+        people.map(People::expire_cursors).is_some()
     }
 
     /// Returns the ledger in numbers.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::sandbox::faults::GraphError;
-use crate::sandbox::peak::peak_per_second;
+use crate::sandbox::peak::peak_within;
 
 /// The number of calls that a Page may make within the span.
 const CALLS_PER_SECOND: usize = 2;
@@ -33,14 +33,19 @@ impl LookupCalls {
         Ok(())
     }
 
+    /// Returns the times of the calls for a Page in milliseconds since 1970, including refused ones.
+    pub fn times(&self, page_id: &str) -> Vec<i64> {
+        self.0.get(page_id).cloned().unwrap_or_default()
+    }
+
     /// Returns the number of all calls, including refused ones.
     pub fn count(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// Returns the largest number of calls by one Page within any one second.
+    /// Returns the largest number of calls by one Page within the span of the limit.
     pub fn peak_per_second(&self) -> usize {
-        let peak = |calls: &Vec<i64>| peak_per_second(calls.iter().copied());
+        let peak = |calls: &Vec<i64>| peak_within(RATE_SPAN_MS, calls.iter().copied());
         self.0.values().map(peak).max().unwrap_or_default()
     }
 }
@@ -62,6 +67,6 @@ mod tests {
         assert_eq!(code("page-1", 919), Some(613), "the call at 20 ms is within the span");
         assert_eq!(code("page-1", 2_000), None);
         assert_eq!(calls.count(), 7);
-        assert_eq!(calls.peak_per_second(), 5);
+        assert_eq!(calls.peak_per_second(), 3);
     }
 }

@@ -6,4 +6,5 @@
 
 pub mod calls;
 pub mod message;
+pub mod people;
 pub mod routes;

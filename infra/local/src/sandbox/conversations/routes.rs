@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::message::ConversationMessage;
+use super::people::ListQuery;
 use crate::sandbox::access::Credentials;
 use crate::sandbox::faults::{GraphError, Operation, Treatment};
 use crate::sandbox::state::SandboxState;
@@ -47,10 +48,13 @@ impl Conversation {
 pub struct FindQuery {
     platform: Option<String>,
     user_id: Option<String>,
+    fields: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
 }
 
 /// Answers `GET /v25.0/{page_id}/conversations?platform=messenger&user_id={contact_id}` with the conversation, if there
-/// is one.
+/// is one; without `user_id` with a part of the list of the Page's people, by `fields`, `limit` and `after`.
 ///
 /// # Errors
 ///
@@ -62,10 +66,31 @@ pub async fn find(
     uri: Uri,
     Query(query): Query<FindQuery>,
 ) -> Result<Response, GraphError> {
-    let platform = query.platform.as_deref().unwrap_or("messenger");
-    let (Some(contact_id), "messenger") = (query.user_id, platform) else {
-        let message = "(#100) the sandbox finds conversations of Messenger by user_id only";
+    if query.platform.as_deref().unwrap_or("messenger") != "messenger" {
+        let message = "(#100) the sandbox has conversations of Messenger only";
         return Err(GraphError::new(100, message));
+    }
+    let Some(contact_id) = query.user_id else {
+        let (treatment, people) = {
+            let mut contents = state.contents();
+            contents
+                .access
+                .check(&page_id, &Credentials::read(&headers, &uri, None))?;
+            let now = contents.now_ms();
+            contents.calls.admit(&page_id, now)?;
+            let people = contents.people.get(&page_id).cloned().unwrap_or_default();
+            (contents.faults.take(Operation::List, &page_id, ""), people)
+        };
+        let query = ListQuery {
+            fields: query.fields,
+            limit: query.limit,
+            after: query.after,
+        };
+        let usual = match people.list(&page_id, &query, &headers) {
+            Ok(listing) => Json(listing).into_response(),
+            Err(error) => error.into_response(),
+        };
+        return Ok(treatment.answer(usual).await);
     };
     let conversation = Conversation(page_id, contact_id);
     let treatment = admit(&state, &conversation, &Credentials::read(&headers, &uri, None))?;

@@ -49,7 +49,7 @@ impl TestStack {
     fn demand(count: u32) -> Demand {
         Demand {
             count,
-            per_second: 30.try_into().unwrap(),
+            length: Demand::length_of(count, 30.try_into().unwrap()),
             lead: SignedDuration::ZERO,
             ahead: SignedDuration::from_secs(8),
         }

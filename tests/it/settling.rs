@@ -187,6 +187,8 @@ async fn lookups_keep_messengers_limit_and_stop_when_limited() {
 
     assert_eq!(stack.sent_failed_in_doubt(&id).await, [6, 0, 0]);
     assert!(stack.sandbox.peak_conversation_calls_per_second() <= 2);
+    // One tick alone makes the two calls of each lookup.
+    assert_eq!(stack.sandbox.conversation_calls(), 1 + 2 * 5);
 }
 
 /// The echo and the answer prove the same; the first one settles the delivery, and the second changes nothing.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use shared::app::App;
 use shared::domain::sending::SendingState;
 use shared::reconcile::settle::settle_doubts;
-use shared::reconcile::wake::wake_jobs;
+use shared::reconcile::wake::{wake_imports, wake_jobs};
 use shared::runtime::metrics::Event;
 use shared::runtime::spans;
 use tokio::time::Instant;
@@ -45,13 +45,14 @@ pub async fn run() -> Result<(), Error> {
 /// what is left then.
 ///
 /// # Errors
-/// If a table did not answer; both parts were tried by then. The next firing tries again.
+/// If a table did not answer; all parts were tried by then. The next firing tries again.
 pub async fn handle(app: &App, ends: Instant) -> Result<(), Error> {
     let half = ends.saturating_duration_since(Instant::now()) / 2;
     let woken = wake_unless_off(app, ends - half).await;
+    let imports = wake_imports(app, ends - half).await;
     let settled = settle_doubts(app, ends).await;
     app.metrics.print(oldest_doubt(app).await, app.clock.now());
-    let (woken, settled) = (woken?, settled?);
+    let (woken, settled) = (woken? + imports?, settled?);
     if woken > 0 || settled > 0 {
         info!(
             jobs.hinted = woken,

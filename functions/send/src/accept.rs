@@ -336,6 +336,7 @@ fn plan(app: &App, broadcast: &Broadcast, ids: &SortedIds) -> Vec<PlannedJob> {
             stop: None,
             retry: None,
             has_late_echoes: false,
+            import: None,
         };
         PlannedJob { job, segments }
     });

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use shared::domain::ids::JobId;
 use shared::domain::job::{Job, JobStatus};
 use shared::runtime::queue::Queue;
 use shared::store::{self, Store};
@@ -24,8 +25,12 @@ const PAGE_LEASE_AFTER_JOB_LEASE: Duration = Duration::from_secs(3);
 /// Fails if the database cannot be read.
 pub async fn unfinished(store: &Store) -> Result<Vec<Job>, store::Error> {
     let jobs = store.jobs().unfinished().await?.into_iter();
-    let broadcasts: BTreeSet<_> = jobs.map(|job| job.broadcast_id).collect();
+    let (imports, jobs): (Vec<_>, Vec<_>) = jobs.partition(JobId::is_import);
+    let broadcasts: BTreeSet<_> = jobs.into_iter().map(|job| job.broadcast_id).collect();
     let mut unfinished = Vec::new();
+    for import in imports {
+        unfinished.extend(store.jobs().get(&import).await?);
+    }
     for broadcast_id in broadcasts {
         let found = store.broadcasts().get_with_jobs(&broadcast_id).await?;
         unfinished.extend(found.into_iter().flat_map(|(_, jobs)| jobs));

@@ -14,6 +14,8 @@ const WEBHOOKS: &str = "/v1/webhooks/messenger";
 const PROBLEMS: &str = "/v1/problems/";
 const CONTACTS: &str = "/v1/contacts";
 const COUNT: &str = "/v1/audiences/count";
+/// The imports of Pages' contacts.
+const PAGES: &str = "/v1/pages/";
 
 /// The access that a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Access {
             HEALTH | DOCUMENT | WEBHOOKS => Access::Open,
             _ if path.starts_with(PROBLEMS) => Access::Open,
             _ if is_deliveries_of_contact(path) => Access::Scope(BROADCASTS_READ),
-            _ if path.starts_with(CONTACTS) => Access::Scope(CONTACTS_WRITE),
+            _ if path.starts_with(CONTACTS) || path.starts_with(PAGES) => Access::Scope(CONTACTS_WRITE),
             COUNT => Access::Scope(BROADCASTS_READ),
             _ if reads => Access::Scope(BROADCASTS_READ),
             _ => Access::Scope(BROADCASTS_WRITE),

@@ -151,6 +151,11 @@ impl BroadcastId {
         let hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         (id.len() == 32 && id.chars().all(hexadecimal)).then(|| Self(id.to_owned()))
     }
+
+    /// Returns the id that stands in place of a broadcast's in the jobs of imports; no broadcast has it.
+    fn of_imports() -> Self {
+        Self("0".repeat(32))
+    }
 }
 
 /// The id of a job: the part of a broadcast for one Page, which a worker claims.
@@ -170,6 +175,19 @@ impl JobId {
             broadcast_id: BroadcastId::parse(broadcast_id)?,
             page_id: PageId::parse(page_id).ok()?,
         })
+    }
+
+    /// Returns the id of the import of a Page's contacts.
+    pub fn of_import(page_id: &PageId) -> Self {
+        Self {
+            broadcast_id: BroadcastId::of_imports(),
+            page_id: page_id.clone(),
+        }
+    }
+
+    /// Returns `true` if the job is an import, and no part of a broadcast.
+    pub fn is_import(&self) -> bool {
+        self.broadcast_id == BroadcastId::of_imports()
     }
 }
 

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::domain::breakers::Breakers;
 use crate::domain::command::{JobCommand, RetryCommand, StopCommand};
 use crate::domain::ids::{BroadcastId, JobId, PageId};
+use crate::domain::import::ImportProgress;
 use crate::domain::message::{Envelope, Message};
 use crate::domain::reasons::{NotSent, OTHER, Reasons};
 use crate::domain::schedule::{QuietHours, Zone};
@@ -168,7 +169,8 @@ impl fmt::Display for JobStatus {
 pub struct Job {
     /// The broadcast that the job is a part of.
     pub broadcast_id: BroadcastId,
-    /// The Page that sends.
+    /// The Page that sends. An import is stored with another attribute, which keeps it out of the indexes of a Page's jobs.
+    #[serde(alias = "import_page_id")]
     pub page_id: PageId,
     /// The status as of the last write.
     pub status: JobStatus,
@@ -255,6 +257,9 @@ pub struct Job {
         skip_serializing_if = "Option::is_none"
     )]
     pub expires_at: Option<Timestamp>,
+    /// The progress, if the job is an import of the Page's contacts and no part of a broadcast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportProgress>,
 }
 
 impl Job {

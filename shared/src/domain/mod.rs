@@ -14,6 +14,7 @@ pub mod delivery;
 pub mod digest;
 pub mod history;
 pub mod ids;
+pub mod import;
 pub mod job;
 pub mod markup;
 pub mod message;

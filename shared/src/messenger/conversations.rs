@@ -1,14 +1,11 @@
 //! Messenger's Conversations API: reads the conversation of a Page and a contact, and looks for a message in it.
 //!
 //! The API shows no metadata, so a message is recognized by sender, recipient, time and text. It shows details of the newest
-//! twenty messages only, and takes two calls a second per Page. Sources:
+//! twenty messages only. Sources:
 //! <https://developers.facebook.com/documentation/business-messaging/messenger-platform/conversations>,
 //! <https://developers.facebook.com/docs/graph-api/reference/message>
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Instant, sleep_until};
 
 use crate::domain::digest::is_digest_of;
 use crate::domain::ids::{ContactId, PageId};
@@ -179,64 +176,40 @@ pub struct Conversation {
     answered_at: Option<Timestamp>,
 }
 
-/// The time from the end of one call of a Page to the beginning of the next. Messenger takes two calls per second and Page:
-/// <https://developers.facebook.com/documentation/business-messaging/messenger-platform/overview/rate-limiting>. Counted from
-/// the end, it keeps that limit however long a call takes to arrive.
-pub const CALL_INTERVAL: Duration = Duration::from_millis(550);
-
-/// The pace of the calls for one Page.
+/// The answer to the question for the conversation of a Page and a contact.
 #[derive(Debug)]
-pub struct CallPace {
-    /// The time before which the next call is not made.
-    next: Instant,
-}
-
-impl Default for CallPace {
-    /// Allows the first call at once.
-    fn default() -> Self {
-        Self { next: Instant::now() }
-    }
-}
-
-impl CallPace {
-    /// Makes a call when it is time.
-    async fn call<T>(&mut self, call: impl Future<Output = T>) -> T {
-        sleep_until(self.next).await;
-        // Also for a call that is given up before its answer.
-        self.next = Instant::now() + CALL_INTERVAL;
-        let answer = call.await;
-        self.next = Instant::now() + CALL_INTERVAL;
-        answer
-    }
-
-    /// Returns the time until the next call may be made.
-    pub fn wait(&self) -> Duration {
-        self.next.saturating_duration_since(Instant::now())
-    }
+pub enum FoundConversation {
+    /// There is none, or it cannot be told: nothing more is to be read.
+    Read(Conversation),
+    /// The conversation with this id is to be read.
+    Unread(String),
 }
 
 impl MessengerClient {
-    /// Reads the newest messages of the Page's conversation with a contact, in two calls at this pace.
+    /// Finds the Page's conversation with a contact: the first of the two calls of a lookup.
     ///
     /// # Errors
-    /// If Messenger refuses a call, or does not answer it with a JSON object.
-    pub async fn conversation(&self, contact_id: &ContactId, pace: &mut CallPace) -> Result<Conversation, SendError> {
-        const FIELDS: &str = "messages{id,created_time,from,to,message,attachments}";
+    /// If Messenger refuses the call, or does not answer it with a JSON object.
+    pub async fn find_conversation(&self, contact_id: &ContactId) -> Result<FoundConversation, SendError> {
         let query = [("platform", "messenger"), ("user_id", contact_id.as_str())];
         let path = [self.page_id.as_str(), "conversations"];
-        let (listed, answered_at) = pace.call(self.get(&path, &query)).await?;
-        let (conversation, answered_at) = match Conversations::parse(&listed) {
-            Conversations::None => (Conversation::default(), answered_at),
-            Conversations::One(id) => {
-                let (shown, answered_at) = pace.call(self.get(&[&id], &[("fields", FIELDS)])).await?;
-                (Conversation::parse(&shown), answered_at)
-            }
-            Conversations::Unclear(reason) => (Conversation::unclear(reason), answered_at),
+        let (listed, answered_at) = self.get(&path, &query).await?;
+        let conversation = match Conversations::parse(&listed) {
+            Conversations::None => Conversation::default(),
+            Conversations::One(id) => return Ok(FoundConversation::Unread(id)),
+            Conversations::Unclear(reason) => Conversation::unclear(reason),
         };
-        Ok(Conversation {
-            answered_at,
-            ..conversation
-        })
+        Ok(FoundConversation::Read(conversation.answered(answered_at)))
+    }
+
+    /// Reads the newest messages of a conversation: the second call of a lookup.
+    ///
+    /// # Errors
+    /// If Messenger refuses the call, or does not answer it with a JSON object.
+    pub async fn conversation(&self, id: &str) -> Result<Conversation, SendError> {
+        const FIELDS: &str = "messages{id,created_time,from,to,message,attachments}";
+        let (shown, answered_at) = self.get(&[id], &[("fields", FIELDS)]).await?;
+        Ok(Conversation::parse(&shown).answered(answered_at))
     }
 }
 
@@ -265,7 +238,7 @@ impl Conversations {
 }
 
 /// Returns whether a list of the Graph API goes on. It does, too, if that cannot be read.
-fn has_more(list: &Object<'_>) -> bool {
+pub(super) fn has_more(list: &Object<'_>) -> bool {
     match list.get("paging") {
         None => false,
         Some(paging) => Object::parse(paging.get()).is_none_or(|paging| paging.get("next").is_some()),
@@ -273,6 +246,11 @@ fn has_more(list: &Object<'_>) -> bool {
 }
 
 impl Conversation {
+    /// Returns the conversation as Messenger showed it at this time by its own clock, if that is known.
+    fn answered(self, answered_at: Option<Timestamp>) -> Self {
+        Self { answered_at, ..self }
+    }
+
     fn unclear(reason: &'static str) -> Self {
         Self {
             unclear: Some(reason),

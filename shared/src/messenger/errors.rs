@@ -77,6 +77,11 @@ impl SendError {
         matches!(self, Self::Refused(refusal) if refusal.code == INVALID_ACCESS_TOKEN)
     }
 
+    /// Returns `true` if Messenger refuses a value of the call, which may be the cursor of a list.
+    pub fn refuses_value(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == BAD_PARAMETER && !refusal.refuses_call)
+    }
+
     /// Returns the signal that the error gives about the sends to come.
     pub fn signal(&self) -> Signal {
         match self {

@@ -9,6 +9,24 @@ pub fn concerns_token(code: &str) -> bool {
     codes.iter().any(|known| is_of(code, &known.to_string()))
 }
 
+/// Returns what an operator can do about a refusal to list the conversations of a Page, by its code as a reason holds it.
+pub fn remedy_for_list(code: &str) -> &'static str {
+    let is_permission = |code: i64| matches!(code, CAPABILITY | PERMISSION_DENIED | PERMISSION..=LAST_PERMISSION);
+    let number = code.split('/').next().and_then(|number| number.parse().ok());
+    match number {
+        _ if concerns_token(code) => "Give the Page a new access token, then start the import again.",
+        Some(number) if is_permission(number) => {
+            "The app needs pages_messaging, pages_manage_metadata and pages_read_engagement for this Page, with Advanced Access \
+             unless the Page is your own. Grant them, give the Page a new access token, then start the import again."
+        }
+        Some(BLOCKED_FOR_POLICIES | COMMERCE_MESSAGES_DISABLED) => {
+            "Messenger restricts the Page: see its support inbox. Start the import again when that is over."
+        }
+        Some(_) => "See Meta's reference of error codes, repair the cause, then start the import again.",
+        None => "Repair the cause if it lasts, then start the import again.",
+    }
+}
+
 /// Returns the meaning of an error for the contact that got it.
 pub fn meaning_of_error(code: i64, subcode: Option<i64>) -> &'static str {
     match (code, subcode) {

@@ -8,6 +8,7 @@ pub mod conversations;
 pub mod errors;
 pub mod json;
 pub mod meanings;
+pub mod people;
 pub mod profiles;
 
 use jiff::Timestamp;

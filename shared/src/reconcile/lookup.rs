@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use crate::app::App;
 use crate::domain::delivery::{Delivery, State};
@@ -13,7 +13,7 @@ use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Broadcast;
 use crate::messenger::MessengerClient;
 use crate::messenger::conversations::{
-    CLOCK_TOLERANCE, CallPace, Content, LookupQuery, LookupResult, MAX_CLOCK_DIFFERENCE,
+    CLOCK_TOLERANCE, Content, FoundConversation, LookupQuery, LookupResult, MAX_CLOCK_DIFFERENCE,
 };
 use crate::messenger::errors::{SendError, Verdict};
 use crate::runtime::config::InDoubtPolicy;
@@ -21,6 +21,7 @@ use crate::runtime::telemetry::{delivery_span, job_span};
 use crate::store;
 use crate::store::doubts::NextLookup;
 use crate::store::transactions::{CommandOutcome, Settled};
+use crate::worker::calls::{Calls, Turn};
 
 /// The time after which a failed lookup, or a command that the job could not take, is retried.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
@@ -34,7 +35,7 @@ pub struct Reconciler<'a> {
     app: &'a App,
     page_id: &'a PageId,
     messenger: MessengerClient,
-    pace: CallPace,
+    calls: Calls<'a>,
     broadcasts: HashMap<BroadcastId, Option<Arc<Broadcast>>>,
 }
 
@@ -48,6 +49,30 @@ enum LookupOutcome {
     Failed,
     /// Messenger refused the lookup, and would refuse one for any contact of this Page.
     PageFailed(SendError),
+    /// The calls for the Page pause until this time.
+    Paused(Timestamp),
+}
+
+/// The reason why Messenger was not asked, or gave no answer.
+enum NotAnswered {
+    /// Messenger refused a call, or did not answer it.
+    Refused(SendError),
+    /// The calls for the Page pause until this time.
+    Paused(Timestamp),
+    /// A table did not answer.
+    Store(store::Error),
+}
+
+impl From<SendError> for NotAnswered {
+    fn from(error: SendError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<store::Error> for NotAnswered {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// The evidence in the messages that match a delivery.
@@ -81,14 +106,9 @@ impl<'a> Reconciler<'a> {
             app,
             page_id,
             messenger,
-            pace: CallPace::default(),
+            calls: Calls::new(app, page_id),
             broadcasts: HashMap::new(),
         })
-    }
-
-    /// Returns the time before which no call is to be made for the Page, by this reconciler or the next.
-    pub fn next_call_at(&self) -> Timestamp {
-        self.app.clock.now() + self.pace.wait()
     }
 
     /// Looks up these deliveries, until Messenger fails for the whole Page. No lookup begins after `ends`, and none goes on
@@ -116,6 +136,10 @@ impl<'a> Reconciler<'a> {
                 LookupOutcome::Settled => (settled, failures) = (settled + 1, 0),
                 LookupOutcome::Done => failures = 0,
                 LookupOutcome::Failed => failures += 1,
+                LookupOutcome::Paused(until) => {
+                    debug!(page.id = %self.page_id, %until, "calls for the Page pause; retried at a later firing of the schedule");
+                    break;
+                }
                 LookupOutcome::PageFailed(error) => {
                     warn!(page.id = %self.page_id, %error, "lookups refused; retried at a later firing of the schedule");
                     break;
@@ -148,8 +172,15 @@ impl<'a> Reconciler<'a> {
         };
         let result = match self.ask_messenger(&row, &broadcast).await {
             Ok(result) => result,
-            Err(error) => match error.verdict() {
-                Verdict::RateLimited(_) | Verdict::Stop => {
+            Err(NotAnswered::Store(error)) => return Err(error),
+            Err(NotAnswered::Paused(until)) => return Ok(LookupOutcome::Paused(until)),
+            Err(NotAnswered::Refused(error)) => match error.verdict() {
+                Verdict::RateLimited(regain_after) => {
+                    let pause = regain_after.unwrap_or(self.app.config.retry_base);
+                    self.calls.pause(self.app.clock.now() + pause).await?;
+                    return Ok(LookupOutcome::PageFailed(error));
+                }
+                Verdict::Stop => {
                     if error.refuses_token() {
                         self.app.secrets.forget_token(self.page_id);
                     }
@@ -194,7 +225,7 @@ impl<'a> Reconciler<'a> {
     }
 
     /// Looks for the message in the conversation as Messenger shows it.
-    async fn ask_messenger(&mut self, row: &Delivery, broadcast: &Broadcast) -> Result<LookupResult, SendError> {
+    async fn ask_messenger(&mut self, row: &Delivery, broadcast: &Broadcast) -> Result<LookupResult, NotAnswered> {
         let content = match (&broadcast.message.text, &row.text_digest) {
             (Some(_), Some(digest)) => Content::Text(digest),
             (Some(_), None) => return Ok(LookupResult::Unclear("the text that was to be sent is not known")),
@@ -202,7 +233,14 @@ impl<'a> Reconciler<'a> {
             (None, _) => Content::Attachment,
         };
         let asked_at = self.app.clock.now();
-        let conversation = self.messenger.conversation(&row.contact_id, &mut self.pace).await?;
+        self.wait_for_call().await?;
+        let conversation = match self.messenger.find_conversation(&row.contact_id).await? {
+            FoundConversation::Read(conversation) => conversation,
+            FoundConversation::Unread(id) => {
+                self.wait_for_call().await?;
+                self.messenger.conversation(&id).await?
+            }
+        };
         Ok(conversation.find(&LookupQuery {
             page_id: self.page_id,
             contact_id: &row.contact_id,
@@ -211,6 +249,14 @@ impl<'a> Reconciler<'a> {
             asked_at,
             now: self.app.clock.now(),
         }))
+    }
+
+    /// Waits until the next call may be made.
+    async fn wait_for_call(&mut self) -> Result<(), NotAnswered> {
+        match self.calls.wait().await? {
+            Turn::Now => Ok(()),
+            Turn::NotBefore(until) => Err(NotAnswered::Paused(until)),
+        }
     }
 
     /// Settles the delivery by the first of these messages that can be no other delivery's. If none is evidence, the result

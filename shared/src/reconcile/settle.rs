@@ -6,19 +6,18 @@
 use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{Instrument, debug, warn};
 
 use crate::app::App;
 use crate::domain::delivery::{Metadata, State};
 use crate::domain::ids::{ContactId, JobId, PageId};
-use crate::messenger::conversations::CALL_INTERVAL;
 use crate::reconcile::lookup::Reconciler;
 use crate::runtime::telemetry::{delivery_span, job_span};
 use crate::store;
 use crate::store::deliveries::RowChange;
 use crate::store::keys::doubt_shards;
-use crate::store::page_leases::{Acquired, PageLease};
+use crate::store::page_leases::Acquired;
 use crate::store::transactions::Settled;
 
 /// The number of Pages whose deliveries are looked up at once.
@@ -136,7 +135,7 @@ pub async fn settle_doubts(app: &App, ends: Instant) -> Result<u64, store::Error
     failure.map_or(Ok(settled), Err)
 }
 
-/// Looks up the deliveries of one Page, unless another invocation does: two at once would exceed Messenger's limit.
+/// Looks up the deliveries of one Page, unless another invocation does: it would look up the same ones.
 async fn reconcile_page(
     app: &App,
     page_id: PageId,
@@ -145,36 +144,18 @@ async fn reconcile_page(
 ) -> Result<u64, store::Error> {
     // A lookup that begins at the end is two calls.
     let deadline = ends + 2 * app.config.messenger_timeout;
-    let Some(mut lease) = acquire_lookups(app, &page_id, deadline).await? else {
-        return Ok(0);
+    let (pages, lease) = (
+        app.store.page_leases(),
+        deadline.saturating_duration_since(Instant::now()),
+    );
+    let lease = match pages.acquire_lookups(&page_id, lease, app.clock.now()).await? {
+        Acquired::Lease(lease) => lease,
+        Acquired::SameJob(_) | Acquired::Held(_) | Acquired::Paused(_) => return Ok(0),
     };
     let settled = match Reconciler::new(app, &page_id).await {
-        Some(mut reconciler) => {
-            let settled = reconciler.look_up_all(doubts, ends, deadline).await;
-            lease.not_before = Some(reconciler.next_call_at());
-            settled
-        }
+        Some(mut reconciler) => reconciler.look_up_all(doubts, ends, deadline).await,
         None => Ok(0),
     };
-    app.store.page_leases().release_if_held(&lease).await?;
+    pages.release_if_held(&lease).await?;
     settled
-}
-
-/// Acquires the right to look up a Page's messages until `deadline`, unless another invocation has it. Waits until the pace
-/// of the holder before allows the next call.
-async fn acquire_lookups(app: &App, page_id: &PageId, deadline: Instant) -> Result<Option<PageLease>, store::Error> {
-    loop {
-        let (now, lease) = (app.clock.now(), deadline.saturating_duration_since(Instant::now()));
-        match app.store.page_leases().acquire_lookups(page_id, lease, now).await? {
-            Acquired::Lease(lease) => return Ok(Some(lease)),
-            Acquired::SameJob(_) | Acquired::Held(_) => return Ok(None),
-            Acquired::Paused(until) => {
-                let wait = until.duration_since(now).unsigned_abs();
-                if wait > CALL_INTERVAL {
-                    return Ok(None);
-                }
-                sleep(wait).await;
-            }
-        }
-    }
 }

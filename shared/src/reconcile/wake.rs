@@ -12,7 +12,7 @@ use crate::domain::ids::{JobId, PageId};
 use crate::domain::sending::SendingState;
 use crate::runtime::telemetry::job_span;
 use crate::store;
-use crate::store::keys::wake_shards;
+use crate::store::keys::{imports_shard, wake_shards};
 
 /// The number of wake-ups that are sent at once.
 const WAKE_UPS_AT_ONCE: usize = 8;
@@ -35,7 +35,7 @@ pub async fn wake_jobs(app: &App, ends: Instant) -> Result<u64, store::Error> {
     for shard in wake_shards() {
         // Each partition is read once: the index lags, and would show the jobs again that have just been woken.
         let jobs = app.store.jobs();
-        let jobs = match jobs.due_for_wake_up(shard, JOBS_AT_ONCE, app.clock.now()).await {
+        let mut jobs = match jobs.due_for_wake_up(shard, JOBS_AT_ONCE, app.clock.now()).await {
             Ok(jobs) => jobs,
             Err(error) => {
                 failure = Some(error);
@@ -43,17 +43,38 @@ pub async fn wake_jobs(app: &App, ends: Instant) -> Result<u64, store::Error> {
             }
         };
         let off = pages_off(app, &jobs, &mut known).await?;
-        let wake_ups: Vec<_> = jobs
-            .iter()
-            .filter(|job| !off.contains(&job.page_id))
-            .map(|job| wake_job(app, job, ends).instrument(job_span(job)))
-            .collect();
-        let mut wake_ups = stream::iter(wake_ups).buffer_unordered(WAKE_UPS_AT_ONCE);
-        while let Some(wake_up) = wake_ups.next().await {
-            match wake_up {
-                Ok(is_woken) => woken += u64::from(is_woken),
-                Err(error) => failure = Some(error),
-            }
+        jobs.retain(|job| !off.contains(&job.page_id));
+        match wake_all(app, &jobs, ends).await {
+            Ok(more) => woken += more,
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(woken), Err)
+}
+
+/// Wakes every import whose `wake_at` has come, as [`wake_jobs`] does. An import sends nothing, so that no switch for sending
+/// concerns it.
+///
+/// # Errors
+/// As [`wake_jobs`].
+pub async fn wake_imports(app: &App, ends: Instant) -> Result<u64, store::Error> {
+    let imports = app.store.jobs();
+    let imports = imports.due_for_wake_up(imports_shard(), JOBS_AT_ONCE, app.clock.now());
+    wake_all(app, &imports.await?, ends).await
+}
+
+/// Wakes these jobs. If a table does not answer, the others are woken all the same, and the last error is returned.
+async fn wake_all(app: &App, jobs: &[JobId], ends: Instant) -> Result<u64, store::Error> {
+    let wake_ups: Vec<_> = jobs
+        .iter()
+        .map(|job| wake_job(app, job, ends).instrument(job_span(job)))
+        .collect();
+    let mut wake_ups = stream::iter(wake_ups).buffer_unordered(WAKE_UPS_AT_ONCE);
+    let (mut woken, mut failure) = (0, None);
+    while let Some(wake_up) = wake_ups.next().await {
+        match wake_up {
+            Ok(is_woken) => woken += u64::from(is_woken),
+            Err(error) => failure = Some(error),
         }
     }
     failure.map_or(Ok(woken), Err)

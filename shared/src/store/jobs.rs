@@ -232,7 +232,7 @@ impl Jobs<'_> {
     pub async fn unfinished(&self) -> Result<Vec<JobId>, Error> {
         let Self(store) = self;
         let mut unfinished = Vec::new();
-        for shard in keys::wake_shards() {
+        for shard in keys::wake_shards().chain([keys::imports_shard()]) {
             let query =
                 Query::index(&store.broadcasts, "wake", "wake_shard = :shard").bind(":shard", shard.to_string());
             let found: Vec<JobKey> = store.query_all("list unfinished jobs", query, usize::MAX).await?;

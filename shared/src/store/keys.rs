@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts · `audiences`, NAME: saved audiences |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `broadcast#000…`, `job#PAGE`: imports of contacts · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts · `audiences`, NAME: saved audiences |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,7 +20,7 @@ use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 
 /// The sort key of a broadcast, and the partition of the index of broadcasts by time.
 pub(super) const BROADCAST: &str = "broadcast";
-/// Partitions of the `wake` index.
+/// Partitions of the `wake` index that hold the jobs of broadcasts.
 const WAKE_SHARDS: u64 = 8;
 /// Partitions of the `doubt` index.
 const DOUBT_SHARDS: u64 = 8;
@@ -133,14 +133,23 @@ fn key<const N: usize>(parts: [(&str, String); N]) -> Item {
         .into()
 }
 
-/// The partitions of the `wake` index.
+/// The partitions of the `wake` index that hold the jobs of broadcasts.
 pub fn wake_shards() -> Range<u64> {
     0..WAKE_SHARDS
 }
 
+/// The partition of the `wake` index that holds imports. They are woken also while sending is switched off, and must not be
+/// looked for among the jobs that wait for it.
+pub fn imports_shard() -> u64 {
+    WAKE_SHARDS
+}
+
 /// The partition of the `wake` index that holds a job.
 pub(super) fn wake_shard(job: &JobId) -> String {
-    shard(job, WAKE_SHARDS)
+    match job.is_import() {
+        true => imports_shard().to_string(),
+        false => shard(job, WAKE_SHARDS),
+    }
 }
 
 /// The partitions of the `doubt` index.

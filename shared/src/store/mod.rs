@@ -16,6 +16,7 @@ pub mod doubts;
 pub mod found_contacts;
 pub mod hand_over;
 pub mod history;
+pub mod imports;
 pub mod jobs;
 pub mod keys;
 pub mod members;
@@ -57,6 +58,11 @@ impl Store {
     /// The progress of jobs.
     pub fn progress(&self) -> progress::Progress<'_> {
         progress::Progress(self)
+    }
+
+    /// Imports of a Page's contacts.
+    pub fn imports(&self) -> imports::Imports<'_> {
+        imports::Imports(self)
     }
 
     /// Segments.

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use super::calls::Conditional;
 use super::keys::{self, PAGE_SENDING};
 use super::statement::{Update, millis};
-use super::tables::{Error, SCHEMA, Store, from_item};
+use super::tables::{Error, Item, SCHEMA, Store, from_item};
 use crate::domain::ids::{JobId, PageId, token};
 
-/// The sort key of the right to look up the Page's messages.
+/// The sort key of the right to look up the Page's messages, and of the slots of the calls of the Conversations API.
 const LOOKUPS: &str = "looks";
 /// The distance of the next free slot that only another clock can have made: nobody takes slots so far ahead.
 const BROKEN_CLOCK: SignedDuration = SignedDuration::from_secs(60);
@@ -30,8 +30,6 @@ pub struct PageLease {
     holder: String,
     /// The end of the lease, unless it is extended.
     pub until: Timestamp,
-    /// The time of the next lookup; written at release.
-    pub not_before: Option<Timestamp>,
 }
 
 /// The slots that a run asks for.
@@ -39,15 +37,15 @@ pub struct PageLease {
 pub struct Demand {
     /// The number of slots.
     pub count: u32,
-    /// The number of them in a second.
-    pub per_second: NonZeroU32,
+    /// The time that they take together, in whole milliseconds.
+    pub length: SignedDuration,
     /// The time until the first of them can be used: the answer has to come first.
     pub lead: SignedDuration,
     /// The time within which the first of them has to be.
     pub ahead: SignedDuration,
 }
 
-/// Slots of a Page that a run has taken, one after the other: at each, one send may start.
+/// Slots of a Page that a run has taken, one after the other: at each, one send or call may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slots {
     /// The time of the first.
@@ -74,9 +72,10 @@ pub enum Taken {
 }
 
 impl Demand {
-    /// Returns the time that the slots take, in the whole milliseconds that are stored.
-    fn millis(&self) -> i64 {
-        (i64::from(self.count) * 1_000 + i64::from(self.per_second.get()) - 1) / i64::from(self.per_second.get())
+    /// Returns the time that slots take together at a rate, in the whole milliseconds that are stored.
+    pub fn length_of(count: u32, per_second: NonZeroU32) -> SignedDuration {
+        let (count, per_second) = (i64::from(count), i64::from(per_second.get()));
+        SignedDuration::from_millis((count * 1_000 + per_second - 1) / per_second)
     }
 }
 
@@ -117,8 +116,7 @@ impl PageLeases<'_> {
             .await
     }
 
-    /// Acquires the right to look up a Page's messages, unless it is held, or the next call would be too soon after the last
-    /// one of the holder before.
+    /// Acquires the right to look up a Page's messages, unless it is held, or the calls of the Conversations API pause.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
@@ -161,7 +159,6 @@ impl PageLeases<'_> {
                 purpose,
                 holder,
                 until,
-                not_before: None,
             }));
         }
         Ok(stored.refusal(job, now))
@@ -181,18 +178,13 @@ impl PageLeases<'_> {
         Ok(extended)
     }
 
-    /// Releases a lease; of one for lookups also sets the time of the next.
+    /// Releases a lease.
     ///
     /// # Errors
     /// If DynamoDB does not answer; then the lease ends by itself.
     pub async fn release_if_held(&self, page: &PageLease) -> Result<(), Error> {
         const RELEASE: &str = "REMOVE holder, job, lease_until";
-        const RELEASE_UNTIL: &str = "SET not_before = :not_before REMOVE holder, job, lease_until";
-        let release = match page.not_before {
-            None => self.update(page, RELEASE),
-            Some(until) => self.update(page, RELEASE_UNTIL).bind(":not_before", millis(until)),
-        };
-        self.is_written(release).await?;
+        self.is_written(self.update(page, RELEASE)).await?;
         Ok(())
     }
 
@@ -209,6 +201,34 @@ impl PageLeases<'_> {
         page_id: &PageId,
         lease: Option<&PageLease>,
         demand: Demand,
+        next_slot_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Taken, Error> {
+        let key = keys::page_lease(page_id, PAGE_SENDING);
+        self.take_slots_of(&key, lease, demand, next_slot_at, now).await
+    }
+
+    /// Takes the next free slot of the calls of the Conversations API for a Page, as [`PageLeases::take_slots`] does for sends.
+    /// Lookups and imports take theirs from this one row.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn take_call_slot(
+        &self,
+        page_id: &PageId,
+        demand: Demand,
+        next_slot_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Taken, Error> {
+        let key = keys::page_lease(page_id, LOOKUPS);
+        self.take_slots_of(&key, None, demand, next_slot_at, now).await
+    }
+
+    async fn take_slots_of(
+        &self,
+        key: &Item,
+        lease: Option<&PageLease>,
+        demand: Demand,
         mut next_slot_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Taken, Error> {
@@ -219,9 +239,11 @@ impl PageLeases<'_> {
         const IF_NOT_PAUSED: &str = "(attribute_not_exists(not_before) OR not_before <= :now)";
         const IF_HELD: &str = "holder = :holder";
         const OPERATION: &str = "take slots of a Page";
-        let (from, latest, broken) = (now + demand.lead, now + demand.ahead, now + BROKEN_CLOCK);
-        let length = demand.millis();
-        let whole = SignedDuration::from_millis(length);
+        // In whole milliseconds, as the table compares them: a slot of this very millisecond would be neither free nor past.
+        let now = Timestamp::from_millisecond(millis(now)).unwrap_or(now);
+        let lead = SignedDuration::from_millis(i64::try_from(demand.lead.as_millis()).unwrap_or_default());
+        let (from, latest, broken) = (now + lead, now + demand.ahead, now + BROKEN_CLOCK);
+        let whole = demand.length;
         loop {
             let follows = next_slot_at.is_some_and(|next| (from..=broken).contains(&next));
             let (set, condition) = if follows { (FOLLOW, IF_SOON) } else { (BEGIN, IF_PAST) };
@@ -230,14 +252,16 @@ impl PageLeases<'_> {
                 None => ("", vec![condition, IF_NOT_PAUSED]),
             };
             let expression = format!("SET {set}{extend}, #schema = if_not_exists(#schema, :schema)");
-            let mut take = Update::new(&self.0.broadcasts, keys::page_lease(page_id, PAGE_SENDING), expression)
+            let mut take = Update::new(&self.0.broadcasts, key.clone(), expression)
                 .only_if(conditions.join(" AND "))
                 .bind(":now", millis(now))
                 .bind(":from", millis(from))
                 .bind(":schema", SCHEMA)
                 .returning_new();
             take = match follows {
-                true => take.bind(":length", length).bind(":latest", millis(latest)),
+                true => take
+                    .bind(":length", i64::try_from(whole.as_millis()).unwrap_or(i64::MAX))
+                    .bind(":latest", millis(latest)),
                 false => take.bind(":end", millis(from + whole)).bind(":broken", millis(broken)),
             };
             if let Some(lease) = lease {
@@ -281,6 +305,21 @@ impl PageLeases<'_> {
             .only_if(IF_LONGER)
             .bind(":until", millis(until))
             .bind(":backoffs", backoffs)
+            .bind(":schema", SCHEMA);
+        self.is_written(pause).await?;
+        Ok(())
+    }
+
+    /// Pauses the calls of the Conversations API for a Page, unless a longer pause stands.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn pause_calls_if_longer(&self, page_id: &PageId, until: Timestamp) -> Result<(), Error> {
+        const PAUSE: &str = "SET not_before = :until, #schema = if_not_exists(#schema, :schema)";
+        const IF_LONGER: &str = "attribute_not_exists(not_before) OR not_before < :until";
+        let pause = Update::new(&self.0.broadcasts, keys::page_lease(page_id, LOOKUPS), PAUSE)
+            .only_if(IF_LONGER)
+            .bind(":until", millis(until))
             .bind(":schema", SCHEMA);
         self.is_written(pause).await?;
         Ok(())

@@ -25,6 +25,7 @@ use crate::store::page_leases::{Acquired, PageLease};
 use crate::worker::deliver::Sender;
 use crate::worker::drain::drain;
 use crate::worker::hand_over::hand_over_without_secret;
+use crate::worker::import::Import;
 use crate::worker::pace::Pace;
 use crate::worker::profiles::Profiles;
 use crate::worker::run::{Run, RunEnd};
@@ -75,7 +76,7 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
         let Some(found) = app.store.jobs().get(job).await? else {
             return Ok(unknown());
         };
-        if found.stop.is_some() || found.is_expired(app.clock.now()) {
+        if found.import.is_some() || found.stop.is_some() || found.is_expired(app.clock.now()) {
             return work_without_page(app, &found, ends).await;
         }
         if found.is_express() {
@@ -157,14 +158,15 @@ async fn work_and_wake(app: &App, job: &JobId, mut lease: Option<PageLease>, end
     Ok(worked)
 }
 
-/// Claims a job that the operator has stopped, and obeys; or one whose end has come. A cancelled or expired job is drained. That
-/// takes neither the Page nor the switch for sending, since nothing is sent.
+/// Claims a job that the operator has stopped, and obeys; or one whose end has come; or an import. A cancelled or expired job is
+/// drained. That takes neither the Page nor the switch for sending, since nothing is sent.
 async fn work_without_page(app: &App, job: &Job, ends: Instant) -> Result<Worked, Error> {
     let claim = match begin(app, &job.id()).await? {
         Begun::Claimed(claim) => *claim,
         Begun::Not(worked) => return Ok(worked),
     };
     let end = match claim.job.stop {
+        _ if claim.job.import.is_some() => import(app, claim, ends).await?,
         Some(StopCommand::Cancel) => drain(app, claim, CANCELLED, ends).await?,
         None if claim.job.is_expired(app.clock.now()) => drain_expired(app, claim, ends).await?,
         // The hand-over obeys a pause, and a resume that has come meanwhile.
@@ -175,6 +177,25 @@ async fn work_without_page(app: &App, job: &Job, ends: Instant) -> Result<Worked
         app.queue.wake(&job).await;
     }
     Ok(worked)
+}
+
+/// Works a run of a claimed import, unless there is a reason not to.
+async fn import(app: &App, claim: Claim, ends: Instant) -> Result<RunEnd, Error> {
+    let hand_over = |claim, to| Ok(RunEnd::HandOver(Box::new(claim), to));
+    if let Some(reason) = reason_to_halt(&claim.job, app.clock.now()) {
+        return hand_over(claim, HandOver::Halted(reason));
+    }
+    let page_id = claim.job.page_id.clone();
+    let access = match app.secrets.access(&page_id).await {
+        Ok(access) => access,
+        Err(error) => {
+            let to = hand_over_without_secret(app, &error);
+            return hand_over(claim, to);
+        }
+    };
+    let messenger = MessengerClient::new(&app.config, &page_id, access).map_err(Error::Client)?;
+    let run = Import::new(app, &messenger, claim, ends).work();
+    Box::pin(run).await.map_err(Error::Store)
 }
 
 /// Drains a job whose end has come. A command to send again is carried out before, so that it ends: its rows are drained, too.

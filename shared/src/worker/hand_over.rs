@@ -3,6 +3,7 @@
 use tracing::error;
 
 use crate::app::App;
+use crate::messenger::MessengerClient;
 use crate::runtime::secrets;
 use crate::store;
 use crate::store::hand_over::HandOver;
@@ -43,15 +44,14 @@ pub async fn end_for(sender: &Sender<'_>, stop: Stop, is_finished: bool) -> Resu
         Stop::Quiet(until) => HandOver::Quiet(until),
         // Due at once: the next firing of the schedule that finds sending switched on wakes the job.
         Stop::SwitchedOff => HandOver::Waiting(sender.app.clock.now()),
-        Stop::TokenRefused(reason) => end_for_refused_token(sender, reason).await,
+        Stop::TokenRefused(reason) => end_for_refused_token(sender.app, &sender.messenger, reason).await,
         Stop::Halt(reason) => HandOver::Halted(reason),
     }))
 }
 
 /// Returns the hand-over on a refused token: `Queued` if another token is available by now, else `Halted`. The contacts
 /// that were refused have been requeued, so the next run loses none of them.
-async fn end_for_refused_token(sender: &Sender<'_>, reason: String) -> HandOver {
-    let Sender { app, messenger, .. } = sender;
+pub async fn end_for_refused_token(app: &App, messenger: &MessengerClient, reason: String) -> HandOver {
     let renewed = app.secrets.is_renewed(&messenger.page_id, &messenger.access.token);
     match renewed.await {
         Ok(true) => HandOver::Queued,

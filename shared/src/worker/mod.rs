@@ -1,11 +1,13 @@
-//! The work on a job: a claim, a run over its backlog, and the delivery to each contact.
+//! The work on a job: a claim, a run over its backlog, and the delivery to each contact; or a run of an import.
 //!
-//! Imports go downwards: [`claim`], [`run`], [`drain`], then the parts of a run.
+//! Imports go downwards: [`claim`], [`run`], [`drain`] and `import`, then the parts of a run.
 
+pub mod calls;
 pub mod claim;
 pub mod deliver;
 pub mod drain;
 mod hand_over;
+mod import;
 mod in_flight;
 mod minutes;
 pub mod pace;

@@ -207,9 +207,10 @@ impl<'a> Pace<'a> {
             false => AHEAD_OF_LARGE,
         };
         let time_left = SignedDuration::try_from(time_left);
+        let count = count.try_into().unwrap_or(u32::MAX);
         let demand = Demand {
-            count: count.try_into().unwrap_or(u32::MAX),
-            per_second: self.rate,
+            count,
+            length: Demand::length_of(count, self.rate),
             lead: SignedDuration::try_from(self.lead).unwrap_or(SignedDuration::ZERO),
             ahead: ahead.min(time_left.unwrap_or(SignedDuration::MAX)),
         };

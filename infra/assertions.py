@@ -22,6 +22,9 @@ SCOPES = {
     "PUT /v1/contacts": "contacts:write",
     "GET /v1/contacts/{contact_id}": "contacts:write",
     "DELETE /v1/contacts/{contact_id}": "contacts:write",
+    "POST /v1/pages/{page_id}/import": "contacts:write",
+    "GET /v1/pages/{page_id}/import": "contacts:write",
+    "POST /v1/pages/{page_id}/import/cancel": "contacts:write",
 }
 EXPIRING = {"BroadcastsTable", "DeliveriesTable"}
 # Seconds from process-job's time-out until a wake-up comes back: the function may need a moment to be stopped.

@@ -46,6 +46,8 @@ mod odd_lookups;
 mod openapi;
 mod opt_out_words;
 mod pacing;
+mod page_import_faults;
+mod page_imports;
 mod parameters;
 mod pausing;
 mod permissions;

@@ -33,6 +33,7 @@ use crate::fixture::up::UpProcess;
 /// An id that must be escaped in a path.
 const CONTACT: &str = "6001/a?b#c";
 const PROBLEM: &str = "invalid-request";
+const PAGE: &str = "page-1";
 const BROADCAST: &str = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0";
 
 fn contact_id(id: &str) -> ContactId {
@@ -189,6 +190,10 @@ async fn client_has_a_call_for_every_route_of_the_document() {
         .erase_contact(&contact, &ErasureQuery::default())
         .await
         .unwrap_err();
+    let page = PageId::parse(PAGE).unwrap();
+    client.start_page_import(&page).await.unwrap_err();
+    client.page_import(&page).await.unwrap_err();
+    client.cancel_page_import(&page).await.unwrap_err();
     client.create_broadcast(&text_to(&[CONTACT]), None).await.unwrap_err();
     client.broadcasts(&BroadcastQuery::default()).await.unwrap_err();
     client.broadcast(&broadcast).await.unwrap_err();
@@ -242,7 +247,8 @@ async fn client_has_a_call_for_every_route_of_the_document() {
         .iter()
         .map(|request| {
             let request = request.replace(" /base/", " /").replace(escaped, "{contact_id}");
-            request.replace(BROADCAST, "{id}").replace(PROBLEM, "{name}")
+            let request = request.replace(BROADCAST, "{id}").replace(PROBLEM, "{name}");
+            request.replace(PAGE, "{page_id}")
         })
         .collect();
     let documented: BTreeSet<_> = operations()

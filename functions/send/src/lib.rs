@@ -11,6 +11,7 @@ pub mod change;
 pub mod contact_values;
 pub mod contacts;
 pub mod controls;
+pub mod conversations;
 pub mod csv;
 pub mod csv_form;
 pub mod csv_lines;
@@ -80,6 +81,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(audiences::save, audiences::show, audiences::delete))
         .routes(routes!(audiences::count))
         .routes(routes!(audiences::count_unsaved))
+        .routes(routes!(conversations::start, conversations::show))
+        .routes(routes!(conversations::cancel))
         .routes(routes!(broadcasts::create, broadcasts::list))
         .routes(routes!(broadcasts::show, change::change))
         .routes(routes!(test_send::send))

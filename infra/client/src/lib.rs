@@ -16,6 +16,7 @@ use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
 use send::api::changes::BroadcastChange;
 use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
 use send::api::controls::{ControlReport, ControlRequest, RetryReport, RetryRequest};
+use send::api::conversations::PageImport;
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
 use send::api::lists::ListPart;
 use send::api::previews::BroadcastPreview;
@@ -198,6 +199,27 @@ impl Client {
     pub async fn count_contacts(&self, audience: &AudienceChoice, query: &CountQuery) -> Result<AudienceCount, Error> {
         let request = self.request(Method::POST, &["audiences", "count"]).query(query);
         self.call(request.json(audience)).await?.json()
+    }
+
+    /// Begins an import of a Page's contacts from its conversations, unless one is under way.
+    pub async fn start_page_import(&self, page_id: &PageId) -> Result<PageImport, Error> {
+        self.call(self.of_page_import(Method::POST, page_id, &[])).await?.json()
+    }
+
+    /// Returns the last import of a Page's contacts.
+    pub async fn page_import(&self, page_id: &PageId) -> Result<PageImport, Error> {
+        self.call(self.of_page_import(Method::GET, page_id, &[])).await?.json()
+    }
+
+    /// Ends the import of a Page's contacts.
+    pub async fn cancel_page_import(&self, page_id: &PageId) -> Result<PageImport, Error> {
+        self.call(self.of_page_import(Method::POST, page_id, &["cancel"]))
+            .await?
+            .json()
+    }
+
+    fn of_page_import(&self, method: Method, page_id: &PageId, below: &[&str]) -> RequestBuilder {
+        self.request(method, &[&["pages", page_id.as_str(), "import"], below].concat())
     }
 
     /// Requests a broadcast. The key identifies the request; without one the request is sent once.

@@ -8,6 +8,7 @@ pub mod broadcasts;
 pub mod changes;
 pub mod contacts;
 pub mod controls;
+pub mod conversations;
 pub mod deliveries;
 pub mod history;
 pub mod lists;

@@ -39,6 +39,8 @@ pub enum Kind {
     ContactOnAnotherPage,
     /// A contact would be larger than the table stores.
     ContactTooLarge,
+    /// The Page has no access token, or Messenger refuses to list its conversations.
+    PageNotReadable,
     /// The body is too large.
     BodyTooLarge,
     /// The body has another media type.
@@ -55,7 +57,7 @@ pub enum Kind {
 
 impl Kind {
     /// All types.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidRequest,
         Self::Forbidden,
         Self::NotFound,
@@ -69,6 +71,7 @@ impl Kind {
         Self::NotCompleted,
         Self::ContactOnAnotherPage,
         Self::ContactTooLarge,
+        Self::PageNotReadable,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::IdempotencyKeyReused,
@@ -93,6 +96,7 @@ impl Kind {
             Self::NotCompleted => "not-completed",
             Self::ContactOnAnotherPage => "contact-on-another-page",
             Self::ContactTooLarge => "contact-too-large",
+            Self::PageNotReadable => "page-not-readable",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::IdempotencyKeyReused => "idempotency-key-reused",
@@ -122,7 +126,8 @@ impl Kind {
             | Self::NothingToCancel
             | Self::NotCompleted
             | Self::ContactOnAnotherPage
-            | Self::ContactTooLarge => StatusCode::CONFLICT,
+            | Self::ContactTooLarge
+            | Self::PageNotReadable => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyReused | Self::NoContactAccepted => StatusCode::UNPROCESSABLE_ENTITY,

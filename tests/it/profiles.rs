@@ -300,9 +300,12 @@ async fn contact_that_changes_while_it_is_asked_for_is_read_anew() {
     let id = broadcast(&stack, &ids, "Hi {{ first_name }}").await;
     let wake_up = stack.wake_up_for(&id).await;
     let change = async {
-        while stack.sandbox.profile_calls().len() < 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let all_asked = async {
+            while stack.sandbox.profile_calls().len() < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(10), all_asked).await;
         put(
             &stack,
             json!([{"contact_id": ids[0], "page_id": PAGES[0], "opted_out": true}]),

@@ -112,7 +112,7 @@ impl<'a> Import<'a> {
             let (calls, messenger) = (&mut self.calls, self.messenger);
             let next = async {
                 match next {
-                    Some(after) => Some(fetch(calls, messenger, Some(after), CONVERSATIONS_AT_ONCE).await),
+                    Some(after) => Some(ask(calls, messenger, Some(after), CONVERSATIONS_AT_ONCE).await),
                     None => None,
                 }
             };
@@ -134,7 +134,7 @@ impl<'a> Import<'a> {
     async fn fetch(&mut self) -> Result<Fetched, store::Error> {
         let most = CONVERSATIONS_AT_ONCE >> self.progress.failed.min(HALVINGS);
         let after = self.progress.after.as_deref();
-        fetch(&mut self.calls, self.messenger, after, most).await
+        ask(&mut self.calls, self.messenger, after, most).await
     }
 
     /// Moves the progress over a part whose people are stored.
@@ -210,7 +210,7 @@ fn stopped(stop: StopCommand) -> HandOver {
 }
 
 /// Reads a part of the list, when it is time for the next call.
-async fn fetch(
+async fn ask(
     calls: &mut Calls<'_>,
     messenger: &MessengerClient,
     after: Option<&str>,

@@ -12,6 +12,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use shared::domain::ids::BroadcastId;
 
+use crate::fixture::invariants::Item;
 use crate::fixture::{PAGES, TEXT, TestStack, request};
 
 /// The idempotency key of an accepted request.
@@ -407,13 +408,24 @@ fn check_requests<S: Strategy>(requests: u32, inputs: S, request: impl Fn(&Broad
         let ids = stack.import_contacts(1).await;
         stack.broadcast(&ids).await
     });
-    let stored = RefCell::new(runtime.block_on(stack.stored_items()));
+    // A Page is listed before its first contact is written, which may then be refused as one of another Page.
+    let is_page = |item: &Item| {
+        item.get("pk")
+            .and_then(|pk| pk.as_s().ok())
+            .is_some_and(|pk| pk == "pages")
+    };
+    let stored_items = || {
+        let mut items = runtime.block_on(stack.stored_items());
+        items.retain(|item| !is_page(item));
+        items
+    };
+    let stored = RefCell::new(stored_items());
     let mut runner = TestRunner::new(Config::with_cases(requests));
     let result = runner.run(&inputs, |input| {
         let request = request(&id, input);
         let answer = runtime.block_on(stack.send_raw(request));
         prop_assert!(!answer.status().is_server_error(), "{answer:?}");
-        let now = runtime.block_on(stack.stored_items());
+        let now = stored_items();
         if !answer.status().is_success() {
             prop_assert_eq!(&now, &*stored.borrow());
         }

@@ -52,6 +52,7 @@ async fn every_grant_is_used() {
 async fn use_the_whole_api(stack: &TestStack) {
     let ids = stack.import_contacts(3).await;
     stack.import(PAGES[0], &["gone".to_owned()]).await;
+    stack.write_contact_by_hand("of-an-earlier-version", PAGES[0]).await;
     for method in ["GET", "DELETE"] {
         let answer = stack.call(method, "/v1/contacts/gone", None, None).await;
         assert!(answer.status.is_success());

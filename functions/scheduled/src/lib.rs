@@ -6,6 +6,7 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::app::App;
 use shared::domain::sending::SendingState;
+use shared::reconcile::older_contacts::index_older_contacts;
 use shared::reconcile::settle::settle_doubts;
 use shared::reconcile::wake::{wake_imports, wake_jobs};
 use shared::runtime::metrics::Event;
@@ -41,7 +42,7 @@ pub async fn run() -> Result<(), Error> {
     .await
 }
 
-/// Wakes the jobs that are due and looks up the deliveries in doubt, until `ends` at the latest. The next firing goes on with
+/// Wakes the jobs that are due, indexes contacts of an earlier version and looks up the deliveries in doubt, until `ends` at the latest. The next firing goes on with
 /// what is left then.
 ///
 /// # Errors
@@ -50,9 +51,12 @@ pub async fn handle(app: &App, ends: Instant) -> Result<(), Error> {
     let half = ends.saturating_duration_since(Instant::now()) / 2;
     let woken = wake_unless_off(app, ends - half).await;
     let imports = wake_imports(app, ends - half).await;
+    // There are some after an update only, and then they must not hold up the rest.
+    let quarter = ends.saturating_duration_since(Instant::now()) / 4;
+    let indexed = index_older_contacts(app, Instant::now() + quarter).await;
     let settled = settle_doubts(app, ends).await;
     app.metrics.print(oldest_doubt(app).await, app.clock.now());
-    let (woken, settled) = (woken? + imports?, settled?);
+    let (woken, settled, _) = (woken? + imports?, settled?, indexed?);
     if woken > 0 || settled > 0 {
         info!(
             jobs.hinted = woken,

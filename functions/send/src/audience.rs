@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use shared::app::App;
 use shared::domain::audience::{Audience, AudienceName};
-use shared::domain::ids::{BroadcastId, PageId, Pages};
+use shared::domain::ids::{BroadcastId, Pages};
 
 use crate::api::audiences::{AudienceChoice, AudienceRef};
 use crate::caller::Caller;
@@ -219,14 +220,22 @@ fn attribute_values(name: &str, wanted: &Value) -> Result<Vec<Value>, String> {
     values.collect()
 }
 
-/// Returns the filters of an audience that a request has at this location: those of the saved one, if it is a name.
+/// Returns the filters of an audience that a request has at this location: those of the saved one, if it is a name. They are
+/// to be asked at this time.
 ///
 /// # Errors
-/// If there is no such saved audience, or no such broadcast as it names (400), or DynamoDB does not answer (503).
-pub async fn chosen(app: &App, caller: &Caller, choice: &AudienceChoice, location: &str) -> Result<Audience, Problem> {
+/// If there is no such saved audience, or a broadcast that it names is not kept until then (400), or DynamoDB does not answer
+/// (503).
+pub async fn chosen(
+    app: &App,
+    caller: &Caller,
+    choice: &AudienceChoice,
+    location: &str,
+    at: Timestamp,
+) -> Result<Audience, Problem> {
     match choice {
         AudienceChoice::Filters(audience) => {
-            check_broadcasts(app, caller, audience, location).await?;
+            check_broadcasts(app, caller, audience, location, at).await?;
             Ok(audience.clone())
         }
         AudienceChoice::Saved(AudienceRef { name }) => {
@@ -236,8 +245,12 @@ pub async fn chosen(app: &App, caller: &Caller, choice: &AudienceChoice, locatio
                 let message = "is the name of no saved audience; GET /v1/audiences lists them";
                 return Err(Problem::fault(&format!("{location}/name"), message));
             };
-            check_saved(app, caller, &seen.saved.audience, &format!("{location}/name")).await?;
-            Ok(seen.saved.audience)
+            let audience = seen.saved.audience;
+            if let Some((_, _, id)) = not_kept(app, caller, &audience, at).await?.first() {
+                let message = format!("is an audience with the broadcast {id}, whose deliveries are not kept");
+                return Err(Problem::fault(&format!("{location}/name"), message));
+            }
+            Ok(audience)
         }
     }
 }
@@ -247,42 +260,40 @@ pub fn may_see(pages: &Pages, audience: &Audience) -> bool {
     audience.named_pages().all(|page_id| pages.allow(page_id))
 }
 
-/// Checks the broadcasts that an audience names. The deliveries of one that is gone are gone, too: without this check an
-/// audience of those who have not got it would be everybody.
+/// Checks that the broadcasts that an audience names are kept until it is resolved, at this time.
 ///
 /// # Errors
-/// If one of them does not exist, or is of other Pages than the caller's (400), or DynamoDB does not answer (503).
-pub async fn check_broadcasts(app: &App, caller: &Caller, audience: &Audience, location: &str) -> Result<(), Problem> {
+/// If one of them is not, or is of other Pages than the caller's (400), or DynamoDB does not answer (503).
+pub async fn check_broadcasts(
+    app: &App,
+    caller: &Caller,
+    audience: &Audience,
+    location: &str,
+    at: Timestamp,
+) -> Result<(), Problem> {
     let faults = Faults::default();
-    for (name, ids) in [("sent_in", &audience.sent_in), ("not_sent_in", &audience.not_sent_in)] {
-        for (n, id) in ids.iter().enumerate() {
-            if !is_kept(app, &caller.pages, id).await? {
-                faults.add(
-                    format!("{location}/{name}/{n}"),
-                    "is the id of no broadcast that is kept",
-                );
-            }
-        }
+    for (filter, n, _) in not_kept(app, caller, audience, at).await? {
+        let message = "is the id of no broadcast whose deliveries are kept until the audience is resolved";
+        faults.add(format!("{location}/{filter}/{n}"), message);
     }
     faults.or(Some(()))
 }
 
-/// Checks the broadcasts of a saved audience, which have no place in the request.
-async fn check_saved(app: &App, caller: &Caller, audience: &Audience, location: &str) -> Result<(), Problem> {
-    for id in audience.sent_in.iter().chain(&audience.not_sent_in) {
-        if !is_kept(app, &caller.pages, id).await? {
-            let message = format!("is an audience with the broadcast {id}, which is no longer kept: save it without");
-            return Err(Problem::fault(location, message));
+/// Returns the broadcasts of an audience whose deliveries are not kept until this time, each with its filter and its place there.
+async fn not_kept<'a>(
+    app: &App,
+    caller: &Caller,
+    audience: &'a Audience,
+    at: Timestamp,
+) -> Result<Vec<(&'static str, usize, &'a BroadcastId)>, Problem> {
+    let mut not_kept = Vec::new();
+    for (filter, ids) in [("sent_in", &audience.sent_in), ("not_sent_in", &audience.not_sent_in)] {
+        for (n, id) in ids.iter().enumerate() {
+            let broadcasts = app.store.broadcasts();
+            if !broadcasts.keeps_deliveries(id, &caller.pages, at).await? {
+                not_kept.push((filter, n, id));
+            }
         }
     }
-    Ok(())
-}
-
-/// Returns `true` if there is a broadcast of one of these Pages. Those of earlier versions do not name their Pages.
-async fn is_kept(app: &App, pages: &Pages, id: &BroadcastId) -> Result<bool, Problem> {
-    let broadcast = app.store.broadcasts().get(id).await?;
-    Ok(broadcast.is_some_and(|broadcast| {
-        let of: &[PageId] = &broadcast.page_ids;
-        of.is_empty() || of.iter().any(|page_id| pages.allow(page_id))
-    }))
+    Ok(not_kept)
 }

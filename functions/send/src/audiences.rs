@@ -70,12 +70,13 @@ pub async fn save(
         faults.add("", "must have page_id or page_ids: you may not use all Pages");
     }
     let (name, audience) = faults.or(name.zip(audience))?;
-    check_broadcasts(&app, &caller, &audience, "").await?;
+    let now = app.clock.now();
+    check_broadcasts(&app, &caller, &audience, "", now).await?;
     let new = SavedAudience {
         name,
         audience,
         changed_by: caller.name.clone(),
-        changed_at: app.clock.now(),
+        changed_at: now,
     };
     loop {
         let seen = app.store.audiences().get(&new.name).await?;
@@ -280,15 +281,15 @@ async fn count_part(
     choice: &AudienceChoice,
     mut query: Query,
 ) -> Result<AudienceCount, Problem> {
-    let ends = Instant::now() + COUNTING_TIME;
+    let (now, ends) = (app.clock.now(), Instant::now() + COUNTING_TIME);
     let list_id = format!("count\0{}", json!(choice));
     let limit = query.take("limit", |value| list::limit(value, MAX_CONSIDERED));
     let after = query.take("cursor", |value| list::from_cursor(value, &list_id, Position::parse));
     query.finish()?;
-    let audience = chosen(app, caller, choice, "").await?;
+    let audience = chosen(app, caller, choice, "", now).await?;
     let pages = app.store.pages().of(&audience, &caller.pages).await?;
     let mut counting = Counting {
-        now: app.clock.now(),
+        now,
         ends,
         limit: limit.map_or(u64::MAX, |limit| limit as u64),
         count: AudienceCount::default(),

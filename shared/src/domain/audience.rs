@@ -120,8 +120,6 @@ pub struct SavedAudience {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Excluded {
-    /// The contact wants no messages.
-    OptedOut,
     /// See [`Audience::tags_any`].
     TagsAny,
     /// See [`Audience::tags_all`].
@@ -132,6 +130,9 @@ pub enum Excluded {
     ActiveWithinHours,
     /// See [`Audience::inactive_for_hours`].
     InactiveForHours,
+    /// The contact wants no messages. It is asked after the filters of the index, so that those are counted who would be
+    /// members otherwise.
+    OptedOut,
     /// See [`Audience::sent_in`].
     SentIn,
     /// See [`Audience::not_sent_in`].
@@ -204,7 +205,6 @@ impl Audience {
         let is_active = |hours: u32| last.is_some_and(|at| at > now - hours_of(hours));
         let is_inactive = |hours: u32| last.is_some_and(|at| at <= now - hours_of(hours));
         let asked = [
-            (Excluded::OptedOut, !contact.opted_out),
             (
                 Excluded::TagsAny,
                 self.tags_any.is_empty() || self.tags_any.iter().any(has),
@@ -219,6 +219,7 @@ impl Audience {
                 Excluded::InactiveForHours,
                 self.inactive_for_hours.is_none_or(is_inactive),
             ),
+            (Excluded::OptedOut, !contact.opted_out),
         ];
         match asked.into_iter().find(|(_, matches)| !matches) {
             Some((excluded, _)) => Err(excluded),

@@ -12,8 +12,8 @@ use super::calls::{BATCH_GET, Conditional, Read};
 use super::history::History;
 use super::keys::{self, from_partition};
 use super::statement::{Put, Query, Update, millis};
-use super::tables::{Error, Item, SCHEMA, Store, from_item, to_item};
-use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
+use super::tables::{Error, Item, REPORT_OUTLIVES, SCHEMA, Store, from_item, to_item};
+use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId, Pages};
 use crate::domain::job::{Broadcast, Job};
 
 /// The broadcasts of a [`Store`].
@@ -117,6 +117,23 @@ impl Broadcasts<'_> {
             .lagging();
         let (jobs, _) = store.query_page("read the jobs of a broadcast", query).await?;
         Ok(jobs)
+    }
+
+    /// Returns `true` if the deliveries of a broadcast of one of these Pages are kept until this time. Without them nobody can say
+    /// who has got it: an audience of those who have not would be everybody.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or an item is unreadable.
+    pub async fn keeps_deliveries(
+        &self,
+        broadcast_id: &BroadcastId,
+        pages: &Pages,
+        until: Timestamp,
+    ) -> Result<bool, Error> {
+        let found = self.get_with_jobs(broadcast_id).await?;
+        let jobs = found.map_or_else(Vec::new, |(_, jobs)| jobs);
+        let are_kept = jobs.iter().all(|job| job.retained_until + REPORT_OUTLIVES > until);
+        Ok(are_kept && jobs.iter().any(|job| pages.allow(&job.page_id)))
     }
 
     /// Reads broadcasts with their jobs as of a moment ago, in this order, as far as they exist. The jobs of a broadcast may be

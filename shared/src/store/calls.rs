@@ -129,6 +129,28 @@ impl Store {
         }
     }
 
+    /// Reads the next items of a whole table as of a moment ago, and the key to go on after, unless that was all.
+    pub(super) async fn scan_page<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        table: &str,
+        after: Option<Item>,
+        limit: i32,
+    ) -> Result<(Vec<T>, Option<Item>), Error> {
+        let call = self
+            .client
+            .scan()
+            .table_name(table)
+            .limit(limit)
+            .set_exclusive_start_key(after);
+        let found = with_retries(|| call.clone().send())
+            .await
+            .map_err(unsettled(operation))?;
+        let items = found.items.unwrap_or_default().into_iter();
+        let items = items.map(|item| from_item(operation, item)).collect::<Result<_, _>>()?;
+        Ok((items, found.last_evaluated_key))
+    }
+
     /// Reads the items of at most [`BATCH_GET`] keys, as far as they exist.
     pub(super) async fn batch_get<T: DeserializeOwned>(
         &self,

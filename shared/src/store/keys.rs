@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `broadcast#000…`, `job#PAGE`: imports of contacts · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts · `audiences`, NAME: saved audiences |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `broadcast#000…`, `job#PAGE`: imports of contacts · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts · `audiences`, NAME: saved audiences · `contacts`, `indexed`: the progress of giving contacts of an earlier version their partition |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -45,6 +45,11 @@ pub(super) const JOB_PREFIX: &str = "job#";
 /// The key of a contact.
 pub(super) fn contact(contact_id: &ContactId) -> Item {
     key([("contact_id", contact_id.to_string())])
+}
+
+/// The key of the progress of giving contacts of an earlier version their partition in the index `audience`.
+pub(super) fn indexing() -> Item {
+    key([("pk", "contacts".to_owned()), ("sk", "indexed".to_owned())])
 }
 
 /// The key of a Page in the list of those that have contacts.

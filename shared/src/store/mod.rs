@@ -20,6 +20,7 @@ pub mod imports;
 pub mod jobs;
 pub mod keys;
 pub mod members;
+mod older_contacts;
 pub mod page_leases;
 pub mod pages;
 pub mod progress;

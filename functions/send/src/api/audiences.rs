@@ -31,7 +31,7 @@ pub struct AudienceRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
     "matching": 1200, "by_page": [{"page_id": "page-1", "matching": 1200}], "considered": 1500,
-    "excluded": [{"filter": "opted_out", "contacts": 100}, {"filter": "tags_any", "contacts": 200}], "next_cursor": null
+    "excluded": [{"filter": "tags_any", "contacts": 200}, {"filter": "opted_out", "contacts": 100}], "next_cursor": null
 })))]
 pub struct AudienceCount {
     /// The contacts that match.

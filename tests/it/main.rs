@@ -41,6 +41,7 @@ mod lookups;
 mod lost_answers;
 mod members;
 mod metrics;
+mod million_contacts;
 mod mixed_versions;
 mod odd_lookups;
 mod openapi;

@@ -7,6 +7,7 @@ use send::accept::accept;
 use send::api::broadcasts::NewBroadcast;
 use send::caller::Caller;
 use serde_json::json;
+use shared::domain::ids::Pages;
 
 use crate::fixture::{PAGES, TEXT, TestStack, request};
 
@@ -196,7 +197,7 @@ async fn request_received_before_key_expiry_is_a_replay() {
     let received = stack.app.clock.now() + Duration::from_secs(290);
 
     stack.advance(Duration::from_secs(330));
-    let new = NewBroadcast::parse(&request(&ids)).unwrap();
+    let new = NewBroadcast::parse(&request(&ids), &Pages::All).unwrap();
     let caller = Caller::unauthenticated();
     let second = accept(&stack.app, &caller, new, None, received);
     let second = second.await.unwrap();

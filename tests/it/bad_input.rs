@@ -190,9 +190,10 @@ fn wrong_broadcasts() -> Vec<Case> {
         wrong(json!({"contact_ids": null, "audience": null}), &["/contact_ids"]),
         wrong(json!({"audience": {"page_id": "page-1"}}), &["/audience"]),
         wrong(
-            json!({"contact_ids": null, "audience": {"page_id": "page-1"}}),
-            &["/audience"],
+            json!({"contact_ids": null, "audience": {"page_id": "page 1"}}),
+            &["/audience/page_id"],
         ),
+        wrong(json!({"contact_ids": null, "audience": {}}), &["/audience"]),
         wrong(
             json!({"contact_ids": ["ana", 5, null, {}]}),
             &["/contact_ids/1", "/contact_ids/2", "/contact_ids/3"],
@@ -312,15 +313,9 @@ async fn contact_ids_and_audience_are_mutually_exclusive() {
     let stack = TestStack::start().await;
     let both = json!({"contact_ids": ["ana"], "audience": {"page_id": "page-1"}});
     let neither = json!({});
-    let not_yet = json!({"audience": {"page_id": "page-1"}});
     for (mut body, field, message) in [
         (both, "/audience", "must not be there with contact_ids"),
-        (neither, "/contact_ids", "is required"),
-        (
-            not_yet,
-            "/audience",
-            "is not supported yet; name the contacts in contact_ids",
-        ),
+        (neither, "/contact_ids", "is required, or an audience in its place"),
     ] {
         body["message"] = json!({"text": TEXT});
         let answer = stack.post(&body).await;

@@ -9,6 +9,7 @@ use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::json;
 
 use crate::fixture::TestStack;
+use crate::fixture::by_hand::LEASE;
 use crate::fixture::proxy::Reply;
 use crate::metrics::{count_events, counts};
 
@@ -104,6 +105,28 @@ async fn lost_checkpoint_answer_does_not_end_the_run() {
         (&report["status"], &report["counters"]["sent"]),
         (&json!("completed"), &json!(300))
     );
+}
+
+/// The last write of a resolution that finds nobody any more is a single update, too.
+#[tokio::test]
+async fn lost_answer_of_a_resolution_does_not_end_the_run() {
+    let (stack, lost) = start_losing_once("REMOVE #resolving", &[]).await;
+    let ids = stack.import_contacts(3).await;
+    stack.let_reads_catch_up();
+    let id = stack.broadcast_to(&json!({"everybody": true})).await;
+    let mut claim = stack.claim(&stack.job(&id).await.id()).await;
+    assert!(stack.resolve(&mut claim, &ids).await);
+    stack.advance(LEASE + Duration::from_secs(1));
+
+    let report = stack.finish(&id).await;
+
+    assert!(lost.load(Ordering::SeqCst));
+    assert_eq!(
+        (&report["contacts"]["accepted"], &report["counters"]["sent"]),
+        (&json!(3), &json!(3))
+    );
+    // One claim for each: the part by hand, the end of the resolution, the sends.
+    assert_eq!(stack.job(&id).await.epoch, 3);
 }
 
 #[tokio::test]

@@ -117,6 +117,32 @@ async fn attributes_of_a_later_version_survive_every_transition() {
     }
 }
 
+/// The earlier version ignores the attribute that tells of the audience.
+#[tokio::test]
+async fn audience_that_an_earlier_version_comes_to_loses_nobody() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
+    stack.let_reads_catch_up();
+    let id = stack.broadcast_to(&json!({"everybody": true})).await;
+    let resolving = stack.hide_resolving_by_hand(&id).await;
+    stack.drain_queue().await;
+    stack.show_resolving_by_hand(&id, resolving).await;
+    let report = stack.report(&id).await;
+    assert_eq!(
+        (&report["status"], &report["jobs"][0]["reason"]),
+        (&json!("halted"), &json!("expired: segment 0 is gone"))
+    );
+
+    stack.control("resume", &id).await;
+    let report = stack.finish(&id).await;
+
+    assert_eq!(
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(3))
+    );
+    assert_eq!(stack.received(&id).len(), ids.len());
+}
+
 #[tokio::test]
 async fn every_item_has_the_schema_version() {
     let stack = TestStack::start_with(&[("MESSENGER_TIMEOUT_SECONDS", "1"), ("DOUBT_CHECK_SECONDS", "20")]).await;

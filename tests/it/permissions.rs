@@ -33,6 +33,7 @@ async fn every_grant_is_used() {
     let (stack, parameters) = parameter_store::start_stack(&variables).await;
 
     use_the_whole_api(&stack).await;
+    resolve_an_audience(&stack).await;
     renew_token_during_broadcast(&stack, &parameters).await;
     settle_and_resend(&stack).await;
     erase_a_contact(&stack).await;
@@ -88,6 +89,17 @@ async fn use_the_whole_api(stack: &TestStack) {
     let verified = stack.send_raw(verify.body(Body::empty()).unwrap()).await;
     assert_eq!(verified.status(), StatusCode::OK);
     stack.finish(&id).await;
+}
+
+/// Sends to an audience that asks for attributes, which the index does not have.
+async fn resolve_an_audience(stack: &TestStack) {
+    let contact = json!({"contact_id": "ana", "page_id": PAGES[0], "attributes": {"city": "Porto"}});
+    let import = json!({"contacts": [contact]});
+    stack.call("PUT", "/v1/contacts", None, Some(&import)).await;
+    stack.let_reads_catch_up();
+    let id = stack.broadcast_to(&json!({"attributes": {"city": ["Porto"]}})).await;
+    stack.advance(Duration::from_secs(3));
+    assert_eq!(stack.finish(&id).await["counters"]["sent"], 1);
 }
 
 /// Sends more contacts than inline work takes, with a token that is renewed meanwhile, so that the next run is woken.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use local::clients;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::worker::pace::MAX_IN_FLIGHT;
 use tokio::time::{Instant, sleep};
 
@@ -157,4 +157,55 @@ async fn completed(api: &ApiClient, id: &str, until: Instant) {
         assert!(Instant::now() < until, "not completed in time: {report:#}");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A kill may come while the worker waits for the index, while it reads the contacts, and between two of its writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_workers_resolve_an_audience_without_a_gap_or_a_repeat() {
+    const KILLS: usize = 4;
+    let (stack, api) = process_stack::start(Duration::from_secs(8), &[]).await;
+    let sandbox = stack.sandbox().unwrap();
+    let ids: Vec<_> = (0..6_000).map(|n| format!("c{n:05}")).collect();
+    for ids in ids.chunks(1_000) {
+        api.import_tagged("page-1", ids, "vip").await;
+    }
+    let others: Vec<_> = (0..1_000).map(|n| format!("c{n:05}x")).collect();
+    api.import_tagged("page-1", &others, "new").await;
+
+    let id = &api.broadcast_to(&json!({"tags_any": ["vip"]})).await;
+    let (begun, mut killed) = (Instant::now(), 0);
+    loop {
+        let report = api.report(id).await;
+        if report["audience"]["resolved"] == true {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 300, "never resolved: {report:#}");
+        // Later after the beginning each time.
+        sleep(Duration::from_millis(100 + 1_200 * killed as u64)).await;
+        if killed < KILLS && stack.process_job().kill_one_busy().await.is_some() {
+            killed += 1;
+        }
+    }
+    let report = api.settled(id, sandbox).await;
+
+    let mut received = BTreeMap::<_, usize>::new();
+    for message in sandbox.received() {
+        *received.entry(message.contact_id).or_default() += 1;
+    }
+    let in_doubt = api.in_doubt(id).await;
+    stack.stop().await;
+    println!(
+        "{killed} workers killed; {} received, {} in doubt",
+        received.len(),
+        in_doubt.len()
+    );
+    assert!(
+        killed > 1,
+        "{killed} kills found a busy worker before the audience was resolved"
+    );
+    assert!(received.values().all(|messages| *messages == 1));
+    let reached: BTreeSet<_> = received.into_keys().chain(in_doubt).collect();
+    assert_eq!(reached, ids.into_iter().collect());
+    assert_eq!(report["contacts"]["accepted"], 6_000);
+    assert_eq!(report["contacts"]["requested"], 7_000);
 }

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use crate::control_races::resolved_in_part;
 use crate::exhaustive_faults::{TICK_INTERVAL, check};
 use crate::fixture::fault_plan::{FaultPlan, InjectedFault};
 use crate::fixture::{TestStack, WakeUpMessage};
@@ -69,6 +70,8 @@ struct Scenario {
     steps: Vec<Step>,
     /// Messenger's behaviour for each contact.
     sends: Vec<SendFault>,
+    /// The contacts are those of an audience, of which a worker has resolved a part before it died.
+    is_for_audience: bool,
     /// The operator cancels the broadcast at last.
     cancels: bool,
     /// Frozen processes thaw before the rest of the work is done, and otherwise after it.
@@ -118,7 +121,9 @@ fn any_scenario() -> impl Strategy<Value = Scenario> {
     let steps = prop::collection::vec(any_step(), 2..9);
     let sends = prop::collection::vec(any_send_fault(), CONTACTS);
     let cancel = (0_usize..9, prop::bool::weighted(0.3), any_step());
-    (steps, sends, cancel, any::<bool>()).prop_map(|(mut steps, sends, (at, cancels, cancel), thaw_first)| {
+    let flags = (prop::bool::weighted(0.4), any::<bool>());
+    (steps, sends, cancel, flags).prop_map(|(mut steps, sends, (at, cancels, cancel), flags)| {
+        let (is_for_audience, thaw_first) = flags;
         if cancels {
             let work = Work::Order("cancel");
             steps.insert(at.min(steps.len()), Step { work, ..cancel });
@@ -126,6 +131,7 @@ fn any_scenario() -> impl Strategy<Value = Scenario> {
         Scenario {
             steps,
             sends,
+            is_for_audience,
             cancels,
             thaw_first,
         }
@@ -268,6 +274,7 @@ async fn run(
     Scenario {
         steps,
         sends,
+        is_for_audience,
         cancels,
         thaw_first,
     }: Scenario,
@@ -284,7 +291,10 @@ async fn run(
         };
         stack.sandbox.add_fault(fault.to_contacts([id]));
     }
-    let id = stack.broadcast(&ids).await;
+    let id = match is_for_audience {
+        true => resolved_in_part(&stack, &ids).await,
+        false => stack.broadcast(&ids).await,
+    };
 
     let (mut processes, mut again) = (Vec::new(), Vec::new());
     for step in &steps {

@@ -3,7 +3,6 @@
 //! Every step may be repeated. After the commit the broadcast is accepted, whatever goes wrong: a small one is worked off
 //! within the request, by the same claims and reservations as everywhere; for others, wake-ups are sent.
 
-use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,8 +10,8 @@ use jiff::Timestamp;
 use shared::app::App;
 use shared::domain::backlog::{Segment, split_into_segments};
 use shared::domain::breakers::Breakers;
-use shared::domain::ids::{BroadcastId, ContactId, PageId, Pages, first_ten, token};
-use shared::domain::job::{Broadcast, ContactCounts, Job, JobStatus, OutcomeCounts};
+use shared::domain::ids::{BroadcastId, PageId, token};
+use shared::domain::job::{Broadcast, ContactCounts, Job, JobStatus, OutcomeCounts, Resolving};
 use shared::domain::reasons::Reasons;
 use shared::runtime::metrics::Layer;
 use shared::store::jobs::WAKE_AGAIN_AFTER;
@@ -27,11 +26,7 @@ use crate::api::problems::Kind;
 use crate::caller::Caller;
 use crate::invocation::record_broadcast;
 use crate::problem::Problem;
-
-/// The maximum number of Pages in one request: each is a job, and a transaction has at most 100 items.
-const MAX_PAGES: usize = 90;
-/// The maximum number of unknown ids that an answer lists.
-const MAX_UNKNOWN_IDS: usize = 100;
+use crate::recipients::Recipients;
 
 /// The time for which a request may be worked off inline; API Gateway waits 29 s.
 pub const INLINE_TIME: Duration = Duration::from_secs(20);
@@ -92,14 +87,14 @@ async fn accept_under_key(
         return replay(app, caller, key, &answered).await;
     }
     new.check_time(received)?;
-    let sorted = sort_ids(app, &caller.pages, &new.contact_ids).await?;
+    let recipients = Recipients::find(app, caller, &new, received).await?;
     let broadcast = Broadcast {
         requires_approval: !is_test && (new.requires_approval || app.config.require_approval),
         created_by: caller.name.clone(),
         test: is_test,
-        ..broadcast(new, &sorted, received)
+        ..broadcast(new, &recipients, received)
     };
-    let jobs = plan(app, &broadcast, &sorted);
+    let jobs = plan(app, &broadcast, &recipients);
     let segments = app.store.segments();
     let writes = jobs
         .iter()
@@ -117,7 +112,7 @@ async fn accept_under_key(
         return replay(app, caller, key, &answered).await;
     }
     record_broadcast(&broadcast.broadcast_id);
-    sorted.log_repeated(app);
+    recipients.log_repeated(app);
     for job in &jobs {
         info!(job.id = %job.id(), job.status = %job.status, job.contacts = job.contacts, "job accepted");
     }
@@ -132,6 +127,7 @@ async fn accept_under_key(
 async fn start(app: &App, broadcast: Broadcast, jobs: &[Job]) -> BroadcastReport {
     let queued: Vec<_> = jobs.iter().filter(|job| job.status == JobStatus::Queued).collect();
     let is_small = broadcast.test || broadcast.contacts.accepted <= app.config.inline_limit;
+    let is_small = is_small && broadcast.audience.is_none();
     if is_small && !queued.is_empty() {
         return work_off(app, broadcast, jobs).await;
     }
@@ -187,78 +183,6 @@ async fn replay(app: &App, caller: &Caller, key: &RequestKey, answered: &Answere
     Ok(Accepted { report, replayed: true })
 }
 
-/// The ids of a request, sorted by what acceptance does with them.
-pub struct SortedIds {
-    /// The ids by what becomes of them.
-    pub counts: ContactCounts,
-    /// The contacts that are sent to, by Page.
-    pub accepted: BTreeMap<PageId, Vec<ContactId>>,
-    repeated: Vec<ContactId>,
-}
-
-impl SortedIds {
-    /// Logs and counts the repetitions that were removed.
-    fn log_repeated(&self, app: &App) {
-        if self.counts.duplicates_removed > 0 {
-            let (count, ids) = (self.counts.duplicates_removed, first_ten(&self.repeated));
-            app.metrics.prevented(Layer::Request, count);
-            warn!(
-                duplicates.layer = "request",
-                duplicates.prevented = count,
-                contact.ids = ids,
-                "duplicates prevented: ids repeated in the request"
-            );
-        }
-    }
-}
-
-/// Removes repetitions, finds the Page of each contact, and counts the ids to which nothing will be sent. Contacts of Pages
-/// that the caller may not use are unknown to it.
-///
-/// # Errors
-/// If none is accepted (422), or they are on too many Pages (400).
-pub async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedIds, Problem> {
-    let mut seen = HashSet::with_capacity(ids.len());
-    let (unique, repeated): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(|id| seen.insert(id.clone()));
-    let contacts = app.store.contacts().find(&unique, pages).await?;
-    let mut counts = ContactCounts {
-        requested: ids.len() as u64,
-        duplicates_removed: repeated.len() as u64,
-        ..ContactCounts::default()
-    };
-    let mut accepted = BTreeMap::<_, Vec<_>>::new();
-    for id in unique {
-        let contact = contacts.get(&id);
-        match contact.filter(|contact| pages.allow(&contact.page_id)) {
-            None => {
-                counts.unknown += 1;
-                if counts.unknown_ids.len() < MAX_UNKNOWN_IDS {
-                    counts.unknown_ids.push(id.to_string());
-                }
-            }
-            Some(contact) if contact.opted_out => counts.opted_out += 1,
-            Some(contact) => {
-                counts.accepted += 1;
-                accepted.entry(contact.page_id.clone()).or_default().push(id);
-            }
-        }
-    }
-    if accepted.is_empty() {
-        let ContactCounts { unknown, opted_out, .. } = counts;
-        let detail = format!("No contact accepted: {unknown} unknown, {opted_out} opted out.");
-        return Err(Problem::new(Kind::NoContactAccepted, detail));
-    }
-    if accepted.len() > MAX_PAGES {
-        let message = format!("are on {} Pages, more than {MAX_PAGES}", accepted.len());
-        return Err(Problem::fault("/contact_ids", message));
-    }
-    Ok(SortedIds {
-        counts,
-        accepted,
-        repeated,
-    })
-}
-
 /// A job that is not committed yet, and its segments, under a snapshot that nothing refers to yet.
 struct PlannedJob {
     job: Job,
@@ -266,18 +190,27 @@ struct PlannedJob {
 }
 
 /// Makes the broadcast.
-fn broadcast(new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> Broadcast {
+fn broadcast(new: NewBroadcast, recipients: &Recipients, received: Timestamp) -> Broadcast {
+    let (contacts, audience, audience_name) = match recipients {
+        Recipients::Named(ids) => (ids.counts.clone(), None, None),
+        Recipients::Audience(found) => {
+            let none_yet = ContactCounts::default();
+            (none_yet, Some(found.audience.clone()), found.name.clone())
+        }
+    };
     Broadcast {
         broadcast_id: BroadcastId::random(),
         envelope: new.envelope(),
         outside_window: new.outside_window,
         name: new.name,
         metadata: new.metadata,
-        page_ids: ids.accepted.keys().cloned().collect(),
+        page_ids: recipients.pages(),
         message: new.message,
         created_at: received,
         scheduled_at: new.scheduled_at,
-        contacts: ids.counts.clone(),
+        contacts,
+        audience,
+        audience_name,
         replays: 0,
         priority: new.priority,
         done_inline: false,
@@ -293,8 +226,39 @@ fn broadcast(new: NewBroadcast, ids: &SortedIds, received: Timestamp) -> Broadca
     }
 }
 
-/// Makes the jobs of a broadcast, one for each Page.
-fn plan(app: &App, broadcast: &Broadcast, ids: &SortedIds) -> Vec<PlannedJob> {
+/// Makes the jobs of a broadcast, one for each Page. Those of an audience have no contacts yet, and a segment that is to come.
+fn plan(app: &App, broadcast: &Broadcast, recipients: &Recipients) -> Vec<PlannedJob> {
+    match recipients {
+        Recipients::Named(ids) => {
+            let jobs = ids.accepted.iter().map(|(page_id, contacts)| {
+                let segments = split_into_segments(contacts, 0);
+                let number = segments.len().try_into().unwrap_or(u32::MAX);
+                let job = Job {
+                    contacts: contacts.len() as u64,
+                    segments: number,
+                    first_segments: number,
+                    ..empty_job(app, broadcast, page_id)
+                };
+                PlannedJob { job, segments }
+            });
+            jobs.collect()
+        }
+        Recipients::Audience(found) => {
+            let jobs = found.pages.iter().map(|page_id| PlannedJob {
+                job: Job {
+                    segments: 1,
+                    resolving: Some(Resolving::default()),
+                    ..empty_job(app, broadcast, page_id)
+                },
+                segments: Vec::new(),
+            });
+            jobs.collect()
+        }
+    }
+}
+
+/// Makes a job of a broadcast, without contacts.
+fn empty_job(app: &App, broadcast: &Broadcast, page_id: &PageId) -> Job {
     let (received, scheduled_at) = (broadcast.created_at, broadcast.scheduled_at);
     let due = scheduled_at.unwrap_or(received);
     let (status, wake_at) = match scheduled_at {
@@ -302,43 +266,40 @@ fn plan(app: &App, broadcast: &Broadcast, ids: &SortedIds) -> Vec<PlannedJob> {
         Some(at) => (JobStatus::Scheduled, Some(at)),
         None => (JobStatus::Queued, Some(app.clock.now() + WAKE_AGAIN_AFTER)),
     };
-    let jobs = ids.accepted.iter().map(|(page_id, contacts)| {
-        let segments = split_into_segments(contacts);
-        let number = segments.len().try_into().unwrap_or(u32::MAX);
-        let job = Job {
-            wake_ups: 0,
-            broadcast_id: broadcast.broadcast_id.clone(),
-            page_id: page_id.clone(),
-            status,
-            reason: None,
-            contacts: contacts.len() as u64,
-            snapshot: token(),
-            segments: number,
-            first_segments: number,
-            cursor: 0,
-            epoch: 0,
-            stalls: 0,
-            claim_id: None,
-            lease_until: None,
-            due_at: scheduled_at,
-            wake_at,
-            created_at: received,
-            retained_until: due + app.config.retention,
-            may_send_until: None,
-            outcomes: OutcomeCounts::default(),
-            reasons: Reasons::default(),
-            prevented_reservation: 0,
-            prevented_claim: 0,
-            breakers: Breakers::default(),
-            priority: broadcast.priority,
-            resend_command: false,
-            expires_at: broadcast.expires_at,
-            stop: None,
-            retry: None,
-            has_late_echoes: false,
-            import: None,
-        };
-        PlannedJob { job, segments }
-    });
-    jobs.collect()
+    Job {
+        wake_ups: 0,
+        broadcast_id: broadcast.broadcast_id.clone(),
+        page_id: page_id.clone(),
+        status,
+        reason: None,
+        contacts: 0,
+        resolving: None,
+        considered: 0,
+        opted_out: 0,
+        snapshot: token(),
+        segments: 0,
+        first_segments: 0,
+        cursor: 0,
+        epoch: 0,
+        stalls: 0,
+        claim_id: None,
+        lease_until: None,
+        due_at: scheduled_at,
+        wake_at,
+        created_at: received,
+        retained_until: due + app.config.retention,
+        may_send_until: None,
+        outcomes: OutcomeCounts::default(),
+        reasons: Reasons::default(),
+        prevented_reservation: 0,
+        prevented_claim: 0,
+        breakers: Breakers::default(),
+        priority: broadcast.priority,
+        resend_command: false,
+        expires_at: broadcast.expires_at,
+        stop: None,
+        retry: None,
+        has_late_echoes: false,
+        import: None,
+    }
 }

@@ -38,7 +38,7 @@ use crate::stopped::mark_stopped;
     post, path = "/v1/broadcasts", operation_id = "createBroadcast", tag = "broadcasts",
     summary = "Send a message to many contacts",
     description = "A broadcast to few contacts is sent within the request and answered with 200 and its outcome. A larger one, or \
-        one that is not finished within 20 seconds, is answered with 202 and continues by itself.",
+        one that is not finished within 20 seconds, or one to an audience, is answered with 202 and continues by itself.",
     params(
         (
             "Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "opening-hours-1",
@@ -78,7 +78,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let is_dry_run = query.take("dry_run", flag).unwrap_or_default();
     query.finish()?;
-    let new = NewBroadcast::parse(&body)?;
+    let new = NewBroadcast::parse(&body, &caller.pages)?;
     if is_dry_run {
         return Ok(Json(preview(&app, &caller, &new, received).await?).into_response());
     }

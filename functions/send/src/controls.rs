@@ -252,6 +252,7 @@ impl Plan {
         let affected = Affected {
             jobs: changes.len() as u64,
             contacts: contacts.sum(),
+            resolving: changes.iter().any(|(job, _)| job.is_resolving()),
         };
         Ok(Self { changes, affected })
     }

@@ -34,6 +34,7 @@ pub mod problem_types;
 pub mod progress;
 pub mod query;
 pub mod reasons;
+pub mod recipients;
 pub mod report;
 pub mod request;
 pub mod retry;

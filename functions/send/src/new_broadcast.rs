@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use shared::domain::ids::{ContactId, token};
+use shared::domain::ids::{ContactId, Pages, token};
 use shared::domain::job::Priority;
 use shared::domain::message::{Envelope, Message, MessagingType, NotificationType, Tag};
 use shared::domain::visible::{is_blank, trimmed};
@@ -14,6 +14,7 @@ use shared::domain::window::OutsideWindow;
 use shared::store::requests::RequestKey;
 
 use crate::api::broadcasts::NewBroadcast;
+use crate::audience::read_choice;
 use crate::fields::{Faults, Fields, word};
 use crate::new_message::{self, LiteralBraces};
 use crate::problem::Problem;
@@ -35,24 +36,28 @@ const KEY_VALID_FOR: Duration = Duration::from_secs(30 * 86_400);
 const BODY_VALID_FOR: Duration = Duration::from_secs(300);
 
 impl NewBroadcast {
-    /// Parses a request.
+    /// Parses a request of a caller that may use these Pages.
     ///
     /// # Errors
     /// If anything is wrong with it: a problem (400) that lists all faults.
-    pub fn parse(body: &Value) -> Result<Self, Problem> {
+    pub fn parse(body: &Value, pages: &Pages) -> Result<Self, Problem> {
         let faults = Faults::default();
         let known = [
             &["contact_ids", "audience", "requires_approval", "priority"],
             Terms::FIELDS,
         ]
         .concat();
-        let read = Self::read(body, &known, &faults);
+        let read = Self::read(body, &known, pages, &faults);
         faults.or(read)
     }
 
-    /// Reads a request that may have these fields.
-    pub fn read(body: &Value, known: &[&str], faults: &Faults) -> Option<Self> {
+    /// Reads a request that may have these fields, of a caller that may use these Pages.
+    pub fn read(body: &Value, known: &[&str], pages: &Pages, faults: &Faults) -> Option<Self> {
         let fields = Fields::of(body, "", known, faults)?;
+        let audience = match fields.optional("audience") {
+            None => Some(None),
+            Some(audience) => read_choice(audience, "/audience", pages, faults).map(Some),
+        };
         let contact_ids = contact_ids(&fields, faults);
         let requires_approval = flag(&fields, "requires_approval");
         let priority = match fields.optional("priority") {
@@ -70,6 +75,7 @@ impl NewBroadcast {
         } = Terms::read(&fields, faults)?;
         Some(Self {
             contact_ids: contact_ids?,
+            audience: audience?,
             name,
             metadata,
             message,
@@ -149,6 +155,9 @@ impl NewBroadcast {
             json!(self.scheduled_at),
         ];
         // Absent otherwise, so that requests which earlier versions have accepted keep their fingerprints.
+        if let Some(audience) = &self.audience {
+            body.push(json!({"audience": audience}));
+        }
         if self.allow_literal_braces {
             body.push(json!("allow_literal_braces"));
         }
@@ -269,13 +278,14 @@ fn flag(fields: &Fields<'_>, name: &str) -> bool {
     value == Some(&Value::Bool(true))
 }
 
+/// Reads the ids of the contacts; none if there is an audience in their place.
 fn contact_ids(fields: &Fields<'_>, faults: &Faults) -> Option<Vec<ContactId>> {
     let ids = fields.optional("contact_ids");
     match (ids, fields.optional("audience")) {
         (Some(_), None) => {}
-        (None, None) => fields.fault("contact_ids", "is required"),
+        (None, None) => fields.fault("contact_ids", "is required, or an audience in its place"),
         (Some(_), Some(_)) => fields.fault("audience", "must not be there with contact_ids"),
-        (None, Some(_)) => fields.fault("audience", "is not supported yet; name the contacts in contact_ids"),
+        (None, Some(_)) => return Some(Vec::new()),
     }
     let ids = fields.list("contact_ids", ids)?;
     if !(1..=MAX_CONTACT_IDS).contains(&ids.len()) {
@@ -406,7 +416,7 @@ mod tests {
 
     fn key(caller: Option<&str>, key: Option<&str>) -> RequestKey {
         let body = json!({"contact_ids": ["6001"], "message": {"text": "Hi"}});
-        NewBroadcast::parse(&body).unwrap().key(caller, key)
+        NewBroadcast::parse(&body, &Pages::All).unwrap().key(caller, key)
     }
 
     #[test]
@@ -434,11 +444,34 @@ mod tests {
     fn consent_to_literal_braces_is_part_of_the_fingerprint() {
         let fingerprint = |allow: Value| {
             let body = json!({"contact_ids": ["6001"], "message": {"text": "Hi"}, "allow_literal_braces": allow});
-            NewBroadcast::parse(&body).unwrap().key(None, None).fingerprint
+            NewBroadcast::parse(&body, &Pages::All)
+                .unwrap()
+                .key(None, None)
+                .fingerprint
         };
         assert_eq!(fingerprint(json!(false)), key(None, None).fingerprint);
         assert_eq!(fingerprint(json!(null)), key(None, None).fingerprint);
         assert_ne!(fingerprint(json!(true)), key(None, None).fingerprint);
+    }
+
+    /// A repetition is known by what it says: the saved audience may have changed since.
+    #[test]
+    fn audience_is_part_of_the_fingerprint_as_it_is_named() {
+        let fingerprint = |audience: Value| {
+            let body = json!({"audience": audience, "message": {"text": "Hi"}});
+            let new = NewBroadcast::parse(&body, &Pages::All).unwrap();
+            new.key(None, None).fingerprint
+        };
+        let audiences = [
+            json!({"everybody": true}),
+            json!({"name": "vips"}),
+            json!({"tags_any": ["vip"]}),
+            json!({"tags_all": ["vip"]}),
+            json!({"page_id": "page-1", "tags_any": ["vip"]}),
+        ];
+        assert_eq!(fingerprint(audiences[1].clone()), fingerprint(audiences[1].clone()));
+        let digests: BTreeSet<_> = audiences.into_iter().map(fingerprint).collect();
+        assert_eq!(digests.len(), 5);
     }
 
     #[test]
@@ -446,7 +479,10 @@ mod tests {
         let fingerprint = |more: Value| {
             let mut body = json!({"contact_ids": ["6001"], "message": {"text": "Hi"}});
             body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            NewBroadcast::parse(&body).unwrap().key(None, None).fingerprint
+            NewBroadcast::parse(&body, &Pages::All)
+                .unwrap()
+                .key(None, None)
+                .fingerprint
         };
         let without = fingerprint(json!({}));
         assert_eq!(fingerprint(json!({"name": null, "metadata": {}})), without);

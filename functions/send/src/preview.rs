@@ -1,25 +1,29 @@
 //! The preview of a broadcast: everything that acceptance and the sends to come would find out, without a write.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use shared::app::App;
 use shared::domain::digest::with_line_feeds;
 use shared::domain::ids::{ContactId, PageId};
+use shared::domain::job::ContactCounts;
 use shared::domain::message::MessagingType;
 use shared::domain::template::{Template, TextError};
 use shared::domain::window;
 
-use crate::accept::{SortedIds, sort_ids};
 use crate::api::broadcasts::NewBroadcast;
 use crate::api::previews::{BroadcastPreview, PagePreview, RenderedText, Warning, WarningKind};
 use crate::caller::Caller;
 use crate::problem::Problem;
+use crate::recipients::Recipients;
 use crate::report::local_time;
 
 /// The number of contacts whose texts a preview shows.
 const SHOWN_TEXTS: usize = 3;
+/// The time for which the contacts of an audience are counted.
+const COUNT_TIME: Duration = Duration::from_secs(10);
 /// The number of contacts that are in memory at once, with all of their attributes.
 const AT_ONCE: usize = 1_000;
 /// The write units of a delivered contact: its row is reserved and recorded.
@@ -40,7 +44,7 @@ pub async fn preview(
     received: Timestamp,
 ) -> Result<BroadcastPreview, Problem> {
     new.check_time(received)?;
-    let sorted = sort_ids(app, &caller.pages, &new.contact_ids).await?;
+    let contacts = Contacts::find(app, caller, new, received).await?;
     let wished = new.scheduled_at.unwrap_or(received);
     let quiet_until = new.quiet_hours.as_ref().and_then(|quiet| quiet.end(wished));
     let begins_at = quiet_until.unwrap_or(wished);
@@ -50,14 +54,14 @@ pub async fn preview(
             .map_or(app.config.page_rate, |most| most.min(app.config.page_rate))
             .get(),
     );
-    let pages = pages(&sorted, rate);
+    let pages = contacts.pages(rate);
     let expected_seconds = pages.iter().map(|page| page.seconds).max().unwrap_or_default();
-    let texts = Texts::of(app, new, &sorted, begins_at).await?;
-    let mut warnings = tokens(app, &sorted).await;
+    let texts = Texts::of(app, new, &contacts, begins_at).await?;
+    let mut warnings = tokens(app, &pages).await;
     warnings.extend(texts.warnings(new));
     if quiet_until.is_some() {
         let message = "It would begin in its quiet hours, and wait for their end.";
-        warnings.push(about_all(WarningKind::QuietHours, message, sorted.counts.accepted));
+        warnings.push(about_all(WarningKind::QuietHours, message, contacts.counts.accepted));
     }
     warnings.extend(
         new.expires_at
@@ -65,8 +69,9 @@ pub async fn preview(
     );
     Ok(BroadcastPreview {
         dry_run: true,
-        write_units: write_units(new, &sorted, &pages),
-        contacts: sorted.counts,
+        write_units: write_units(new, &contacts, &pages),
+        complete: contacts.are_complete,
+        contacts: contacts.counts,
         pages,
         texts: texts.first,
         longest: texts.longest,
@@ -77,23 +82,64 @@ pub async fn preview(
     })
 }
 
-fn pages(sorted: &SortedIds, rate: u64) -> Vec<PagePreview> {
-    let pages = sorted.accepted.iter().map(|(page_id, contacts)| PagePreview {
-        page_id: page_id.clone(),
-        contacts: contacts.len() as u64,
-        seconds: (contacts.len() as u64).div_ceil(rate),
-    });
-    pages.collect()
+/// The contacts that a broadcast would send to.
+struct Contacts {
+    counts: ContactCounts,
+    by_page: BTreeMap<PageId, u64>,
+    /// Those whose texts are written: all that the request names, or the first thousand of an audience.
+    known: BTreeMap<PageId, Vec<ContactId>>,
+    /// False if an audience has more than could be counted in time.
+    are_complete: bool,
+}
+
+impl Contacts {
+    async fn find(app: &App, caller: &Caller, new: &NewBroadcast, received: Timestamp) -> Result<Self, Problem> {
+        Ok(match Recipients::find(app, caller, new, received).await? {
+            Recipients::Named(ids) => {
+                let by_page = ids.accepted.iter();
+                Self {
+                    by_page: by_page
+                        .map(|(page_id, ids)| (page_id.clone(), ids.len() as u64))
+                        .collect(),
+                    counts: ids.counts,
+                    known: ids.accepted,
+                    are_complete: true,
+                }
+            }
+            Recipients::Audience(found) => {
+                let look = found.look(app, received, COUNT_TIME, u64::MAX).await?;
+                Self {
+                    counts: look.counts(),
+                    by_page: look.members,
+                    known: look.first,
+                    are_complete: !look.is_cut,
+                }
+            }
+        })
+    }
+
+    fn pages(&self, rate: u64) -> Vec<PagePreview> {
+        let pages = self.by_page.iter().map(|(page_id, contacts)| PagePreview {
+            page_id: page_id.clone(),
+            contacts: *contacts,
+            seconds: contacts.div_ceil(rate),
+        });
+        pages.collect()
+    }
 }
 
 /// Returns the write units, about: the rows of the contacts, the segments and the items of the broadcast, and a checkpoint for every
 /// two seconds.
-fn write_units(new: &NewBroadcast, sorted: &SortedIds, pages: &[PagePreview]) -> u64 {
-    let ids = sorted.accepted.values().flatten();
-    let segments: u64 = ids.map(|id| id.as_str().len() as u64 + 3).sum();
+fn write_units(new: &NewBroadcast, contacts: &Contacts, pages: &[PagePreview]) -> u64 {
+    let accepted = contacts.counts.accepted;
+    let ids = contacts.known.values().flatten();
+    let (known, bytes) = ids.fold((0, 0), |(known, bytes), id| {
+        (known + 1, bytes + id.as_str().len() as u64 + 3)
+    });
+    let segments = (bytes * accepted).checked_div(known).unwrap_or_default();
     let message = serde_json::to_string(&new.message).map_or(0, |text| text.len() as u64);
     let checkpoints: u64 = pages.iter().map(|page| page.seconds.div_ceil(2)).sum();
-    WRITES_PER_CONTACT * sorted.counts.accepted
+    WRITES_PER_CONTACT * accepted
         + checkpoints
         + WRITES_PER_PAGE * pages.len() as u64
         + segments.div_ceil(WRITE_UNIT)
@@ -101,9 +147,9 @@ fn write_units(new: &NewBroadcast, sorted: &SortedIds, pages: &[PagePreview]) ->
 }
 
 /// Warns of Pages whose token cannot be read.
-async fn tokens(app: &App, sorted: &SortedIds) -> Vec<Warning> {
-    let read = sorted.accepted.iter().map(|(page_id, contacts)| async move {
-        let error = app.secrets.access(page_id).await.err()?;
+async fn tokens(app: &App, pages: &[PagePreview]) -> Vec<Warning> {
+    let read = pages.iter().map(|page| async move {
+        let error = app.secrets.access(&page.page_id).await.err()?;
         let message = match error.may_pass() {
             true => "The Page's access token cannot be read at the moment.",
             false => "The Page has no access token: its part of the broadcast would be halted.",
@@ -111,8 +157,8 @@ async fn tokens(app: &App, sorted: &SortedIds) -> Vec<Warning> {
         Some(Warning {
             kind: WarningKind::NoToken,
             message: message.to_owned(),
-            contacts: contacts.len() as u64,
-            page_id: Some(page_id.clone()),
+            contacts: page.contacts,
+            page_id: Some(page.page_id.clone()),
         })
     });
     join_all(read).await.into_iter().flatten().collect()
@@ -157,7 +203,7 @@ struct Texts {
 }
 
 impl Texts {
-    async fn of(app: &App, new: &NewBroadcast, sorted: &SortedIds, begins_at: Timestamp) -> Result<Self, Problem> {
+    async fn of(app: &App, new: &NewBroadcast, contacts: &Contacts, begins_at: Timestamp) -> Result<Self, Problem> {
         let template = new.message.text.as_deref().map(Template::compile).transpose();
         let template = template.map_err(|error| Problem::fault("/message/text", error.to_string()))?;
         let needs_window = [MessagingType::Update, MessagingType::Response].contains(&new.messaging_type);
@@ -165,17 +211,17 @@ impl Texts {
         if template.is_none() && !needs_window {
             return Ok(texts);
         }
-        let ids: Vec<_> = sorted
-            .accepted
+        let ids: Vec<_> = contacts
+            .known
             .iter()
             .flat_map(|(page, ids)| ids.iter().map(move |id| (page, id)))
             .collect();
         for ids in ids.chunks(AT_ONCE) {
             let only_ids: Vec<_> = ids.iter().map(|(_, id)| (*id).clone()).collect();
-            let contacts = app.store.contacts().get_all(&only_ids).await?;
+            let found = app.store.contacts().get_all(&only_ids).await?;
             for (page_id, id) in ids {
                 // A contact that is deleted at this moment.
-                let Some(contact) = contacts.get(*id) else {
+                let Some(contact) = found.get(*id) else {
                     continue;
                 };
                 let is_over = window::is_over(new.messaging_type, contact.last_interaction_at, begins_at);

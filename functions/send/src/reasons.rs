@@ -13,11 +13,15 @@ use crate::fields::nearest;
 const MISSING: &str = "missing ";
 
 /// The codes that are words, each with its meaning.
-const WORDS: [(&str, &str); 21] = [
+const WORDS: [(&str, &str); 22] = [
     ("opted_out", "The contact has opted out."),
     (
         "contact_deleted",
         "The contact was deleted after the broadcast had been accepted.",
+    ),
+    (
+        "other_page",
+        "The contact was deleted, and created anew on another Page, after it had been found for this one.",
     ),
     (
         "outside_window",

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use shared::domain::history::HistoryEntry;
 use shared::domain::ids::BroadcastId;
-use shared::domain::job::{Broadcast, Job, JobStatus};
+use shared::domain::job::{Broadcast, ContactCounts, Job, JobStatus};
 use shared::domain::schedule::Zone;
 use shared::store::{self, Store};
 
-use crate::api::broadcasts::{BroadcastReport, BroadcastSummary, DuplicatesPrevented, JobReport};
+use crate::api::broadcasts::{AudienceReport, BroadcastReport, BroadcastSummary, DuplicatesPrevented, JobReport};
 use crate::api::history::HistoryReport;
 use crate::etag::EntityTag;
 use crate::reasons;
@@ -31,11 +31,17 @@ impl BroadcastReport {
     pub fn new(broadcast: Broadcast, jobs: &[Job]) -> Self {
         let (done_inline, rate) = (broadcast.done_inline, broadcast.message.most_per_second());
         let progress = Progress::of(jobs);
+        let contacts = contacts(&broadcast, jobs);
+        let audience = broadcast.audience.map(|filters| AudienceReport {
+            name: broadcast.audience_name,
+            resolved: jobs.iter().all(|job| job.resolving.is_none()),
+            filters,
+        });
         let summary = BroadcastSummary {
             status: jobs.iter().map(|job| job.status).min().unwrap_or(JobStatus::Completed),
             counters: jobs.iter().map(Job::counters).sum(),
             duplicates_prevented: DuplicatesPrevented {
-                request: broadcast.contacts.duplicates_removed,
+                request: contacts.duplicates_removed,
                 replay: broadcast.replays,
                 claim: progress.prevented_claim,
                 reservation: progress.prevented_reservation,
@@ -45,7 +51,8 @@ impl BroadcastReport {
             metadata: broadcast.metadata,
             created_at: broadcast.created_at,
             scheduled_at: broadcast.scheduled_at,
-            contacts: broadcast.contacts,
+            contacts,
+            audience,
             scheduled_local: local_time(broadcast.scheduled_at, broadcast.time_zone.as_ref()),
             quiet_hours: broadcast.quiet_hours,
             expires_at: broadcast.expires_at,
@@ -127,6 +134,7 @@ impl Progress {
             status: job.status,
             reason: job.reason.clone(),
             contacts: job.contacts,
+            resolving: job.resolving.is_some(),
             counters: job.counters(),
             reasons: reasons::report([job]),
             due_at: job.due_at,
@@ -143,6 +151,19 @@ impl Progress {
     /// Returns the entity tag.
     pub fn tag(&self, id: &BroadcastId) -> EntityTag {
         tag(id, &self.jobs, self.prevented_claim, self.prevented_reservation)
+    }
+}
+
+/// Returns the contacts of a broadcast by what acceptance found; of an audience those that its jobs have found so far.
+fn contacts(broadcast: &Broadcast, jobs: &[Job]) -> ContactCounts {
+    match &broadcast.audience {
+        None => broadcast.contacts.clone(),
+        Some(_) => ContactCounts {
+            requested: jobs.iter().map(|job| job.considered).sum(),
+            opted_out: jobs.iter().map(|job| job.opted_out).sum(),
+            accepted: jobs.iter().map(|job| job.contacts).sum(),
+            ..ContactCounts::default()
+        },
     }
 }
 

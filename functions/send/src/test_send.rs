@@ -106,7 +106,7 @@ async fn parse(app: &App, caller: &Caller, body: &Value) -> Result<NewBroadcast,
         "metadata",
     ];
     let faults = Faults::default();
-    let read = NewBroadcast::read(body, &KNOWN, &faults);
+    let read = NewBroadcast::read(body, &KNOWN, &caller.pages, &faults);
     let ids = body.get("contact_ids").and_then(Value::as_array).map_or(0, Vec::len);
     if ids > MAX_TESTERS {
         faults.add(

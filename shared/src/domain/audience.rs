@@ -4,6 +4,7 @@
 //! The order is that of [`Excluded`], from those that cost nothing to those that need a read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +14,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::domain::delivery::Status;
 use crate::domain::ids::{BroadcastId, ContactId, PageId};
 
 /// The contacts that match every filter, and have not opted out.
@@ -141,6 +141,13 @@ pub enum Excluded {
     Attributes,
 }
 
+/// Writes the name that the API uses.
+impl fmt::Display for Excluded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// The numbers of contacts that an audience leaves out, by the first filter that excludes them.
 pub type ExcludedCounts = BTreeMap<Excluded, u64>;
 
@@ -158,34 +165,6 @@ pub struct IndexedContact {
     /// The time at which the contact last wrote to the Page.
     #[serde(default, with = "millisecond::optional")]
     pub last_interaction_at: Option<Timestamp>,
-}
-
-/// The part of a delivery that tells whether the contact has got a broadcast.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct PastDelivery {
-    /// The contact.
-    pub contact_id: ContactId,
-    /// The state of the delivery.
-    pub status: Status,
-    /// Messenger's id of a message that arrived although the delivery failed or was skipped.
-    #[serde(default)]
-    pub arrived_as: Option<String>,
-    /// The time of an earlier attempt that may have arrived.
-    #[serde(default, with = "millisecond::optional")]
-    pub earlier_doubt: Option<Timestamp>,
-}
-
-impl PastDelivery {
-    /// Returns `true` if the message is known to have arrived.
-    pub fn has_arrived(&self) -> bool {
-        self.status == Status::Sent || self.arrived_as.is_some()
-    }
-
-    /// Returns `true` unless the message is known not to have arrived.
-    pub fn may_have_arrived(&self) -> bool {
-        let is_open = matches!(self.status, Status::Reserved | Status::InDoubt);
-        self.has_arrived() || is_open || self.earlier_doubt.is_some()
-    }
 }
 
 impl Audience {
@@ -334,26 +313,6 @@ mod tests {
             let found = audience(json!({ "attributes": wanted })).matches_attributes(&own);
             assert_eq!(found.is_ok(), matches, "{wanted}");
         }
-    }
-
-    #[test]
-    fn delivery_that_may_have_arrived_is_neither_sent_nor_unsent() {
-        let arrived = |row: Value| {
-            let row: PastDelivery = serde_json::from_value(row).unwrap();
-            (row.has_arrived(), row.may_have_arrived())
-        };
-        let row = |status: &str| json!({"contact_id": "ana", "status": status});
-        assert_eq!(arrived(row("sent")), (true, true));
-        for open in ["reserved", "in_doubt"] {
-            assert_eq!(arrived(row(open)), (false, true), "{open}");
-        }
-        for unsent in ["waiting", "failed", "skipped"] {
-            assert_eq!(arrived(row(unsent)), (false, false), "{unsent}");
-        }
-        let late = json!({"contact_id": "ana", "status": "failed", "arrived_as": "m_1"});
-        assert_eq!(arrived(late), (true, true));
-        let again = json!({"contact_id": "ana", "status": "waiting", "earlier_doubt": NOW});
-        assert_eq!(arrived(again), (false, true));
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub const SEGMENT_SIZE: usize = 1_000;
 /// The most bytes of ids in one segment: DynamoDB takes items of at most 400 KB.
 const SEGMENT_BYTES: usize = 300_000;
 
-/// Splits the contacts of a job into segments that are due at once.
-pub fn split_into_segments(contacts: &[ContactId]) -> Vec<Segment> {
+/// Splits contacts of a job into segments that are due at once, numbered from `first`.
+pub fn split_into_segments(contacts: &[ContactId], first: u32) -> Vec<Segment> {
     let (mut segments, mut bytes) = (Vec::<Segment>::new(), usize::MAX);
     for contact_id in contacts {
         bytes = bytes.saturating_add(contact_id.as_str().len());
@@ -29,7 +29,7 @@ pub fn split_into_segments(contacts: &[ContactId]) -> Vec<Segment> {
             _ => {
                 bytes = contact_id.as_str().len();
                 segments.push(Segment {
-                    number: u32::try_from(segments.len()).unwrap_or(u32::MAX),
+                    number: first + u32::try_from(segments.len()).unwrap_or(u32::MAX),
                     contacts: vec![contact_id.clone()],
                     due_at: None,
                 });
@@ -371,11 +371,11 @@ mod tests {
 
     #[test]
     fn segment_holds_a_thousand_contacts_and_fits_into_an_item() {
-        let short = split_into_segments(&contacts(0..2_500));
+        let short = split_into_segments(&contacts(0..2_500), 0);
         let long: Vec<_> = (0..1_000)
             .map(|n| ContactId::parse(&format!("{n:04}{}", "🙂".repeat(124))).unwrap())
             .collect();
-        let long = split_into_segments(&long);
+        let long = split_into_segments(&long, 0);
 
         let lengths =
             |segments: &[Segment]| -> Vec<_> { segments.iter().map(|segment| segment.contacts.len()).collect() };

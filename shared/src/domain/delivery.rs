@@ -353,3 +353,58 @@ impl fmt::Display for Metadata {
         write!(f, "{prefix} {broadcast_id} {page_id} {attempt} {contact_id}")
     }
 }
+
+/// The part of a delivery that tells whether the contact has got a broadcast.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PastDelivery {
+    /// The contact.
+    pub contact_id: ContactId,
+    /// The state of the delivery.
+    pub status: Status,
+    /// Messenger's id of a message that arrived although the delivery failed or was skipped.
+    #[serde(default)]
+    pub arrived_as: Option<String>,
+    /// The time of an earlier attempt that may have arrived.
+    #[serde(default, with = "millisecond::optional")]
+    pub earlier_doubt: Option<Timestamp>,
+}
+
+impl PastDelivery {
+    /// Returns `true` if the message is known to have arrived.
+    pub fn has_arrived(&self) -> bool {
+        self.status == Status::Sent || self.arrived_as.is_some()
+    }
+
+    /// Returns `true` unless the message is known not to have arrived.
+    pub fn may_have_arrived(&self) -> bool {
+        let is_open = matches!(self.status, Status::Reserved | Status::InDoubt);
+        self.has_arrived() || is_open || self.earlier_doubt.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn delivery_that_may_have_arrived_is_neither_sent_nor_unsent() {
+        let arrived = |row: Value| {
+            let row: PastDelivery = serde_json::from_value(row).unwrap();
+            (row.has_arrived(), row.may_have_arrived())
+        };
+        let row = |status: &str| json!({"contact_id": "ana", "status": status});
+        assert_eq!(arrived(row("sent")), (true, true));
+        for open in ["reserved", "in_doubt"] {
+            assert_eq!(arrived(row(open)), (false, true), "{open}");
+        }
+        for unsent in ["waiting", "failed", "skipped"] {
+            assert_eq!(arrived(row(unsent)), (false, false), "{unsent}");
+        }
+        let late = json!({"contact_id": "ana", "status": "failed", "arrived_as": "m_1"});
+        assert_eq!(arrived(late), (true, true));
+        let again = json!({"contact_id": "ana", "status": "waiting", "earlier_doubt": 1_764_000_000_000_i64});
+        assert_eq!(arrived(again), (false, true));
+    }
+}

@@ -8,9 +8,10 @@ use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::audience::{Audience, AudienceName};
 use crate::domain::breakers::Breakers;
 use crate::domain::command::{JobCommand, RetryCommand, StopCommand};
-use crate::domain::ids::{BroadcastId, JobId, PageId};
+use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::import::ImportProgress;
 use crate::domain::message::{Envelope, Message};
 use crate::domain::reasons::{NotSent, OTHER, Reasons};
@@ -50,8 +51,15 @@ pub struct Broadcast {
     /// The time at which sending begins; `None` if it begins at once.
     #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<Timestamp>,
-    /// The ids of the request by what acceptance found.
+    /// The ids of the request by what acceptance found; none for an audience, whose contacts the jobs count.
     pub contacts: ContactCounts,
+    /// The audience that the jobs find their contacts by, as it was when the request was received; `None` if the request named
+    /// the contacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Audience>,
+    /// The name under which that audience was saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience_name: Option<AudienceName>,
     /// Repetitions of the request that were answered with this broadcast instead of creating another.
     #[serde(default)]
     pub replays: u64,
@@ -178,11 +186,21 @@ pub struct Job {
     /// `None` otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Contacts accepted for this Page.
+    /// Contacts accepted for this Page; those found so far while an audience is resolved.
     pub contacts: u64,
+    /// The resolution of the audience, as far as it has come; `None` once every contact of the job is in the backlog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolving: Option<Resolving>,
+    /// Contacts of the Page that the resolution has looked at.
+    #[serde(default)]
+    pub considered: u64,
+    /// Those of them that the audience has, and that have opted out.
+    #[serde(default)]
+    pub opted_out: u64,
     /// The name under which the segments of the job were written.
     pub snapshot: String,
-    /// The number of segments in the backlog.
+    /// The number of segments in the backlog. While an audience is resolved it is one more than there are: a worker of a version
+    /// that knows no audiences halts the job at the segment that is missing, instead of completing it without its contacts.
     pub segments: u32,
     /// The number of segments that the job was accepted with; later segments hold requeued contacts.
     pub first_segments: u32,
@@ -262,7 +280,28 @@ pub struct Job {
     pub import: Option<ImportProgress>,
 }
 
+/// The resolution of a job's audience, as of its last write.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolving {
+    /// The contact up to which the Page's contacts have been looked at, in the order of their ids; `None` if none has been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<ContactId>,
+    /// The time at which the resolution began. Hours of activity are counted back from it, whichever worker goes on.
+    #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// True if the job was cancelled or has expired before the end: nobody joins any more, and not all contacts are known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
+}
+
 impl Job {
+    /// Returns true if contacts of an audience are still to join the backlog. None does if a worker of an earlier version has
+    /// requeued contacts behind the segment that is missing.
+    pub fn is_resolving(&self) -> bool {
+        let goes_on = self.resolving.as_ref().is_some_and(|resolving| !resolving.given_up);
+        goes_on && self.segments == self.first_segments + 1
+    }
+
     /// Returns true if nothing is sent any more.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
@@ -293,9 +332,9 @@ impl Job {
     }
 
     /// Returns the group of the job's wake-ups. The queue delivers those of one group one after the other: of large jobs those
-    /// of one Page, of any other job its own. A cancelled job sends nothing, so its drain does not wait for a run of the Page.
+    /// of one Page, of any other job its own. A drain and a resolution send nothing, so they do not wait for a run of the Page.
     pub fn wake_up_group(&self) -> String {
-        match self.is_express() || self.stop == Some(StopCommand::Cancel) {
+        match self.is_express() || self.is_resolving() || self.stop == Some(StopCommand::Cancel) {
             true => self.id().to_string(),
             false => self.page_id.to_string(),
         }

@@ -13,8 +13,9 @@ use super::calls::{BATCH_GET, Read};
 use super::keys;
 use super::statement::Query;
 use super::tables::{Error, Store};
-use crate::domain::audience::{Audience, Excluded, ExcludedCounts, PastDelivery};
+use crate::domain::audience::{Audience, Excluded, ExcludedCounts};
 use crate::domain::contact::Contact;
+use crate::domain::delivery::PastDelivery;
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 
 /// Contacts that a query reads of a partition.

@@ -28,6 +28,7 @@ use crate::worker::hand_over::hand_over_without_secret;
 use crate::worker::import::Import;
 use crate::worker::pace::Pace;
 use crate::worker::profiles::Profiles;
+use crate::worker::resolve::resolve;
 use crate::worker::run::{Run, RunEnd};
 use crate::worker::send_again::{SendAgain, send_again};
 use crate::worker::spacing::Spacing;
@@ -79,7 +80,7 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
         if found.import.is_some() || found.stop.is_some() || found.is_expired(app.clock.now()) {
             return work_without_page(app, &found, ends).await;
         }
-        if found.is_express() {
+        if found.is_express() || found.is_resolving() {
             return work_and_wake(app, job, None, ends).await;
         }
         match wait_for_page(app, job, ends).await? {
@@ -322,6 +323,13 @@ async fn work_claimed(
     let halted = |claim, reason: String| Ok(RunEnd::HandOver(Box::new(claim), HandOver::Halted(reason)));
     if let Some(reason) = reason_to_halt(&claim.job, app.clock.now()) {
         return halted(claim, reason);
+    }
+    if claim.job.is_resolving() {
+        return resolve(app, claim, ends).await.map_err(Error::Store);
+    }
+    if lease.is_none() && !claim.job.is_express() {
+        // Another worker has resolved its audience meanwhile: the next run takes the Page.
+        return Ok(RunEnd::HandOver(Box::new(claim), HandOver::Queued));
     }
     let claim = match carry_out_command(app, claim, ends).await? {
         ControlFlow::Continue(claim) => claim,

@@ -235,6 +235,10 @@ impl Sender<'_> {
         let Some(contact) = self.app.store.contacts().get(&entry.contact_id).await? else {
             return Ok(skipped("contact_deleted"));
         };
+        // It was deleted and created anew since it joined the backlog, and may have joined that of the other Page's job, too.
+        if self.broadcast.audience.is_some() && contact.page_id != self.job.page_id {
+            return Ok(skipped("other_page"));
+        }
         if contact.opted_out {
             return Ok(skipped("opted_out"));
         }

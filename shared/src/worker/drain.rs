@@ -12,13 +12,13 @@ use crate::app::App;
 use crate::domain::backlog::{Backlog, Entry, Finish, Next};
 use crate::domain::command::StopCommand;
 use crate::domain::delivery::{Doubt, State};
-use crate::domain::job::Job;
+use crate::domain::job::{Job, Resolving};
 use crate::runtime::telemetry::delivery_span;
 use crate::store;
 use crate::store::hand_over::HandOver;
 use crate::store::jobs::Claim;
 use crate::store::skips::Skip;
-use crate::store::transactions::{Checkpoint, Checkpointed, ROWS_AT_ONCE};
+use crate::store::transactions::{Checkpoint, Checkpointed, ROWS_AT_ONCE, Resolution};
 use crate::worker::deliver::{AttemptEnd, Delivered, Sender, finish_for};
 use crate::worker::in_flight::InFlight;
 use crate::worker::run::{CHECKPOINT_EVERY, RunEnd, WIND_UP};
@@ -43,12 +43,30 @@ struct Drain<'a> {
     overtaken: bool,
 }
 
+/// Ends the resolution of a job's audience, of which not all contacts are known then. Returns `false` if another worker has claimed
+/// the job.
+async fn give_up_resolution(app: &App, claim: &mut Claim) -> Result<bool, store::Error> {
+    let rest = Resolving {
+        given_up: true,
+        ..claim.job.resolving.clone().unwrap_or_default()
+    };
+    let nobody_more = Resolution {
+        rest: Some(rest),
+        ..Resolution::default()
+    };
+    let (transactions, now) = (app.store.transactions(), app.clock.now());
+    transactions.resolve(claim, &nobody_more, now).await
+}
+
 /// Settles the contacts that are left as `skipped` for this reason, or as in doubt where an earlier attempt may have arrived,
 /// until `ends` at the latest. Nothing is left if the hand-over is `Completed`.
 ///
 /// # Errors
 /// If a table does not answer; the claim then ends with its lease, and the next one goes on.
-pub async fn drain(app: &App, claim: Claim, reason: &str, ends: Instant) -> Result<RunEnd, store::Error> {
+pub async fn drain(app: &App, mut claim: Claim, reason: &str, ends: Instant) -> Result<RunEnd, store::Error> {
+    if claim.job.is_resolving() && !give_up_resolution(app, &mut claim).await? {
+        return Ok(RunEnd::Overtaken);
+    }
     let job = &claim.job.clone();
     let drain = Drain {
         app,

@@ -1,6 +1,6 @@
 //! The work on a job: a claim, a run over its backlog, and the delivery to each contact; or a run of an import.
 //!
-//! Imports go downwards: [`claim`], [`run`], [`drain`] and `import`, then the parts of a run.
+//! Imports go downwards: [`claim`], [`run`], [`drain`], [`resolve`] and `import`, then the parts of a run.
 
 pub mod calls;
 pub mod claim;
@@ -12,6 +12,7 @@ mod in_flight;
 mod minutes;
 pub mod pace;
 mod profiles;
+pub mod resolve;
 pub mod run;
 mod send_again;
 mod spacing;

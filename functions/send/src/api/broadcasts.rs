@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use shared::domain::audience::{Audience, AudienceName};
 use shared::domain::command::JobCommand;
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use shared::domain::job::{ContactCounts, Counters, JobStatus, Priority};
@@ -13,6 +14,7 @@ use shared::domain::schedule::{QuietHours, Zone};
 use shared::domain::window::OutsideWindow;
 use utoipa::ToSchema;
 
+use super::audiences::AudienceChoice;
 use super::history::HistoryReport;
 use super::messages::MessageForm;
 use super::progress::ProgressReport;
@@ -39,8 +41,12 @@ pub enum BroadcastOrder {
 })))]
 pub struct NewBroadcast {
     /// The contacts, on up to 90 Pages. Repeated ids are removed and counted; unknown and opted-out contacts are counted.
-    #[schema(min_items = 1, max_items = 100_000)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 100_000, value_type = Option<Vec<ContactId>>, nullable = false)]
     pub contact_ids: Vec<ContactId>,
+    /// The contacts by what is known of them, in place of `contact_ids`. They are found when the broadcast starts, on up to 90 Pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audience: Option<AudienceChoice>,
     /// The name of the broadcast for those who read its reports; Messenger never sees it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 200)]
@@ -97,6 +103,7 @@ impl NewBroadcast {
     pub fn new(contact_ids: Vec<ContactId>, message: Message) -> Self {
         Self {
             contact_ids,
+            audience: None,
             name: None,
             metadata: BTreeMap::new(),
             message,
@@ -113,6 +120,14 @@ impl NewBroadcast {
             priority: Priority::Normal,
         }
     }
+
+    /// Returns the request to send a message to an audience at once, with the default of every other field.
+    pub fn to_audience(audience: AudienceChoice, message: Message) -> Self {
+        Self {
+            audience: Some(audience),
+            ..Self::new(Vec::new(), message)
+        }
+    }
 }
 
 /// A broadcast with its jobs.
@@ -123,13 +138,13 @@ impl NewBroadcast {
     "scheduled_at": null,
     "contacts": {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
-    },
+    }, "audience": null,
     "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
     "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
     "test": false,
     "jobs": [{
-        "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2,
+        "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2, "resolving": false,
         "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": [],
         "due_at": null, "command": null, "stopped": null
     }],
@@ -168,7 +183,7 @@ pub struct BroadcastReport {
     "scheduled_at": null,
     "contacts": {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
-    },
+    }, "audience": null,
     "counters": {"pending": 0, "waiting": 0, "sent": 2, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
     "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
@@ -190,8 +205,12 @@ pub struct BroadcastSummary {
     /// The time at which sending begins; `null` if it begins at once.
     #[schema(required)]
     pub scheduled_at: Option<Timestamp>,
-    /// The ids of the request by what acceptance found.
+    /// The ids of the request by what acceptance found. Of an audience, `requested` are the contacts that were looked at so far, and
+    /// `accepted` those of them that it has.
     pub contacts: ContactCounts,
+    /// The audience that the contacts are found by; `null` if the request named them.
+    #[schema(required)]
+    pub audience: Option<AudienceReport>,
     /// The sum of the counters of the jobs.
     pub counters: Counters,
     /// The sum of the duplicates that each layer prevented, over all jobs.
@@ -212,6 +231,20 @@ pub struct BroadcastSummary {
     pub approved_at: Option<Timestamp>,
     /// True for a send to testers.
     pub test: bool,
+}
+
+/// The audience of a broadcast.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({"name": "vips", "filters": {"tags_any": ["vip"]}, "resolved": true})))]
+pub struct AudienceReport {
+    /// The name under which it was saved; `null` if it was not.
+    #[schema(required)]
+    pub name: Option<AudienceName>,
+    /// The filters, as they were when the request was received.
+    pub filters: Audience,
+    /// True if all of its contacts are known: those of `contacts` and of the jobs. A broadcast that was cancelled or expired before
+    /// stays without.
+    pub resolved: bool,
 }
 
 /// Duplicates that did not happen, by the layer that removed or prevented them.
@@ -239,6 +272,9 @@ pub struct JobReport {
     pub reason: Option<String>,
     /// Contacts accepted for this Page.
     pub contacts: u64,
+    /// True if an audience is not resolved: contacts are still to join, or would have joined before the job was cancelled or
+    /// expired.
+    pub resolving: bool,
     /// Those contacts by state, as of the last checkpoint.
     pub counters: Counters,
     /// Those that are not known to have got the message, by reason. They add up to `failed`, `skipped` and `in_doubt`.

@@ -25,18 +25,18 @@ pub struct ControlRequest {
     "scheduled_at": null,
     "contacts": {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
-    },
+    }, "audience": null,
     "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
     "jobs": [{
-        "page_id": "page-1", "status": "paused", "reason": null, "contacts": 2,
+        "page_id": "page-1", "status": "paused", "reason": null, "contacts": 2, "resolving": false,
         "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
         "command": null
     }],
     "history": [{
         "time": "2026-12-01T01:00:05Z", "caller": null, "action": "pause", "page_id": null, "jobs": 1, "contacts": 2, "details": null
     }],
-    "affected": {"jobs": 1, "contacts": 2}, "dry_run": false
+    "affected": {"jobs": 1, "contacts": 2, "resolving": false}, "dry_run": false
 })))]
 pub struct ControlReport {
     /// The broadcast, as it is after the control.
@@ -55,6 +55,8 @@ pub struct Affected {
     pub jobs: u64,
     /// Their contacts that are pending or waiting.
     pub contacts: u64,
+    /// True if an audience of theirs is not resolved yet: more contacts than these are meant.
+    pub resolving: bool,
 }
 
 /// A request to send again to contacts that are not known to have got the message.

@@ -16,13 +16,13 @@ use super::broadcasts::BroadcastReport;
     "status": "completed", "created_at": "2026-12-01T01:00:00Z", "scheduled_at": null,
     "contacts": {
         "requested": 1, "duplicates_removed": 0, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 1
-    },
+    }, "audience": null,
     "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 0, "replay": 0, "claim": 0, "reservation": 0},
     "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
     "test": false,
     "jobs": [{
-        "page_id": "page-1", "status": "completed", "reason": null, "contacts": 1,
+        "page_id": "page-1", "status": "completed", "reason": null, "contacts": 1, "resolving": false,
         "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0}, "due_at": null
     }]
 })))]
@@ -40,7 +40,7 @@ pub enum BroadcastAnswer {
     "contacts": {
         "requested": 3, "duplicates_removed": 0, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 3
     },
-    "pages": [{"page_id": "page-1", "contacts": 3, "seconds": 1}],
+    "complete": true, "pages": [{"page_id": "page-1", "contacts": 3, "seconds": 1}],
     "texts": [{"contact_id": "6001", "page_id": "page-1", "text": "Hi Ana.", "length": 7}],
     "longest": {"contact_id": "6003", "page_id": "page-1", "text": "Hi Maximiliane.", "length": 15},
     "warnings": [{
@@ -52,16 +52,19 @@ pub enum BroadcastAnswer {
 pub struct BroadcastPreview {
     /// Always true.
     pub dry_run: bool,
-    /// The ids of the request by what acceptance would find.
+    /// The ids of the request by what acceptance would find; of an audience the contacts that match now.
     pub contacts: ContactCounts,
+    /// False if the audience has more contacts than could be counted in ten seconds: everything is about those that were.
+    pub complete: bool,
     /// The Pages that would send, sorted.
     pub pages: Vec<PagePreview>,
     /// The message as the first three contacts would get it; empty if the message has no text.
     pub texts: Vec<RenderedText>,
-    /// The longest text that a contact would get; `null` if the message has no text.
+    /// The longest text that a contact would get, of an audience one of its first thousand; `null` if the message has no text.
     #[schema(required)]
     pub longest: Option<RenderedText>,
-    /// Facts that may not be as the caller wishes them.
+    /// Facts that may not be as the caller wishes them. The messages to an audience are written for its first thousand contacts, and so
+    /// are the warnings about messages and windows.
     pub warnings: Vec<Warning>,
     /// The time at which the first message would be sent: after the quiet hours, if they are on at the time that is asked for.
     pub begins_at: Timestamp,

@@ -68,12 +68,12 @@ impl TestSend {
     "created_at": "2026-12-01T01:00:00Z", "scheduled_at": null,
     "contacts": {
         "requested": 1, "duplicates_removed": 0, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 1
-    },
+    }, "audience": null,
     "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 0, "replay": 0, "claim": 0, "reservation": 0},
     "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null, "test": true,
     "jobs": [{
-        "page_id": "page-1", "status": "completed", "reason": null, "contacts": 1,
+        "page_id": "page-1", "status": "completed", "reason": null, "contacts": 1, "resolving": false,
         "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0}, "due_at": null
     }],
     "deliveries": [{

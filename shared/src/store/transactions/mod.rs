@@ -1,5 +1,5 @@
-//! Transitions that write several items at once: commit, control, change, checkpoint, settle and resend; and the erasure of a
-//! delivery.
+//! Transitions that write several items at once: commit, control, change, resolve, checkpoint, settle and resend; and the erasure
+//! of a delivery.
 //!
 //! A row enters and leaves doubt in one transaction with the job's counters, which marks the row `counted`; and a contact
 //! enters a new segment in one transaction with the job that counts it. The parts of a transaction are made in the files of
@@ -12,6 +12,7 @@ mod commit;
 mod control;
 mod erase;
 mod resend;
+mod resolve;
 mod settle;
 
 pub use self::change::Changed;
@@ -19,6 +20,7 @@ pub use self::checkpoint::{Checkpoint, Checkpointed};
 pub use self::commit::Committed;
 pub use self::control::Controlled;
 pub use self::resend::{CommandOutcome, Resent};
+pub use self::resolve::Resolution;
 pub use self::settle::{Record, Settled};
 use super::tables::Store;
 

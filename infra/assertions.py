@@ -20,6 +20,8 @@ SCOPES = {
     "GET /v1/openapi.json": None,
     "GET /v1/problems/{name}": None,
     "PUT /v1/contacts": "contacts:write",
+    "GET /v1/contacts": "contacts:write",
+    "POST /v1/contacts/tags": "contacts:write",
     "GET /v1/contacts/{contact_id}": "contacts:write",
     "DELETE /v1/contacts/{contact_id}": "contacts:write",
     "POST /v1/pages/{page_id}/import": "contacts:write",

@@ -58,6 +58,10 @@ async fn use_the_whole_api(stack: &TestStack) {
         let answer = stack.call(method, "/v1/contacts/gone", None, None).await;
         assert!(answer.status.is_success());
     }
+    for path in ["/v1/contacts", "/v1/contacts?page_id=page-1"] {
+        let answer = stack.call("GET", path, None, None).await;
+        assert!(answer.status.is_success());
+    }
     let unanswered = Fault::answering(Answer::Reset).but_arriving();
     stack.sandbox.add_fault(unanswered.to_contacts([&ids[0]]));
     let limited = Fault::answering(GraphError::new(613, "too fast")).times(1);

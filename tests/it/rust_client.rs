@@ -14,8 +14,11 @@ use client::api::changes::BroadcastChange;
 use client::api::contacts::{ContactChange, ContactImport};
 use client::api::controls::RetryRequest;
 use client::api::sending::SendingChange;
+use client::api::tags::TagsChange;
 use client::api::test_sends::TestSend;
-use client::{BroadcastQuery, Client, ControlOptions, CountQuery, DeliveryQuery, ErasureQuery, Error, PartQuery};
+use client::{
+    BroadcastQuery, Client, ContactQuery, ControlOptions, CountQuery, DeliveryQuery, ErasureQuery, Error, PartQuery,
+};
 use secrecy::SecretString;
 use serde_json::json;
 use shared::domain::audience::{Audience, AudienceName};
@@ -184,6 +187,15 @@ async fn client_has_a_call_for_every_route_of_the_document() {
     client.change_sending(&change).await.unwrap_err();
     client.import_contacts(&contacts()).await.unwrap_err();
     client.import_csv(b"contact_id,page_id".to_vec()).await.unwrap_err();
+    client.import_right_contacts(&contacts()).await.unwrap_err();
+    client
+        .import_right_csv(b"contact_id,page_id".to_vec())
+        .await
+        .unwrap_err();
+    client.contacts(&ContactQuery::default()).await.unwrap_err();
+    client.contacts_csv(&ContactQuery::default()).await.unwrap_err();
+    client.change_tags(&TagsChange::default()).await.unwrap_err();
+    client.pages(&PartQuery::default()).await.unwrap_err();
     client.contact(&contact).await.unwrap_err();
     client.delete_contact(&contact).await.unwrap_err();
     client

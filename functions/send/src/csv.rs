@@ -6,7 +6,9 @@ use serde_json::{Map, Number, Value, json};
 use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, Field, FieldKind};
 use shared::domain::visible::{is_blank, trimmed};
 
+use crate::api::problems::Fault;
 use crate::contact_values::{ATTRIBUTE_NAME, MAX_ENTRIES, is_attribute_name};
+use crate::csv_cells::{is_spreadsheet_error, tags, unmarked};
 use crate::csv_form::CsvFile;
 use crate::csv_lines::{Line, Lines, QuotationFault};
 use crate::fields::{Faults, Location};
@@ -15,16 +17,14 @@ use crate::fields::{Faults, Location};
 const MAX_COLUMNS: usize = FIELDS.len() - 1 + MAX_ENTRIES;
 /// The fault of a cell that cannot be read as text.
 const NOT_UTF8: &str = "must be UTF-8, or UTF-16 with a byte order mark: export the file as \"CSV UTF-8\"";
-/// The values that spreadsheets show in place of a result that they could not calculate.
-const SPREADSHEET_ERRORS: [&str; 8] = [
-    "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!", "#SPILL!",
-];
 
 /// An iterator over the rows of a file that are not blank, each with its location. A row that is broken is a fault, and has no
 /// contact.
 pub struct Rows<'a> {
     /// The number of rows so far whose cells are all blank, which spreadsheets write below the last contact.
     pub blank: usize,
+    /// True if quotation marks of a row are wrong. They tell where a row ends, so that rows may be hidden in one.
+    pub is_broken: bool,
     file: &'a CsvFile<'a>,
     lines: Lines<'a>,
     columns: Vec<Column>,
@@ -41,11 +41,12 @@ impl<'a> Rows<'a> {
                 "must be the names of the columns, {} among them",
                 required.join(" and ")
             );
-            faults.add(Location::line(file.skipped_lines + 1).to_string(), message);
+            faults.push(Location::line(file.skipped_lines + 1).fault(message));
             return None;
         };
         Some(Self {
             blank: 0,
+            is_broken: false,
             columns: columns(&header, file, faults)?,
             file,
             lines,
@@ -53,7 +54,7 @@ impl<'a> Rows<'a> {
         })
     }
 
-    fn row(&self, line: &Line<'_>) -> (Location, Option<Value>) {
+    fn row(&mut self, line: &Line<'_>) -> (Location, Option<Value>) {
         let cell_lines = match line.lines_of_cells() {
             Ok(cell_lines) => cell_lines,
             Err(QuotationFault {
@@ -61,10 +62,9 @@ impl<'a> Rows<'a> {
                 line: at,
                 message,
             }) => {
-                let location = Location::line(at);
-                let column = self.columns.get(cell);
-                let field = column.map_or_else(|| location.to_string(), |column| location.field(&column.name()));
-                self.faults.add(field, message);
+                self.is_broken = true;
+                let column = self.columns.get(cell).map(Column::name);
+                self.faults.push(Fault::of_cell(at, column.as_deref(), message));
                 return (Location::line(line.number), None);
             }
         };
@@ -93,23 +93,23 @@ impl<'a> Rows<'a> {
                 self.columns.len(),
                 self.file
             );
-            self.faults.add(location.to_string(), message);
+            self.faults.push(location.fault(message));
             return None;
         }
         let (mut contact, mut is_good) = (Map::new(), true);
         for (column, cell) in self.columns.iter().zip(&line.cells) {
             let fault = match str::from_utf8(cell) {
                 Ok(_) if is_blank_cell(cell) => continue,
-                Ok(cell) if SPREADSHEET_ERRORS.contains(&cell) || is_cut_off(cell) => {
+                Ok(cell) if is_spreadsheet_error(cell) => {
                     "is what a spreadsheet shows in place of a value: correct the cell, and export the file again"
                 }
                 Ok(cell) => {
-                    column.set(&mut contact, cell);
+                    column.set(&mut contact, unmarked(cell));
                     continue;
                 }
                 Err(_) => NOT_UTF8,
             };
-            self.faults.add(location.field(&column.name()), fault);
+            self.faults.push(location.field_fault(&column.name(), fault));
             is_good = false;
         }
         is_good.then_some(Value::Object(contact))
@@ -138,11 +138,6 @@ pub fn is_column(name: &str) -> bool {
 /// Returns true for a cell that says nothing. U+0000 is not seen either, but is refused.
 fn is_blank_cell(cell: &[u8]) -> bool {
     !cell.contains(&0) && str::from_utf8(cell).is_ok_and(is_blank)
-}
-
-/// Returns true for the signs that a spreadsheet shows if a number is wider than its column.
-fn is_cut_off(cell: &str) -> bool {
-    cell.len() > 2 && cell.bytes().all(|byte| byte == b'#')
 }
 
 /// A column, by the part of a contact that its cells hold.
@@ -195,8 +190,7 @@ impl Column {
         };
         let value = match field.kind {
             FieldKind::Tags => {
-                let tags = cell.split(';').map(trimmed);
-                let tags: Vec<_> = tags.filter(|tag| !tag.is_empty()).collect();
+                let tags = tags(cell);
                 if tags.is_empty() {
                     return;
                 }
@@ -231,19 +225,20 @@ fn required_columns() -> impl Iterator<Item = &'static str> {
 fn columns(header: &Line<'_>, file: &CsvFile<'_>, faults: &Faults) -> Option<Vec<Column>> {
     let location = Location::line(header.number);
     if let Err(QuotationFault { cell, line, message }) = header.lines_of_cells() {
-        faults.add(Location::line(line).field(&(cell + 1).to_string()), message);
+        let column = (cell + 1).to_string();
+        faults.push(Fault::of_cell(line, Some(&column), message));
         return None;
     }
     let last_named = header.cells.iter().rposition(|cell| !is_blank_cell(cell));
     let count = last_named.map_or(0, |last| last + 1);
     if count > MAX_COLUMNS {
         let message = format!("must have at most {MAX_COLUMNS} columns");
-        faults.add(location.to_string(), message);
+        faults.push(location.fault(message));
         return None;
     }
     let (mut names, mut columns, mut is_good) = (Vec::new(), Vec::new(), true);
     let mut fault = |column: &str, message: &str| {
-        faults.add(location.field(column), message);
+        faults.push(location.field_fault(column, message));
         is_good = false;
     };
     for (n, cell) in header.cells.iter().take(count).enumerate() {

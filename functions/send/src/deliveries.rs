@@ -1,28 +1,25 @@
 //! The deliveries of a broadcast over HTTP, as JSON and as CSV: one row for each contact that was reached so far.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use csv::{Terminator, WriterBuilder};
 use shared::app::App;
 use shared::domain::delivery::{Delivery, Status};
-use shared::domain::ids::{BroadcastId, ContactId, JobId, PageId};
+use shared::domain::ids::{BroadcastId, JobId, PageId};
 use shared::store::delivery_filter::DeliveryFilter;
-use tracing::error;
 
 use crate::api::broadcasts::BroadcastReport;
 use crate::api::deliveries::DeliveryReport;
 use crate::api::lists::ListPart;
-use crate::api::problems::{Invalid, Kind, NotFound};
+use crate::api::problems::{Invalid, NotFound};
 use crate::broadcasts::visible_report;
 use crate::caller::Caller;
+use crate::csv_answer::{csv_answer, csv_file};
+use crate::csv_cells::marked;
 use crate::fields::{time, word};
-use crate::list::{self, DEFAULT_LIMIT};
+use crate::list::{self, Budget, DEFAULT_LIMIT, MAX_QUERIED_ITEMS, PagePosition, next_cursor};
 use crate::negotiation::Form;
 use crate::problem::Problem;
 use crate::query::Query;
@@ -33,17 +30,9 @@ use crate::request::PathId;
 const MAX_ROWS: usize = 1_000;
 /// The maximum number of rows in one answer of CSV.
 const MAX_CSV_ROWS: usize = 10_000;
-/// The maximum number of rows in one query. A database that serves running jobs as well must answer each query within the
-/// 2 s of a call.
-const MAX_QUERIED_ROWS: usize = 1_000;
 /// The maximum size of one answer in bytes, by [`DeliveryReport::max_bytes`]. Lambda refuses more than 6 MB
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>).
 const MAX_BYTES: usize = 5_000_000;
-/// The maximum number of queries for one answer. Each of 90 Pages takes at least one, so does each megabyte of rows, and a
-/// filter may find nothing in many.
-const MAX_QUERIES: usize = 128;
-/// The time after which no further query is made; API Gateway waits 29 s.
-const MAX_TIME: Duration = Duration::from_secs(15);
 
 /// The addition to the reason of a delivery that is recorded as not sent, and whose echo came later.
 const ARRIVED: &str = "its echo came later: the contact has got the message";
@@ -120,31 +109,18 @@ pub async fn list(
     if !as_csv {
         return Ok(Json(part).into_response());
     }
-    let body = to_csv(&part.items).map_err(|error| {
-        error!(
-            error = &error as &dyn std::error::Error,
-            "list of deliveries not written as CSV"
-        );
-        let detail = "The list could not be written as CSV.";
-        Problem::new(Kind::Internal, detail)
-    })?;
-    let content_type = [(header::CONTENT_TYPE, "text/csv; charset=utf-8")];
-    let next_cursor = part.next_cursor.map(|cursor| [("x-next-cursor", cursor)]);
-    Ok((content_type, next_cursor, body).into_response())
+    let next_cursor = part.next_cursor.map(next_cursor);
+    Ok((next_cursor, csv_answer(to_csv(&part.items))?).into_response())
 }
 
 /// Reads rows Page by Page, until the answer is full or its time is over.
 async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Result<ListPart<DeliveryReport>, Problem> {
-    let ends = Instant::now() + MAX_TIME;
-    let (mut items, mut bytes, mut queries) = (Vec::<DeliveryReport>::new(), 0, 0);
+    let (mut items, mut bytes, mut budget) = (Vec::<DeliveryReport>::new(), 0, Budget::begin());
     let deliveries = app.store.deliveries();
-    let mut position = query.from;
     let pages = report.jobs.into_iter().map(|job| job.page_id);
     for page_id in pages.filter(|page_id| query.page_id.as_ref().is_none_or(|only| only == page_id)) {
-        let mut after = match &position {
-            Some(position) if position.page_id > page_id => continue,
-            Some(position) if position.page_id == page_id => position.after.clone(),
-            _ => None,
+        let Some(mut after) = PagePosition::on(query.from.as_ref(), &page_id) else {
+            continue;
         };
         let job = JobId {
             broadcast_id: report.summary.broadcast_id.clone(),
@@ -152,14 +128,14 @@ async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Resul
         };
         loop {
             let is_full = items.len() >= query.limit || bytes >= MAX_BYTES;
-            if is_full || queries == MAX_QUERIES || Instant::now() >= ends {
-                let next_cursor = Some(list::to_cursor(&query.list_id, ListPosition { page_id, after }));
+            if is_full || budget.is_spent() {
+                let next_cursor = Some(list::to_cursor(&query.list_id, PagePosition { page_id, after }));
                 return Ok(ListPart { items, next_cursor });
             }
-            let limit = (query.limit - items.len()).min(MAX_QUERIED_ROWS);
+            let limit = (query.limit - items.len()).min(MAX_QUERIED_ITEMS);
             let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+            budget.spend_query();
             let (rows, last) = deliveries.list(&job, &query.filter, after.as_ref(), limit).await?;
-            queries += 1;
             after = last;
             for row in rows {
                 let item = DeliveryReport::new(&page_id, row);
@@ -174,7 +150,6 @@ async fn read(app: &App, report: BroadcastReport, query: DeliveryQuery) -> Resul
                 break;
             }
         }
-        position = None;
     }
     let next_cursor = None;
     Ok(ListPart { items, next_cursor })
@@ -221,32 +196,21 @@ impl DeliveryReport {
 }
 
 fn to_csv(items: &[DeliveryReport]) -> Result<Vec<u8>, csv::Error> {
-    let mut writer = WriterBuilder::new()
-        .terminator(Terminator::CRLF)
-        .from_writer(Vec::new());
-    writer.write_record(COLUMNS)?;
-    for item in items {
-        writer.write_record([
-            defused(item.contact_id.as_str()),
-            defused(&item.page_id.to_string()),
+    let text = |text: &str| marked(text).into_owned();
+    let optional = |value: &Option<String>| text(value.as_deref().unwrap_or_default());
+    let rows = items.iter().map(|item| {
+        [
+            text(item.contact_id.as_str()),
+            text(item.page_id.as_str()),
             item.status.to_string(),
-            defused(item.message_id.as_deref().unwrap_or_default()),
-            defused(item.reason.as_deref().unwrap_or_default()),
+            optional(&item.message_id),
+            optional(&item.reason),
             item.attempts.to_string(),
             item.updated_at.to_string(),
-            defused(item.code.as_deref().unwrap_or_default()),
-        ])?;
-    }
-    writer.into_inner().map_err(|error| error.into_error().into())
-}
-
-/// Returns a cell that a spreadsheet shows as text, even if it looks like a formula.
-fn defused(cell: &str) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{cell}")
-    } else {
-        cell.to_owned()
-    }
+            optional(&item.code),
+        ]
+    });
+    csv_file(COLUMNS, rows)
 }
 
 /// The parameters of a list of deliveries.
@@ -255,7 +219,7 @@ struct DeliveryQuery {
     page_id: Option<PageId>,
     filter: DeliveryFilter,
     limit: usize,
-    from: Option<ListPosition>,
+    from: Option<PagePosition>,
 }
 
 impl DeliveryQuery {
@@ -275,7 +239,7 @@ impl DeliveryQuery {
         };
         let page_id = query.take("page_id", |value| PageId::parse(value).map_err(str::to_owned));
         let limit = query.take("limit", |value| list::limit(value, max));
-        let cursor = |value: &str| list::from_cursor(value, &list_id, ListPosition::parse);
+        let cursor = |value: &str| list::from_cursor(value, &list_id, PagePosition::parse);
         let from = query.take("cursor", cursor);
         query.finish()?;
         Ok(Self {
@@ -288,47 +252,12 @@ impl DeliveryQuery {
     }
 }
 
-/// The position after which a list goes on: a Page, and a contact of it unless the Page begins.
-struct ListPosition {
-    page_id: PageId,
-    after: Option<ContactId>,
-}
-
-impl ListPosition {
-    fn parse(text: &str) -> Option<Self> {
-        let (page_id, after) = text.split_once(' ')?;
-        let after = match after {
-            "" => None,
-            after => Some(ContactId::parse_stored(after)?),
-        };
-        let page_id = PageId::parse(page_id).ok()?;
-        Some(Self { page_id, after })
-    }
-}
-
-/// Writes the ids with a space between; neither kind of id has one.
-impl fmt::Display for ListPosition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let after = self.after.as_ref().map_or("", ContactId::as_str);
-        write!(f, "{} {after}", self.page_id)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use shared::domain::ids::ContactId;
 
     use super::*;
-
-    #[test]
-    fn formula_cells_are_shown_as_text() {
-        for cell in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
-            assert_eq!(defused(cell), format!("'{cell}"));
-        }
-        for cell in ["", "6001", "a=1", "'=1", "m_-1"] {
-            assert_eq!(defused(cell), cell);
-        }
-    }
 
     #[test]
     fn row_fits_into_its_counted_bytes() {

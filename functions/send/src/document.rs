@@ -9,6 +9,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{self, Components, Ref, RefOr, Schema};
 
 use crate::api::broadcasts::BroadcastOrder;
+use crate::api::contacts::RefusedContacts;
 use crate::api::problems::{GatewayMessage, ProblemDetails, REQUEST_ID, problem_answers, request_id};
 use crate::query::NoParameters;
 
@@ -24,7 +25,7 @@ const COMMITTED: &str = include_str!("../openapi.json");
             unless stated otherwise; times are RFC 3339 with an offset. Unknown fields are faults. A field that is `null` counts as \
             absent, unless stated otherwise. An error is an RFC 9457 problem, which lists all faults of a request.",
     ),
-    components(schemas(BroadcastOrder, GatewayMessage, ProblemDetails)),
+    components(schemas(BroadcastOrder, RefusedContacts, GatewayMessage, ProblemDetails)),
     tags(
         (name = "contacts", description = "The people whom messages are for."),
         (name = "audiences", description = "Contacts chosen by what is known of them."),

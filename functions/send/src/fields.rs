@@ -22,10 +22,24 @@ const LEAST_LIKENESS: f64 = 0.8;
 pub struct Faults(RefCell<Vec<Fault>>);
 
 impl Faults {
-    /// Adds a fault.
+    /// Adds a fault of a field, by its JSON pointer.
     pub fn add(&self, field: impl Into<String>, message: impl Into<String>) {
-        let (field, message) = (field.into(), message.into());
-        self.0.borrow_mut().push(Fault { field, message });
+        self.push(Fault::of(field, message));
+    }
+
+    /// Adds a fault.
+    pub fn push(&self, fault: Fault) {
+        self.0.borrow_mut().push(fault);
+    }
+
+    /// Returns the number of faults so far.
+    pub fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Returns the faults in the order in which they were added.
+    pub fn into_list(self) -> Vec<Fault> {
+        self.0.into_inner()
     }
 
     /// Returns the value that was read, if there are no faults.
@@ -33,7 +47,7 @@ impl Faults {
     /// # Errors
     /// If there are faults: a problem (400) that lists them.
     pub fn or<T>(self, read: Option<T>) -> Result<T, Problem> {
-        match (self.0.into_inner(), read) {
+        match (self.into_list(), read) {
             (faults, Some(read)) if faults.is_empty() => Ok(read),
             (faults, _) => Err(Problem::invalid(faults)),
         }
@@ -61,25 +75,34 @@ impl Location {
         Self::Row { line, later }
     }
 
-    /// Returns the location of a field of the object.
-    pub fn field(&self, name: &str) -> String {
+    /// Returns a fault of the whole object.
+    pub fn fault(&self, message: impl Into<String>) -> Fault {
         match self {
-            Self::Pointer(pointer) => format!("{pointer}/{}", escaped(name)),
+            Self::Pointer(pointer) => Fault::of(pointer, message),
+            Self::Row { line, .. } => Fault::of_cell(*line, None, message),
+        }
+    }
+
+    /// Returns a fault of a field of the object.
+    pub fn field_fault(&self, name: &str, message: impl Into<String>) -> Fault {
+        match self {
+            Self::Pointer(pointer) => Fault::of(format!("{pointer}/{}", escaped(name)), message),
             Self::Row { line, later } => {
-                let line = later
-                    .iter()
-                    .find(|(column, _)| column == name)
-                    .map_or(line, |(_, line)| line);
-                format!("line {line}, column {name}")
+                let later = later.iter().find(|(column, _)| column == name);
+                let line = later.map_or(line, |(_, line)| line);
+                Fault::of_cell(*line, Some(name), message)
             }
         }
     }
 
-    /// Returns the location of an entry of a field that is an object itself.
-    fn entry(&self, name: &str, entry: &str) -> String {
+    /// Returns a fault of an entry of a field that is an object itself.
+    fn entry_fault(&self, name: &str, entry: &str, message: impl Into<String>) -> Fault {
         match self {
-            Self::Pointer(_) => format!("{}/{}", self.field(name), escaped(entry)),
-            Self::Row { .. } => self.field(&format!("{name}.{entry}")),
+            Self::Pointer(pointer) => {
+                let pointer = format!("{pointer}/{}/{}", escaped(name), escaped(entry));
+                Fault::of(pointer, message)
+            }
+            Self::Row { .. } => self.field_fault(&format!("{name}.{entry}"), message),
         }
     }
 }
@@ -112,7 +135,7 @@ impl<'a> Fields<'a> {
     pub fn of(value: &'a Value, location: impl Into<Location>, known: &[&str], faults: &'a Faults) -> Option<Self> {
         let location = location.into();
         let Some(object) = value.as_object() else {
-            faults.add(location.to_string(), "must be an object");
+            faults.push(location.fault("must be an object"));
             return None;
         };
         let fields = Self {
@@ -129,12 +152,12 @@ impl<'a> Fields<'a> {
 
     /// Adds a fault of a field.
     pub fn fault(&self, name: &str, message: impl Into<String>) {
-        self.faults.add(self.location.field(name), message);
+        self.faults.push(self.location.field_fault(name, message));
     }
 
     /// Adds a fault of an entry of a field.
     pub fn entry_fault(&self, name: &str, entry: &str, message: impl Into<String>) {
-        self.faults.add(self.location.entry(name, entry), message);
+        self.faults.push(self.location.entry_fault(name, entry, message));
     }
 
     /// Returns true if the object has the field, even if it is `null`.
@@ -246,7 +269,7 @@ mod tests {
         fields.parsed("when", fields.optional("when"), time);
         fields.required("id");
 
-        let faults = faults.0.into_inner();
+        let faults = faults.into_list();
         let pointers: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(
             pointers,

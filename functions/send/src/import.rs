@@ -7,6 +7,7 @@ use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, FieldKind};
 use shared::domain::ids::{ContactId, PageId, Pages, refuse_mangled};
 use shared::store::contacts::ContactPatch;
 
+use crate::api::problems::Fault;
 use crate::contact_values::{self as values, ATTRIBUTE_NAME, Checked, MAX_ENTRIES, is_attribute_name};
 use crate::csv::{Rows, is_column};
 use crate::csv_form::CsvFile;
@@ -20,47 +21,62 @@ const MAX_CONTACTS: usize = 1_000;
 /// adds up.
 const MAX_BYTES: usize = 32_000;
 
-/// The contacts of a request.
-pub struct ImportedContacts {
-    /// The changes of each contact, in the order of the request.
+/// The contacts of a request that are right, and the faults of the others.
+pub struct ReadImport {
+    /// The contacts without faults, each once.
     pub patches: Vec<ContactPatch>,
-    /// The place of each contact in the request.
+    /// The locations of all contacts whose ids are readable.
     pub locations: HashMap<ContactId, Location>,
+    /// The faults of the others, in their order.
+    pub faults: Vec<Fault>,
+    /// The form in which a CSV file was read, in words.
+    pub read_as: Option<String>,
 }
 
 /// Reads the contacts of a JSON body, parsed and as it is written, which must all be of the given Pages.
 ///
 /// # Errors
-/// If anything is wrong with the body: a problem (400) that lists all faults.
-pub fn from_json(body: &Value, text: &[u8], pages: &Pages) -> Result<ImportedContacts, Problem> {
+/// If the body as a whole is wrong: a problem (400) that lists all faults.
+pub fn from_json(body: &Value, text: &[u8], pages: &Pages) -> Result<ReadImport, Problem> {
     let faults = Faults::default();
-    let contacts = contacts(body, text, pages, &faults);
-    faults.or(contacts)
-}
-
-fn contacts(body: &Value, text: &[u8], pages: &Pages, faults: &Faults) -> Option<ImportedContacts> {
-    let fields = Fields::of(body, "", &["contacts"], faults)?;
-    let contacts = fields.list("contacts", fields.required("contacts"))?;
-    if !(1..=MAX_CONTACTS).contains(&contacts.len()) {
-        fields.fault(
-            "contacts",
-            format!("must have 1 to {MAX_CONTACTS} contacts, and has {}", contacts.len()),
-        );
-        return None;
-    }
-    let mut import = Import::new(pages, faults);
+    let Some(contacts) = contacts(body, &faults) else {
+        return faults.or(None);
+    };
+    let is_good = faults.count() == 0;
+    let mut import = Import::new(pages, &faults);
     import.changed_numbers = ChangedNumbers::in_json(str::from_utf8(text).unwrap_or_default());
     for (n, contact) in contacts.iter().enumerate() {
         import.add(contact, Location::Pointer(format!("/contacts/{n}")));
     }
-    Some(import.into_contacts())
+    let (patches, locations) = (import.patches, import.locations);
+    if !is_good {
+        return faults.or(None);
+    }
+    Ok(ReadImport {
+        patches,
+        locations,
+        faults: faults.into_list(),
+        read_as: None,
+    })
 }
 
-/// Reads the contacts of a CSV body, which must all be of the given Pages. Returns them with the form of the file, in words.
+/// Returns the list of contacts in a body.
+fn contacts<'b>(body: &'b Value, faults: &'b Faults) -> Option<&'b Vec<Value>> {
+    let fields = Fields::of(body, "", &["contacts"], faults)?;
+    let contacts = fields.list("contacts", fields.required("contacts"))?;
+    if !(1..=MAX_CONTACTS).contains(&contacts.len()) {
+        let message = format!("must have 1 to {MAX_CONTACTS} contacts, and has {}", contacts.len());
+        fields.fault("contacts", message);
+        return None;
+    }
+    Some(contacts)
+}
+
+/// Reads the contacts of a CSV body, which must all be of the given Pages.
 ///
 /// # Errors
-/// If anything is wrong with the body: a problem (400) that lists all faults.
-pub fn from_csv(body: &[u8], pages: &Pages) -> Result<(ImportedContacts, String), Problem> {
+/// If the file as a whole is wrong: a problem (400) that lists all faults.
+pub fn from_csv(body: &[u8], pages: &Pages) -> Result<ReadImport, Problem> {
     let faults = Faults::default();
     let file = CsvFile::read(body, is_column)?;
     let Some(mut rows) = Rows::new(&file, &faults) else {
@@ -76,19 +92,23 @@ pub fn from_csv(body: &[u8], pages: &Pages) -> Result<(ImportedContacts, String)
     }
     if count == 0 {
         let message = format!("must be a contact: a request has 1 to {MAX_CONTACTS}");
-        faults.add(Location::line(file.skipped_lines + 2).to_string(), message);
+        faults.push(Location::line(file.skipped_lines + 2).fault(message));
     }
     if let Some((location, _)) = rows.next() {
         let message = format!("is one contact too many: a request has 1 to {MAX_CONTACTS}");
-        return Err(Problem::fault(&location.to_string(), message));
+        return Err(Problem::invalid(vec![location.fault(message)]));
     }
-    let blank_rows = rows.blank;
-    let contacts = import.into_contacts();
-    let contacts = faults.or(Some(contacts))?;
-    Ok((
-        contacts,
-        format!("{file}; {count} contacts, {blank_rows} blank rows skipped"),
-    ))
+    let (is_good, blank) = (count > 0 && !rows.is_broken, rows.blank);
+    let (patches, locations) = (import.patches, import.locations);
+    if !is_good {
+        return faults.or(None);
+    }
+    Ok(ReadImport {
+        patches,
+        locations,
+        faults: faults.into_list(),
+        read_as: Some(format!("{file}; {count} contacts, {blank} blank rows skipped")),
+    })
 }
 
 /// The contacts of one request, each of them once.
@@ -113,31 +133,28 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn into_contacts(self) -> ImportedContacts {
-        ImportedContacts {
-            patches: self.patches,
-            locations: self.locations,
-        }
-    }
-
+    /// Checks a contact, and takes it if it has no faults. An id counts as taken also if its contact has faults.
     fn add(&mut self, contact: &Value, location: Location) {
+        let known_faults = self.faults.count();
         let Some(patch) = self.patch(contact, &location) else {
             return;
         };
         if let Some(first) = self.locations.get(&patch.contact_id) {
             let message = format!("is in the request already, at {first}");
-            self.faults.add(location.field("contact_id"), message);
+            self.faults.push(location.field_fault("contact_id", message));
         } else {
             self.locations.insert(patch.contact_id.clone(), location);
         }
-        self.patches.push(patch);
+        if self.faults.count() == known_faults {
+            self.patches.push(patch);
+        }
     }
 
     fn patch(&self, contact: &Value, location: &Location) -> Option<ContactPatch> {
         let fields = Fields::of(contact, location.clone(), &self.known, self.faults)?;
         if contact.to_string().len() > MAX_BYTES {
             let message = format!("must have at most {MAX_BYTES} bytes");
-            self.faults.add(location.to_string(), message);
+            self.faults.push(location.fault(message));
         }
         let (mut contact_id, mut page_id) = (None, None);
         let mut changes = Changes {

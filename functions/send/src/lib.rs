@@ -8,11 +8,15 @@ pub mod audiences;
 pub mod broadcasts;
 pub mod caller;
 pub mod change;
+pub mod contact_export;
+pub mod contact_list;
 pub mod contact_values;
 pub mod contacts;
 pub mod controls;
 pub mod conversations;
 pub mod csv;
+pub mod csv_answer;
+pub mod csv_cells;
 pub mod csv_form;
 pub mod csv_lines;
 pub mod deliveries;
@@ -28,6 +32,7 @@ pub mod negotiation;
 pub mod new_broadcast;
 pub mod new_message;
 pub mod numbers;
+pub mod pages;
 pub mod preview;
 pub mod problem;
 pub mod problem_types;
@@ -35,12 +40,14 @@ pub mod progress;
 pub mod query;
 pub mod reasons;
 pub mod recipients;
+pub mod refused;
 pub mod report;
 pub mod request;
 pub mod retry;
 pub mod schedule;
 pub mod sending;
 mod stopped;
+pub mod tags;
 pub mod test_send;
 pub mod webhook;
 mod webhook_events;
@@ -75,7 +82,9 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(sending::health))
         .routes(routes!(document::show))
         .routes(routes!(sending::show, sending::change))
-        .routes(routes!(contacts::upsert))
+        .routes(routes!(contacts::upsert, contact_list::list))
+        .routes(routes!(tags::change))
+        .routes(routes!(pages::list))
         .routes(routes!(contacts::show, contacts::delete))
         .routes(routes!(evidence::list_of_contact))
         .routes(routes!(audiences::list))

@@ -1,10 +1,13 @@
 //! Parts of lists: the number of items, and the cursor at which the next part begins.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
+use std::time::{Duration, Instant};
 
+use axum::http::HeaderName;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
+use shared::domain::ids::{ContactId, PageId};
 
 /// The number of items in an answer if the request does not say.
 pub const DEFAULT_LIMIT: usize = 50;
@@ -12,6 +15,86 @@ pub const DEFAULT_LIMIT: usize = 50;
 pub const MAX_LIMIT: usize = 100;
 /// The length of a cursor's check sum, in bytes.
 const CHECK: usize = 8;
+
+/// The maximum number of items in one query. A database that serves running jobs as well must answer each query within the 2 s
+/// of a call.
+pub const MAX_QUERIED_ITEMS: usize = 1_000;
+/// The maximum number of queries for one answer. Each of 90 Pages takes at least one, so does each megabyte of rows, and a
+/// filter may find nothing in many.
+const MAX_QUERIES: usize = 128;
+/// The time after which no further query is made; API Gateway waits 29 s.
+const MAX_TIME: Duration = Duration::from_secs(15);
+
+/// The work that one answer may take. A list that is not at its end by then has a cursor.
+pub struct Budget {
+    queries: usize,
+    ends: Instant,
+}
+
+impl Budget {
+    /// Returns the budget of an answer that begins now.
+    pub fn begin() -> Self {
+        Self {
+            queries: MAX_QUERIES,
+            ends: Instant::now() + MAX_TIME,
+        }
+    }
+
+    /// Counts a query.
+    pub fn spend_query(&mut self) {
+        self.queries = self.queries.saturating_sub(1);
+    }
+
+    /// Returns true if no further query may be made.
+    pub fn is_spent(&self) -> bool {
+        self.queries == 0 || Instant::now() >= self.ends
+    }
+}
+
+/// A position in a list that goes Page by Page: a contact of a Page, or the beginning of the Page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagePosition {
+    /// The Page.
+    pub page_id: PageId,
+    /// The contact after which the list goes on.
+    pub after: Option<ContactId>,
+}
+
+impl PagePosition {
+    /// Parses a position as it is displayed.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (page_id, after) = text.split_once(' ')?;
+        let after = match after {
+            "" => None,
+            after => Some(ContactId::parse_stored(after)?),
+        };
+        let page_id = PageId::parse(page_id).ok()?;
+        Some(Self { page_id, after })
+    }
+
+    /// Returns the contact of this Page after which a list goes on from a position, `None` for its first one; or `None` if the
+    /// list is beyond the Page.
+    pub fn on(position: Option<&Self>, page_id: &PageId) -> Option<Option<ContactId>> {
+        match position {
+            Some(position) if position.page_id > *page_id => None,
+            Some(position) if position.page_id == *page_id => Some(position.after.clone()),
+            _ => Some(None),
+        }
+    }
+}
+
+/// Writes the ids with a space between; neither kind of id has one.
+impl Display for PagePosition {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let after = self.after.as_ref().map_or("", ContactId::as_str);
+        write!(f, "{} {after}", self.page_id)
+    }
+}
+
+/// Returns the header with the cursor of the next part, for answers that are no JSON.
+pub fn next_cursor(cursor: String) -> [(HeaderName, String); 1] {
+    [(HeaderName::from_static("x-next-cursor"), cursor)]
+}
 
 /// Parses the parameter `limit`.
 ///

@@ -1,7 +1,7 @@
 //! Content negotiation (RFC 9110, section 12.5.1): the `Accept` header chooses the form of an answer, before anything is done.
 
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -15,6 +15,8 @@ pub enum Form {
     Json,
     /// `text/csv`.
     Csv,
+    /// `application/x-ndjson`: a line of JSON for each item (<https://github.com/ndjson/ndjson-spec>).
+    Ndjson,
     /// `text/markdown`.
     Markdown,
 }
@@ -24,6 +26,7 @@ impl Form {
         match self {
             Self::Json => ("application", "json"),
             Self::Csv => ("text", "csv"),
+            Self::Ndjson => ("application", "x-ndjson"),
             Self::Markdown => ("text", "markdown"),
         }
     }
@@ -31,7 +34,7 @@ impl Form {
 
 /// Chooses the [`Form`] of the answer, an extension of the request; refuses a request that accepts none (406).
 pub async fn negotiate(mut request: Request, next: Next) -> Response {
-    let offered = offered(request.uri().path());
+    let offered = offered(request.method(), request.uri().path());
     if offered.is_empty() {
         return next.run(request).await;
     }
@@ -57,10 +60,12 @@ pub async fn negotiate(mut request: Request, next: Next) -> Response {
 }
 
 /// Returns the forms in which a path can answer, the preferred one first. Messenger's calls are answered whatever they accept.
-fn offered(path: &str) -> &'static [Form] {
+fn offered(method: &Method, path: &str) -> &'static [Form] {
     let segments: Vec<_> = path.split('/').skip(1).collect();
     match segments[..] {
         ["v1", "webhooks", ..] => &[],
+        ["v1", "contacts"] if method == Method::PUT => &[Form::Json, Form::Csv],
+        ["v1", "contacts"] => &[Form::Json, Form::Csv, Form::Ndjson],
         ["v1", "broadcasts", _, "deliveries"] => &[Form::Json, Form::Csv],
         ["v1", "problems", _] => &[Form::Markdown],
         _ => &[Form::Json],

@@ -48,8 +48,12 @@ impl Problem {
 
     /// Returns a problem with status 400 and one fault.
     pub fn fault(field: &str, message: impl Into<String>) -> Self {
-        let (field, message) = (field.to_owned(), message.into());
-        Self::invalid(vec![Fault { field, message }])
+        Self::invalid(vec![Fault::of(field, message)])
+    }
+
+    /// Returns the faults of the request.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
     }
 
     /// Returns the problem with these faults.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -12,17 +11,15 @@ use shared::domain::reasons::code_of;
 use shared::messenger::meanings::concerns_token;
 use shared::store;
 use shared::store::progress::{Minute, PageProgress};
-use tokio::time::timeout;
 
 use crate::api::broadcasts::{BroadcastReport, JobReport};
 use crate::api::progress::{MinuteReport, PageProgressReport, ProgressReport, TokenState};
+use crate::pages::token_state;
 
 /// The minutes that a report shows.
 const SHOWN_MINUTES: i64 = 60;
 /// The minutes whose speed counts for the expected end.
 const RECENT_MINUTES: i64 = 5;
-/// The time for reading the tokens of all Pages.
-const TOKENS_TIME: Duration = Duration::from_secs(2);
 
 impl ProgressReport {
     /// Reads the progress of the jobs of a report: two items and a token for each Page.
@@ -68,12 +65,7 @@ async fn token(app: &App, job: &JobReport) -> TokenState {
     if job.status == JobStatus::Halted && concerns_token(&reason) {
         return TokenState::Refused;
     }
-    match timeout(TOKENS_TIME, app.secrets.access(&job.page_id)).await {
-        Ok(Ok(_)) => TokenState::Ok,
-        Ok(Err(error)) if error.may_pass() => TokenState::Unknown,
-        Ok(Err(_)) => TokenState::Missing,
-        Err(_) => TokenState::Unknown,
-    }
+    token_state(app, &job.page_id).await
 }
 
 /// Returns the time at which a job is expected to be finished; `None` if it does not go on by itself.

@@ -54,8 +54,7 @@ impl Query {
 
     /// Adds a fault of a parameter.
     pub fn fault(&mut self, name: &str, message: impl Into<String>) {
-        let (field, message) = (name.to_owned(), message.into());
-        self.faults.push(Fault { field, message });
+        self.faults.push(Fault::of(name, message));
     }
 
     /// Returns the identity of a list, to which its cursors are bound: its name and the parameters that choose its items.

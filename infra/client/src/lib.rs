@@ -19,19 +19,23 @@ use send::api::controls::{ControlReport, ControlRequest, RetryReport, RetryReque
 use send::api::conversations::PageImport;
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
 use send::api::lists::ListPart;
+use send::api::pages::PageReport;
 use send::api::previews::BroadcastPreview;
 use send::api::sending::{Health, SendingChange, SendingReport};
+use send::api::tags::{TagsChange, TagsChanged};
 use send::api::test_sends::{TestReport, TestSend};
 use serde_json::Value;
 use shared::domain::audience::{Audience, AudienceName};
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 
 pub use call::Error;
-pub use lists::{BroadcastQuery, CountQuery, DeliveryQuery, ErasureQuery, PartQuery};
+pub use lists::{BroadcastQuery, ContactQuery, CountQuery, DeliveryQuery, ErasureQuery, PartQuery};
 pub use send::api;
 
 use call::{Answer, IDEMPOTENCY_KEY, answer};
 
+/// The parameter by which an import leaves out contacts that are wrong.
+const SKIP: [(&str, &str); 1] = [("refused", "skip")];
 /// The time-out of one request. API Gateway answers within 30 s.
 const TIMEOUT: Duration = Duration::from_secs(35);
 
@@ -131,6 +135,46 @@ impl Client {
     pub async fn import_csv(&self, csv: Vec<u8>) -> Result<Imported, Error> {
         let request = self.request(Method::PUT, &["contacts"]);
         let request = request.header(CONTENT_TYPE, "text/csv").body(csv);
+        self.call(request).await?.json()
+    }
+
+    /// Creates or changes the contacts that are right, and returns the faults of the others.
+    pub async fn import_right_contacts(&self, import: &ContactImport) -> Result<Imported, Error> {
+        let request = self.request(Method::PUT, &["contacts"]).query(&SKIP);
+        self.call(request.json(import)).await?.json()
+    }
+
+    /// Creates or changes the contacts of a CSV file that are right, and returns the faults of the others.
+    pub async fn import_right_csv(&self, csv: Vec<u8>) -> Result<Imported, Error> {
+        let request = self.request(Method::PUT, &["contacts"]).query(&SKIP);
+        let request = request.header(CONTENT_TYPE, "text/csv").body(csv);
+        self.call(request).await?.json()
+    }
+
+    /// Returns a part of the contacts.
+    pub async fn contacts(&self, query: &ContactQuery) -> Result<ListPart<Contact>, Error> {
+        let request = self.request(Method::GET, &["contacts"]).query(query);
+        self.call(request).await?.json()
+    }
+
+    /// Returns a part of the contacts as CSV, which can be imported.
+    pub async fn contacts_csv(&self, query: &ContactQuery) -> Result<CsvPart, Error> {
+        let request = self.request(Method::GET, &["contacts"]).query(query);
+        let answer = self.call(request.header(ACCEPT, "text/csv")).await?;
+        let next_cursor = answer.header("x-next-cursor").map(str::to_owned);
+        let csv = answer.body;
+        Ok(CsvPart { csv, next_cursor })
+    }
+
+    /// Adds and removes tags of many contacts.
+    pub async fn change_tags(&self, change: &TagsChange) -> Result<TagsChanged, Error> {
+        let request = self.request(Method::POST, &["contacts", "tags"]).json(change);
+        self.call(request).await?.json()
+    }
+
+    /// Returns a part of the Pages.
+    pub async fn pages(&self, query: &PartQuery) -> Result<ListPart<PageReport>, Error> {
+        let request = self.request(Method::GET, &["pages"]).query(query);
         self.call(request).await?.json()
     }
 

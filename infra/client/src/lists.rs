@@ -63,6 +63,21 @@ pub struct DeliveryQuery {
     pub cursor: Option<String>,
 }
 
+/// The part of the contacts that is asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ContactQuery {
+    /// Only contacts of this Page.
+    pub page_id: Option<PageId>,
+    /// Only contacts that have this tag.
+    pub tag: Option<String>,
+    /// Only contacts that have this text in their id or name.
+    pub q: Option<String>,
+    /// The number of items.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the part before.
+    pub cursor: Option<String>,
+}
+
 /// The part of an erasure that is asked for.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ErasureQuery {

@@ -2,8 +2,7 @@
 
 use std::str::FromStr;
 
-use icu_normalizer::ComposingNormalizerBorrowed;
-
+use crate::domain::folding::folded;
 use crate::domain::visible::trimmed;
 
 /// The value of the configuration that stands for no words.
@@ -30,7 +29,7 @@ impl FromStr for Words {
         if trimmed(text) == NO_WORDS {
             return Ok(Self::default());
         }
-        let words: Vec<_> = text.split(',').map(folded).collect();
+        let words: Vec<_> = text.split(',').map(word).collect();
         match words.iter().any(String::is_empty) {
             true => Err("must be words separated by commas, or off"),
             false => Ok(Self(words)),
@@ -41,7 +40,7 @@ impl FromStr for Words {
 impl Words {
     /// Returns `true` if a message is wholly one of the words, in any case and whatever is around it that is no letter or digit.
     pub fn have(&self, message: &str) -> bool {
-        let message = folded(message);
+        let message = word(message);
         self.0.contains(&message)
     }
 
@@ -51,13 +50,10 @@ impl Words {
     }
 }
 
-/// Returns a text without its case and the forms of its characters, and without what is around its first and last letter or
-/// digit: `Stop!` and `ＳＴＯＰ` are `stop`. A text without letters and digits, such as an emoji, is kept whole.
-fn folded(text: &str) -> String {
-    let normalizer = ComposingNormalizerBorrowed::new_nfkc();
-    // Upper case first: it has one form for the letters of which lower case has two, such as ς and σ, or ß and ss.
-    let text = normalizer.normalize(trimmed(text)).to_uppercase().to_lowercase();
-    let text = normalizer.normalize(&text);
+/// Returns a text folded, and without what is around its first and last letter or digit: `Stop!` and `ＳＴＯＰ` are `stop`. A text
+/// without letters and digits, such as an emoji, is kept whole.
+fn word(text: &str) -> String {
+    let text = folded(trimmed(text));
     let word = text.trim_matches(|c: char| !c.is_alphanumeric());
     if word.is_empty() { trimmed(&text) } else { word }.to_owned()
 }

@@ -8,6 +8,8 @@ pub mod audiences;
 pub mod broadcasts;
 mod calls;
 mod contact_deliveries;
+mod contact_list;
+pub mod contact_tags;
 pub mod contacts;
 mod controls;
 pub mod deliveries;

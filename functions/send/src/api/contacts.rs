@@ -11,6 +11,8 @@ use shared::domain::delivery::Status;
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 use utoipa::ToSchema;
 
+use crate::api::problems::Fault;
+
 macro_rules! contact_forms {
     (
         required {
@@ -101,12 +103,29 @@ pub struct ContactImport {
     pub contacts: Vec<ContactChange>,
 }
 
+/// The way in which an import treats contacts that are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedContacts {
+    /// They are left out, and the others are stored.
+    Skip,
+}
+
 /// The answer to an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(examples(json!({"upserted": 2})))]
+#[schema(examples(
+    json!({"upserted": 2}),
+    json!({"upserted": 1, "refused": [
+        {"field": "line 3, column opted_out", "line": 3, "column": "opted_out", "message": "must be true or false"}
+    ]})
+))]
 pub struct Imported {
     /// The number of contacts that were created or changed.
     pub upserted: u64,
+    /// The faults of the contacts that were left out, up to ten of each; absent unless the request has `refused=skip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub refused: Option<Vec<Fault>>,
 }
 
 /// The part of an erasure that one request did.

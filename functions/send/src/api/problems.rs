@@ -163,8 +163,41 @@ pub struct ProblemDetails {
 pub struct Fault {
     /// The location: a JSON pointer into the body, a line and column of CSV, or the name of a parameter or header.
     pub field: String,
+    /// The line of a CSV file on which the fault is, counted from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub line: Option<u64>,
+    /// The column of a CSV file in which the fault is, unless it concerns the whole line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub column: Option<String>,
     /// A predicate whose subject is the field, such as "is required".
     pub message: String,
+}
+
+impl Fault {
+    /// Returns a fault of a field of the body, a parameter or a header.
+    pub fn of(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            line: None,
+            column: None,
+            message: message.into(),
+        }
+    }
+
+    /// Returns a fault of a cell of a CSV file, or of a whole line of it.
+    pub fn of_cell(line: usize, column: Option<&str>, message: impl Into<String>) -> Self {
+        let field = match column {
+            Some(column) => format!("line {line}, column {column}"),
+            None => format!("line {line}"),
+        };
+        Self {
+            line: Some(line as u64),
+            column: column.map(str::to_owned),
+            ..Self::of(field, message)
+        }
+    }
 }
 
 /// An answer of API Gateway itself.

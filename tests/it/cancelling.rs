@@ -398,7 +398,7 @@ async fn cancel_twice_changes_nothing_and_a_completed_broadcast_cannot_be_cancel
     let afterwards = stack.control("cancel", &id).await;
 
     for again in [&while_draining, &afterwards] {
-        assert_eq!(again["affected"], json!({"jobs": 0, "contacts": 0}));
+        assert_eq!(again["affected"], json!({"jobs": 0, "contacts": 0, "resolving": false}));
         assert_eq!(again["history"].as_array().unwrap().len(), 1);
     }
     assert_eq!(ends(&stack, &id).await, [0, 1, 0]);
@@ -445,7 +445,10 @@ async fn cancel_of_one_page_leaves_the_others_alone() {
     let answer = stack.try_control("cancel", &id, &json!({"page_id": PAGES[0]})).await;
     stack.drain_queue().await;
 
-    assert_eq!(answer.body["affected"], json!({"jobs": 1, "contacts": 2}));
+    assert_eq!(
+        answer.body["affected"],
+        json!({"jobs": 1, "contacts": 2, "resolving": false})
+    );
     let report = stack.report(&id).await;
     let of = |page: usize| {
         (

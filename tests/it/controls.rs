@@ -39,16 +39,22 @@ async fn control_of_one_page_leaves_the_others_alone() {
 
     let paused = stack.try_control("pause", &id, &one(PAGES[1])).await.body;
     assert_eq!(statuses(&paused), ["queued", "paused"]);
-    assert_eq!(paused["affected"], json!({"jobs": 1, "contacts": 1}));
+    assert_eq!(
+        paused["affected"],
+        json!({"jobs": 1, "contacts": 1, "resolving": false})
+    );
     assert_eq!(paused["history"][0]["page_id"], PAGES[1]);
     let rest = stack.control("pause", &id).await;
-    assert_eq!(rest["affected"], json!({"jobs": 1, "contacts": 2}));
+    assert_eq!(rest["affected"], json!({"jobs": 1, "contacts": 2, "resolving": false}));
     let resumed = stack.try_control("resume", &id, &one(PAGES[0])).await.body;
     assert_eq!(statuses(&resumed), ["queued", "paused"]);
     let cancelled = stack.try_control("cancel", &id, &one(PAGES[1])).await.body;
     stack.drain_queue().await;
 
-    assert_eq!(cancelled["affected"], json!({"jobs": 1, "contacts": 1}));
+    assert_eq!(
+        cancelled["affected"],
+        json!({"jobs": 1, "contacts": 1, "resolving": false})
+    );
     assert_eq!(statuses(&stack.report(&id).await), ["completed", "cancelled"]);
     // The cancelled job is in the wanted state, so that a cancel of all is no fault.
     assert_eq!(stack.control("cancel", &id).await["affected"]["jobs"], 0);
@@ -65,9 +71,9 @@ async fn dry_run_counts_and_changes_nothing() {
     let stored = stack.stored_items().await.len();
 
     for (verb, affected) in [
-        ("pause", json!({"jobs": 1, "contacts": 2})),
-        ("resume", json!({"jobs": 1, "contacts": 1})),
-        ("cancel", json!({"jobs": 2, "contacts": 3})),
+        ("pause", json!({"jobs": 1, "contacts": 2, "resolving": false})),
+        ("resume", json!({"jobs": 1, "contacts": 1, "resolving": false})),
+        ("cancel", json!({"jobs": 2, "contacts": 3, "resolving": false})),
     ] {
         let answer = stack.control(&format!("{verb}?dry_run=true"), &id).await;
         assert_eq!(

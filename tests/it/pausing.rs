@@ -104,7 +104,10 @@ async fn queued_broadcast_is_paused_at_once_and_sent_after_its_resume() {
     wait_a_day(&stack).await;
 
     assert_eq!((&paused["status"], counters(&paused)), (&json!("paused"), [5, 0, 0]));
-    assert_eq!(paused["affected"], json!({"jobs": 1, "contacts": 5}));
+    assert_eq!(
+        paused["affected"],
+        json!({"jobs": 1, "contacts": 5, "resolving": false})
+    );
     assert_eq!(
         (stack.status(&id).await.as_str(), stack.sandbox.received_count()),
         ("paused", 0)
@@ -260,7 +263,10 @@ async fn job_with_nothing_left_is_completed_in_spite_of_a_pause() {
     let paused = stack.control("pause", &id).await;
     let handed_over = store.jobs().hand_over(claim, &HandOver::Completed, now).await.unwrap();
 
-    assert_eq!(paused["affected"], json!({"jobs": 1, "contacts": 0}));
+    assert_eq!(
+        paused["affected"],
+        json!({"jobs": 1, "contacts": 0, "resolving": false})
+    );
     assert_eq!(handed_over.unwrap().to, HandOver::Completed);
     let job = stack.job(&id).await;
     assert_eq!((job.status, job.stop), (JobStatus::Completed, None));
@@ -443,7 +449,7 @@ async fn pause_and_resume_twice_change_nothing() {
     let stack = TestStack::start().await;
     let ids = stack.import_contacts(3).await;
     let id = stack.another_broadcast(&ids).await;
-    let none = json!({"jobs": 0, "contacts": 0});
+    let none = json!({"jobs": 0, "contacts": 0, "resolving": false});
 
     let first = stack.control("pause", &id).await;
     let second = stack.control("pause", &id).await;

@@ -295,6 +295,9 @@ async fn processing_job_is_not_resumed() {
         .await;
 
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
-    assert_eq!(answer.body["affected"], json!({"jobs": 0, "contacts": 0}));
+    assert_eq!(
+        answer.body["affected"],
+        json!({"jobs": 0, "contacts": 0, "resolving": false})
+    );
     assert_eq!(stack.report(&id).await["status"], "processing");
 }

@@ -184,6 +184,8 @@ async fn cost_of_a_lookup_does_not_grow_with_the_jobs_of_the_page() {
     };
     let stack = TestStack::start_with_lossy_database(hook, &[]).await;
     let ids = stack.import_contacts(2).await;
+    // The first firing also looks for contacts of an earlier version.
+    stack.tick().await;
     let mut costs = Vec::new();
     for planted in [0, 5_000] {
         plant_completed_jobs(&stack, planted).await;

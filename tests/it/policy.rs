@@ -235,11 +235,13 @@ async fn one_of_two_broadcasts_at_the_same_moment_marks_the_contact() {
 async fn broadcasts_that_run_at_the_same_time_share_no_contact() {
     let stack = TestStack::start_with(&[GAP]).await;
     let ids: Vec<_> = (0..40).map(|n| format!("c{n:02}")).collect();
+    stack.import(PAGES[0], &ids).await;
+    stack.let_reads_catch_up();
+    let mut urgent = request(&ids);
+    urgent["priority"] = json!("high");
     let mut broadcasts = Vec::new();
-    for page in &PAGES[..2] {
-        stack.import(page, &ids).await;
-        stack.let_reads_catch_up();
-        broadcasts.push(stack.post_with_key(page, &request(&ids)).await.broadcast_id());
+    for key in ["first", "second"] {
+        broadcasts.push(stack.post_with_key(key, &urgent).await.broadcast_id());
     }
     let mut wake_ups = Vec::new();
     for id in &broadcasts {

@@ -117,7 +117,7 @@ async fn import_right_before_the_request_counts() {
     let late = ids("v", 9);
     stack.import_tagged(PAGES[0], &late, &["vip"]).await;
 
-    let id = stack.broadcast_to(&vips()).await;
+    let id = stack.post(&request_to(&vips())).await.broadcast_id();
     let report = stack.finish(&id).await;
 
     stack.assert_received(&id, &late);
@@ -131,7 +131,7 @@ async fn audience_that_was_imported_a_moment_ago_is_not_refused_as_empty() {
     let ids = ids("v", 3);
     stack.import_tagged(PAGES[0], &ids, &["vip"]).await;
 
-    let id = stack.broadcast_to(&vips()).await;
+    let id = stack.post(&request_to(&vips())).await.broadcast_id();
     stack.finish(&id).await;
 
     stack.assert_received(&id, &ids);
@@ -155,7 +155,7 @@ async fn empty_audience_is_refused_with_the_counts_that_explain_it() {
         assert_eq!(answer.body["type"], "/v1/problems/no-contact-accepted");
         assert_eq!(
             answer.body["detail"],
-            "No contact accepted: of 6 contacts on 2 Pages are left out 2 by opted_out, 4 by tags_any."
+            "No contact accepted: of 6 contacts on 2 Pages are left out 4 by tags_any, 2 by opted_out."
         );
     }
     stack.let_reads_catch_up();

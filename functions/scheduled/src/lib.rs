@@ -42,8 +42,8 @@ pub async fn run() -> Result<(), Error> {
     .await
 }
 
-/// Wakes the jobs that are due, indexes contacts of an earlier version and looks up the deliveries in doubt, until `ends` at the latest. The next firing goes on with
-/// what is left then.
+/// Wakes the jobs that are due, indexes contacts of an earlier version and looks up the deliveries in doubt, until `ends` at the
+/// latest. The next firing goes on with what is left then.
 ///
 /// # Errors
 /// If a table did not answer; all parts were tried by then. The next firing tries again.

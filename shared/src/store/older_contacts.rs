@@ -44,8 +44,8 @@ struct Key {
 
 impl Contacts<'_> {
     /// Gives a partition in the index to the contacts of the next part of the table that have none, and keeps the place. Returns
-    /// their number; `None` if the whole table is done, which costs half a read unit to find out. Two processes at once do some
-    /// parts twice, which changes nothing.
+    /// their number; `None` if the whole table is done, which costs a read unit to find out. Two processes at once do some parts
+    /// twice, which changes nothing.
     ///
     /// # Errors
     /// If DynamoDB does not answer. The part is then done again.
@@ -54,7 +54,7 @@ impl Contacts<'_> {
         const KEEP_PLACE: &str = "SET #after = :after, #schema = if_not_exists(#schema, :schema)";
         const FINISH: &str = "SET done = :done, #schema = if_not_exists(#schema, :schema)";
         let Self(store) = self;
-        let progress = store.get(OPERATION, &store.broadcasts, keys::indexing(), Read::Eventual);
+        let progress = store.get(OPERATION, &store.broadcasts, keys::indexing(), Read::Consistent);
         let Indexing { after, done } = progress.await?.unwrap_or_default();
         if done {
             return Ok(None);

@@ -26,7 +26,7 @@ use crate::worker::run::{CHECKPOINT_EVERY, RunEnd};
 
 /// The time from the request to the first look at the index of contacts, which may be behind the table by about as much: an import
 /// counts for a broadcast that is requested right after it. DynamoDB states no bound, and usually takes less than a second.
-const INDEX_LAG: Duration = Duration::from_secs(3);
+pub const INDEX_LAG: Duration = Duration::from_secs(3);
 /// The most contacts that one write adds: ten full segments.
 const CONTACTS_AT_ONCE: usize = 10 * SEGMENT_SIZE;
 /// The most bytes of ids that one write adds: a transaction takes 4 MB.

@@ -11,6 +11,7 @@ use axum::http::{Request, StatusCode};
 use local::calls::Call;
 use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::{Value, json};
+use shared::domain::ids::BroadcastId;
 use tempfile::NamedTempFile;
 use tokio::time::{Instant, sleep};
 
@@ -32,8 +33,8 @@ async fn every_grant_is_used() {
     ];
     let (stack, parameters) = parameter_store::start_stack(&variables).await;
 
-    use_the_whole_api(&stack).await;
-    resolve_an_audience(&stack).await;
+    let past = use_the_whole_api(&stack).await;
+    resolve_an_audience(&stack, &past).await;
     renew_token_during_broadcast(&stack, &parameters).await;
     settle_and_resend(&stack).await;
     erase_a_contact(&stack).await;
@@ -49,8 +50,9 @@ async fn every_grant_is_used() {
     assert!(unused.is_empty(), "granted, and never used: {unused:#?}");
 }
 
-/// Uses contacts, a broadcast processed inline with one contact in doubt and one requeued, reports and webhooks.
-async fn use_the_whole_api(stack: &TestStack) {
+/// Uses contacts, a broadcast processed inline with one contact in doubt and one requeued, reports and webhooks; returns the
+/// broadcast.
+async fn use_the_whole_api(stack: &TestStack) -> BroadcastId {
     let ids = stack.import_contacts(3).await;
     stack.import(PAGES[0], &["gone".to_owned()]).await;
     stack.write_contact_by_hand("of-an-earlier-version", PAGES[0]).await;
@@ -93,16 +95,17 @@ async fn use_the_whole_api(stack: &TestStack) {
     let verified = stack.send_raw(verify.body(Body::empty()).unwrap()).await;
     assert_eq!(verified.status(), StatusCode::OK);
     stack.finish(&id).await;
+    id
 }
 
-/// Sends to an audience that asks for attributes, which the index does not have.
-async fn resolve_an_audience(stack: &TestStack) {
+/// Sends to an audience that names another broadcast, and asks for attributes, which the index does not have.
+async fn resolve_an_audience(stack: &TestStack, past: &BroadcastId) {
     let contact = json!({"contact_id": "ana", "page_id": PAGES[0], "attributes": {"city": "Porto"}});
     let import = json!({"contacts": [contact]});
     stack.call("PUT", "/v1/contacts", None, Some(&import)).await;
     stack.let_reads_catch_up();
-    let id = stack.broadcast_to(&json!({"attributes": {"city": ["Porto"]}})).await;
-    stack.advance(Duration::from_secs(3));
+    let audience = json!({"not_sent_in": [past], "attributes": {"city": ["Porto"]}});
+    let id = stack.broadcast_to(&audience).await;
     assert_eq!(stack.finish(&id).await["counters"]["sent"], 1);
 }
 

@@ -28,7 +28,7 @@ async fn write_contacts(stack: &Stack, contacts: usize) {
     let dynamodb = clients::dynamodb(stack.database_endpoint());
     let (text, page_id) = (AttributeValue::S, &PageId::parse("page-1").unwrap());
     let contact = |n: usize| {
-        let tag = if n % 10 == 0 { "new" } else { "vip" };
+        let tag = if n.is_multiple_of(10) { "new" } else { "vip" };
         let id = ContactId::parse(&format!("{}", 24_000_000_000_000_000 + n)).unwrap();
         let item = HashMap::from([
             ("contact_id".to_owned(), text(id.to_string())),

@@ -120,7 +120,7 @@ fn number(number: impl ToString) -> AttributeValue {
 fn contact(n: u64, now: i64) -> Item {
     let (id, page_id) = (id_of(n), PageId::parse(PAGES[0]).unwrap());
     let shard = page_shard(&page_id, &ContactId::parse(&id).unwrap());
-    let tags = if n % 3 == 0 {
+    let tags = if n.is_multiple_of(3) {
         vec![text("vip"), text("newsletter")]
     } else {
         vec![text("newsletter")]
@@ -133,9 +133,12 @@ fn contact(n: u64, now: i64) -> Item {
         ("first_name", text("Maria")),
         ("last_name", text("Fernandes")),
         ("tags", AttributeValue::L(tags)),
-        ("opted_out", AttributeValue::Bool(n % 10 == 0)),
+        ("opted_out", AttributeValue::Bool(n.is_multiple_of(10))),
         ("last_interaction_at", number(now - hours * HOUR)),
-        ("attributes.city", text(if n % 2 == 0 { "Porto" } else { "Faro" })),
+        (
+            "attributes.city",
+            text(if n.is_multiple_of(2) { "Porto" } else { "Faro" }),
+        ),
         ("schema", number(1)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -213,12 +216,12 @@ async fn members_of_a_million_contacts_are_found_in_constant_memory() {
         (
             json!({"tags_any": ["vip"], "active_within_hours": 24, "not_sent_in": [sent]}),
             (0..CONTACTS)
-                .filter(|n| n % 10 != 0 && n % 3 == 0 && n % 100 < 24 && n % 4 != 0)
+                .filter(|n| n % 10 != 0 && n.is_multiple_of(3) && n % 100 < 24 && n % 4 != 0)
                 .count(),
         ),
         (
             json!({"attributes": {"city": ["Porto"]}}),
-            (0..CONTACTS).filter(|n| n % 10 != 0 && n % 2 == 0).count(),
+            (0..CONTACTS).filter(|n| n % 10 != 0 && n.is_multiple_of(2)).count(),
         ),
     ] {
         let audience: Audience = serde_json::from_value(filters.clone()).unwrap();

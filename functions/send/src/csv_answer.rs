@@ -1,6 +1,7 @@
 //! Answers in CSV (RFC 4180).
 
-use axum::http::{HeaderName, header};
+use axum::http::header;
+use axum::response::IntoResponse;
 use csv::{Terminator, WriterBuilder};
 use tracing::error;
 
@@ -30,7 +31,7 @@ where
 ///
 /// # Errors
 /// If the file could not be written (500).
-pub fn csv_answer(file: Result<Vec<u8>, csv::Error>) -> Result<([(HeaderName, &'static str); 1], Vec<u8>), Problem> {
+pub fn csv_answer(file: Result<Vec<u8>, csv::Error>) -> Result<impl IntoResponse + use<>, Problem> {
     let content_type = [(header::CONTENT_TYPE, "text/csv; charset=utf-8")];
     file.map(|file| (content_type, file)).map_err(|error| {
         let error = &error as &dyn std::error::Error;

@@ -63,7 +63,7 @@ pub async fn change(
             let counts = contacts.change_tags(&ids, &change, &caller.pages, MAX_ENTRIES).await?;
             TagsChanged::of(&counts, None)
         }
-        Chosen::Audience(audience) => change_audience(&app, &caller, &change, audience).await?,
+        Chosen::Audience(audience) => change_audience(&app, &caller, &change, *audience).await?,
     }))
 }
 
@@ -120,7 +120,7 @@ impl TagsChanged {
 /// The contacts whose tags are to be changed.
 enum Chosen {
     Contacts(Vec<ContactId>),
-    Audience(ChosenAudience),
+    Audience(Box<ChosenAudience>),
 }
 
 /// An audience, of which one request changes a part.
@@ -173,7 +173,7 @@ fn chosen_contacts(fields: &Fields<'_>, caller: &Caller, faults: &Faults) -> Opt
     let cursor = fields.parsed("cursor", fields.optional("cursor"), |cursor| Ok(cursor.to_owned()));
     let choice = read_choice(audience, "/audience", &caller.pages, faults)?;
     let limit = number;
-    Some(Chosen::Audience(ChosenAudience { choice, limit, cursor }))
+    Some(Chosen::Audience(Box::new(ChosenAudience { choice, limit, cursor })))
 }
 
 /// Reads a list of tags, each once; an absent one is empty.

@@ -27,6 +27,7 @@ SCOPES = {
     "POST /v1/pages/{page_id}/import": "contacts:write",
     "GET /v1/pages/{page_id}/import": "contacts:write",
     "POST /v1/pages/{page_id}/import/cancel": "contacts:write",
+    "POST /v1/audiences/count": "broadcasts:read",
 }
 EXPIRING = {"BroadcastsTable", "DeliveriesTable"}
 # Seconds from process-job's time-out until a wake-up comes back: the function may need a moment to be stopped.

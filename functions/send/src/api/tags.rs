@@ -24,7 +24,7 @@ pub struct TagsChange {
     pub remove: Vec<String>,
     /// The contacts; in place of an audience.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(min_items = 1, max_items = 1_000)]
+    #[schema(min_items = 1, max_items = 1_000, nullable)]
     pub contact_ids: Vec<ContactId>,
     /// The contacts as an audience; in place of their ids. Contacts that have opted out are in none.
     #[serde(skip_serializing_if = "Option::is_none")]

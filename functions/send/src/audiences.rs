@@ -21,7 +21,7 @@ use crate::api::problems::{Invalid, Kind, NotFound, TooLarge, UnsupportedType};
 use crate::audience::{check_broadcasts, chosen, may_see, read, read_choice};
 use crate::caller::Caller;
 use crate::fields::Faults;
-use crate::list::{self, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::list::{self, DEFAULT_LIMIT, MAX_LIMIT, PagePosition};
 use crate::problem::Problem;
 use crate::query::{NoParameters, Query};
 use crate::request::{JsonBody, PathId};
@@ -284,7 +284,9 @@ async fn count_part(
     let (now, ends) = (app.clock.now(), Instant::now() + COUNTING_TIME);
     let list_id = format!("count\0{}", json!(choice));
     let limit = query.take("limit", |value| list::limit(value, MAX_CONSIDERED));
-    let after = query.take("cursor", |value| list::from_cursor(value, &list_id, Position::parse));
+    let after = query.take("cursor", |value| {
+        list::from_cursor(value, &list_id, PagePosition::parse)
+    });
     query.finish()?;
     let audience = chosen(app, caller, choice, "", now).await?;
     let pages = app.store.pages().of(&audience, &caller.pages).await?;
@@ -295,11 +297,11 @@ async fn count_part(
         count: AudienceCount::default(),
         excluded: ExcludedCounts::new(),
     };
-    let begins = |page_id: &PageId| after.as_ref().is_none_or(|after| *page_id >= after.page_id);
     let mut position = None;
-    for page_id in pages.into_iter().filter(begins) {
-        let after = after.as_ref().filter(|after| after.page_id == page_id);
-        let after = after.and_then(|after| after.contact_id.clone());
+    for page_id in pages {
+        let Some(after) = PagePosition::on(after.as_ref(), &page_id) else {
+            continue;
+        };
         position = counting.page(app, &audience, page_id, after).await?;
         if position.is_some() {
             break;
@@ -307,35 +309,9 @@ async fn count_part(
     }
     Ok(AudienceCount {
         excluded: ExcludedCount::list(&counting.excluded),
-        next_cursor: position.map(|position| list::to_cursor(&list_id, position.to_text())),
+        next_cursor: position.map(|position| list::to_cursor(&list_id, position)),
         ..counting.count
     })
-}
-
-/// A position in a count.
-struct Position {
-    page_id: PageId,
-    /// The last contact that was looked at; `None` at the beginning of the Page.
-    contact_id: Option<ContactId>,
-}
-
-impl Position {
-    fn parse(text: &str) -> Option<Self> {
-        let (page_id, contact_id) = text.split_once(' ')?;
-        Some(Self {
-            page_id: PageId::parse(page_id).ok()?,
-            contact_id: match contact_id {
-                "" => None,
-                id => Some(ContactId::parse_stored(id)?),
-            },
-        })
-    }
-
-    /// Writes a position as [`Position::parse`] reads it: no id has a space.
-    fn to_text(&self) -> String {
-        let contact_id = self.contact_id.as_ref().map_or("", ContactId::as_str);
-        format!("{} {contact_id}", self.page_id)
-    }
 }
 
 /// A count that goes on.
@@ -354,10 +330,10 @@ impl Counting {
         app: &App,
         audience: &Audience,
         page_id: PageId,
-        after: Option<ContactId>,
-    ) -> Result<Option<Position>, Problem> {
+        mut after: Option<ContactId>,
+    ) -> Result<Option<PagePosition>, Problem> {
         let mut members = Members::new(&app.store, &page_id, audience, self.now, after.clone());
-        let (mut matching, mut contact_id) = (0, after);
+        let mut matching = 0;
         let is_at_end = loop {
             if self.count.considered >= self.limit || Instant::now() >= self.ends {
                 break false;
@@ -370,13 +346,13 @@ impl Counting {
             for (filter, contacts) in batch.excluded {
                 *self.excluded.entry(filter).or_default() += contacts;
             }
-            contact_id = Some(batch.up_to);
+            after = Some(batch.up_to);
         };
         self.count.matching += matching;
         self.count.by_page.push(PageCount {
             page_id: page_id.clone(),
             matching,
         });
-        Ok((!is_at_end).then_some(Position { page_id, contact_id }))
+        Ok((!is_at_end).then_some(PagePosition { page_id, after }))
     }
 }

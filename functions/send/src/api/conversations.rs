@@ -22,7 +22,7 @@ pub struct PageImport {
     /// The reason why the import is halted or waits: Messenger's code, or words; `null` otherwise.
     #[schema(required)]
     pub reason: Option<String>,
-    /// What can be done, if the import is halted; `null` otherwise.
+    /// The remedy, if the import is halted; `null` otherwise.
     #[schema(required)]
     pub remedy: Option<String>,
     /// Conversations that were read.

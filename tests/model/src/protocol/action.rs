@@ -43,7 +43,7 @@ pub enum Action {
         w: u8,
         matches: bool,
     },
-    /// What was looked at is written.
+    /// The progress is written.
     Resolve {
         w: u8,
         lost: bool,

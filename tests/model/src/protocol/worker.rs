@@ -25,7 +25,7 @@ pub struct Worker {
     pub slots: [Slot; CONTACTS],
     /// The number of contacts that it has looked at, and those before it.
     pub looked_at: u8,
-    /// That number as this worker last wrote it.
+    /// `looked_at` as this worker last wrote it.
     pub resolved: u8,
     /// The contacts that match among those looked at since.
     pub found: u8,

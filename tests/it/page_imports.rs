@@ -132,7 +132,8 @@ async fn everybody_becomes_a_contact_under_the_name_that_messenger_shows() {
         (&json!("completed"), [230, 230, 0, 0, 0])
     );
     assert_eq!(first["command"], Value::Null);
-    assert!(first["ended_at"].as_str() >= first["updated_at"].as_str());
+    let time = |field: &str| first[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time("ended_at") >= time("updated_at"));
     let contacts = stack.contacts().await;
     check_contacts(&contacts, PAGES[0], &people);
     // Messenger's time of a conversation is not that of the person's message.

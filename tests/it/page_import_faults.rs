@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::exhaustive_faults::TICK_INTERVAL;
 use crate::fixture::fault_plan::{FaultPlan, InjectedFault};
-use crate::fixture::installation::Installation;
+use crate::fixture::installation::{Installation, completed};
 use crate::fixture::up::UpProcess;
 use crate::fixture::{PAGES, Services, TestStack};
 
@@ -216,9 +216,60 @@ async fn check_people(up: &UpProcess, people: &People) {
     ids.buffer_unordered(8).collect::<Vec<_>>().await;
 }
 
-/// Imports so many people, shown so many at once, while the stack is killed so many times.
+/// Gives every tenth person a tag.
+async fn tag_every_tenth(up: &UpProcess, people: &People) -> BTreeSet<String> {
+    let tagged: Vec<_> = (0..people.count).step_by(10).map(|n| people.person(n).0).collect();
+    for ids in tagged.chunks(1_000) {
+        let changed = up
+            .call(
+                "POST",
+                "/v1/contacts/tags",
+                &json!({"add": ["vip"], "contact_ids": ids}),
+            )
+            .await;
+        assert_eq!(changed["changed"], ids.len(), "{changed:#}");
+    }
+    tagged.into_iter().collect()
+}
+
+/// Sends to the people with the tag, and kills the stack so many times meanwhile: each of them gets it once, or is in doubt, and
+/// nobody else gets it.
+async fn broadcast_to_tagged(installation: &Installation, mut up: UpProcess, tagged: BTreeSet<String>, kills: usize) {
+    let body = json!({"audience": {"page_id": "page-1", "tags_any": ["vip"]}, "message": {"text": "We open at nine."}});
+    let accepted = up.call("POST", "/v1/broadcasts", &body).await;
+    let id = accepted["broadcast_id"].as_str().unwrap();
+    for kill in 1..=kills {
+        installation.has_received(kill * tagged.len() / (kills + 2)).await;
+        up.kill_all();
+        up = installation.up();
+    }
+    let report = completed(&up, id).await;
+
+    let mut received = BTreeMap::<_, usize>::new();
+    for message in installation.sandbox.received() {
+        *received.entry(message.contact_id).or_default() += 1;
+    }
+    let path = format!("/v1/broadcasts/{id}/deliveries?status=in_doubt&limit=1000");
+    let in_doubt = up.call("GET", &path, &Value::Null).await;
+    let in_doubt = in_doubt["items"].as_array().unwrap().iter();
+    let in_doubt: BTreeSet<_> = in_doubt
+        .map(|row| row["contact_id"].as_str().unwrap().to_owned())
+        .collect();
+    println!(
+        "{} with the tag, the stack killed {kills} times: {} received it, {} in doubt",
+        tagged.len(),
+        received.len(),
+        in_doubt.len()
+    );
+    assert!(received.values().all(|messages| *messages == 1));
+    let reached: BTreeSet<_> = received.into_keys().chain(in_doubt).collect();
+    assert_eq!(reached, tagged);
+    assert_eq!(report["contacts"]["accepted"], tagged.len());
+}
+
+/// Imports so many people, shown so many at once, while the stack is killed so many times, and sends to a tenth of them.
 async fn import_with_kills(people: &People, kills: usize) {
-    let installation = Installation::new(&["page-1"], 30).await;
+    let installation = Installation::new(&["page-1"], 300).await;
     let sandbox = &installation.sandbox;
     sandbox.set_people("page-1", people.clone());
     let mut up = installation.up();
@@ -257,6 +308,8 @@ async fn import_with_kills(people: &People, kills: usize) {
         took.as_secs_f64(),
         people.count as f64 / took.as_secs_f64()
     );
+    let tagged = tag_every_tenth(&up, people).await;
+    broadcast_to_tagged(&installation, up, tagged, kills / 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

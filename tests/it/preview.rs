@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::fixture::{PAGE_WITHOUT_TOKEN, PAGES, TEXT, TestStack, request};
+use crate::fixture::{PAGE_WITHOUT_TOKEN, PAGES, TEXT, TestStack, request, request_to};
 
 const DRY_RUN: &str = "/v1/broadcasts?dry_run=true";
 
@@ -279,4 +279,24 @@ async fn nobody_but_testers_gets_a_test() {
         }
     }
     assert_eq!(stack.sandbox.received_count(), 0);
+}
+
+/// Whom a broadcast has not come to yet, an audience of those who have not got it has, too.
+#[tokio::test]
+async fn preview_warns_of_a_broadcast_that_is_still_being_sent() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(4).await;
+    let first = stack.broadcast(&ids[..3]).await;
+    stack.let_reads_catch_up();
+    let body = request_to(&json!({"not_sent_in": [first]}));
+
+    let early = stack.preview(&body).await;
+    assert_eq!(early["contacts"]["accepted"], 4);
+    assert_eq!(warnings(&early), [("still_sending", 3, None)]);
+
+    stack.drain_queue().await;
+    stack.let_reads_catch_up();
+    let late = stack.preview(&body).await;
+    assert_eq!(late["contacts"]["accepted"], 1);
+    assert_eq!(warnings(&late), []);
 }

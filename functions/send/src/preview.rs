@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use shared::app::App;
 use shared::domain::digest::with_line_feeds;
-use shared::domain::ids::{ContactId, PageId};
-use shared::domain::job::ContactCounts;
+use shared::domain::ids::{BroadcastId, ContactId, PageId};
+use shared::domain::job::{ContactCounts, Job, JobStatus};
 use shared::domain::message::MessagingType;
 use shared::domain::template::{Template, TextError};
 use shared::domain::window;
@@ -67,6 +67,7 @@ pub async fn preview(
         new.expires_at
             .and_then(|expires_at| expires(&pages, rate, expires_at - begins_at)),
     );
+    warnings.extend(still_sending(app, &contacts.not_sent_in).await?);
     Ok(BroadcastPreview {
         dry_run: true,
         write_units: write_units(new, &contacts, &pages),
@@ -90,6 +91,8 @@ struct Contacts {
     known: BTreeMap<PageId, Vec<ContactId>>,
     /// False if an audience has more than could be counted in time.
     are_complete: bool,
+    /// The broadcasts whose contacts an audience leaves out.
+    not_sent_in: Vec<BroadcastId>,
 }
 
 impl Contacts {
@@ -104,6 +107,7 @@ impl Contacts {
                     counts: ids.counts,
                     known: ids.accepted,
                     are_complete: true,
+                    not_sent_in: Vec::new(),
                 }
             }
             Recipients::Audience(found) => {
@@ -113,6 +117,7 @@ impl Contacts {
                     by_page: look.members,
                     known: look.first,
                     are_complete: !look.is_cut,
+                    not_sent_in: found.audience.not_sent_in,
                 }
             }
         })
@@ -173,6 +178,32 @@ fn expires(pages: &[PagePreview], rate: u64, time: SignedDuration) -> Option<War
     let late: u64 = late.sum();
     let message = format!("It would expire before {} are reached.", counted(late));
     (late > 0).then(|| about_all(WarningKind::Expires, message, late))
+}
+
+/// Warns of contacts that an audience does not leave out, because these broadcasts have not come to them yet.
+async fn still_sending(app: &App, not_sent_in: &[BroadcastId]) -> Result<Vec<Warning>, Problem> {
+    let mut warnings = Vec::new();
+    for id in not_sent_in {
+        let jobs = app
+            .store
+            .broadcasts()
+            .get_with_jobs(id)
+            .await?
+            .map_or_else(Vec::new, |(_, jobs)| jobs);
+        let open = jobs
+            .iter()
+            .filter(|job| job.status != JobStatus::Cancelled)
+            .map(Job::counters);
+        let open: u64 = open.map(|counts| counts.pending + counts.outcomes.waiting).sum();
+        if open > 0 || jobs.iter().any(|job| job.resolving.is_some()) {
+            let message = format!(
+                "The broadcast {id} has not come to {} yet, who would get both.",
+                counted(open)
+            );
+            warnings.push(about_all(WarningKind::StillSending, message, open));
+        }
+    }
+    Ok(warnings)
 }
 
 fn about_all(kind: WarningKind, message: impl Into<String>, contacts: u64) -> Warning {

@@ -132,4 +132,6 @@ pub enum WarningKind {
     QuietHours,
     /// The broadcast would expire before these contacts are reached.
     Expires,
+    /// These contacts of a broadcast in `not_sent_in` have not been sent to yet: they match, and would get both.
+    StillSending,
 }

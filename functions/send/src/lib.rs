@@ -4,6 +4,7 @@ pub mod accept;
 pub mod api;
 pub mod approval;
 pub mod audience;
+pub mod audience_count;
 pub mod audiences;
 pub mod broadcasts;
 pub mod caller;
@@ -89,8 +90,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(evidence::list_of_contact))
         .routes(routes!(audiences::list))
         .routes(routes!(audiences::save, audiences::show, audiences::delete))
-        .routes(routes!(audiences::count))
-        .routes(routes!(audiences::count_unsaved))
+        .routes(routes!(audience_count::count))
+        .routes(routes!(audience_count::count_unsaved))
         .routes(routes!(conversations::start, conversations::show))
         .routes(routes!(conversations::cancel))
         .routes(routes!(broadcasts::create, broadcasts::list))

@@ -4,6 +4,7 @@
 
 mod accepting;
 mod approval;
+mod audience_broadcasts;
 mod audiences;
 mod bad_input;
 mod callers;
@@ -50,6 +51,7 @@ mod odd_lookups;
 mod openapi;
 mod opt_out_words;
 mod pacing;
+mod page_import_calls;
 mod page_import_faults;
 mod page_imports;
 mod parameters;

@@ -180,6 +180,33 @@ async fn lists_of_an_audience_have_limits() {
 }
 
 #[tokio::test]
+async fn hours_and_bytes_of_an_audience_have_limits() {
+    let stack = TestStack::start().await;
+    let of_bytes = |bytes: usize| {
+        let mut tags: Vec<_> = (0..31).map(|n| format!("{n:01000}")).collect();
+        tags.push(String::new());
+        let missing = bytes - json!({"tags_any": tags}).to_string().len();
+        tags[31] = "x".repeat(missing);
+        json!({"tags_any": tags})
+    };
+    for (most, too_much) in [
+        (
+            json!({"active_within_hours": 87_600}),
+            json!({"active_within_hours": 87_601}),
+        ),
+        (
+            json!({"inactive_for_hours": 87_600}),
+            json!({"inactive_for_hours": 87_601}),
+        ),
+        (of_bytes(32_000), of_bytes(32_001)),
+    ] {
+        let answer = call(&stack, "POST", COUNT, Some(most)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert_eq!(faults(&stack, &too_much).await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn saved_audience_is_shown_listed_changed_and_deleted() {
     let stack = TestStack::start().await;
     let path = "/v1/audiences/vips";
@@ -372,6 +399,14 @@ async fn page_limited_caller_counts_and_saves_for_its_own_pages() {
     }
     let foreign = call(&limited, "POST", COUNT, Some(json!({"page_ids": [PAGES[1], PAGES[0]]}))).await;
     assert_eq!(foreign.body["errors"][0]["field"], "/page_ids/1");
+
+    let body = json!({"contact_ids": ["a"], "message": {"text": "Hi."}});
+    let sent = call(&all, "POST", "/v1/broadcasts", Some(body)).await.broadcast_id();
+    let missed = json!({"not_sent_in": [sent]});
+    let counted = call(&owner, "POST", COUNT, Some(missed.clone())).await;
+    assert_eq!(counted.status, StatusCode::OK, "{counted:?}");
+    let foreign = call(&limited, "POST", COUNT, Some(missed)).await;
+    assert_eq!(foreign.body["errors"][0]["field"], "/not_sent_in/0", "{foreign:?}");
 
     let save = |caller, name: &str, audience: Value| {
         let path = format!("/v1/audiences/{name}");

@@ -118,15 +118,17 @@ async fn lost_answer_of_a_resolution_does_not_end_the_run() {
     assert!(stack.resolve(&mut claim, &ids).await);
     stack.advance(LEASE + Duration::from_secs(1));
 
-    let report = stack.finish(&id).await;
-
+    stack.process_job(&stack.wake_up_for(&id).await).await;
     assert!(lost.load(Ordering::SeqCst));
+    stack.drain_queue().await;
+
+    let report = stack.report(&id).await;
     assert_eq!(
-        (&report["contacts"]["accepted"], &report["counters"]["sent"]),
-        (&json!(3), &json!(3))
+        (&report["status"], &report["counters"]["sent"]),
+        (&json!("completed"), &json!(3)),
+        "the contacts would wait for three minutes"
     );
-    // One claim for each: the part by hand, the end of the resolution, the sends.
-    assert_eq!(stack.job(&id).await.epoch, 3);
+    assert_eq!(report["contacts"]["accepted"], 3);
 }
 
 #[tokio::test]

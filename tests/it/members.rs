@@ -321,6 +321,7 @@ async fn contacts_of_an_earlier_version_join_audiences() {
     for id in &ids {
         stack.write_contact_by_hand(id, PAGES[0]).await;
     }
+    stack.write_contact_by_hand("alone", PAGES[1]).await;
     stack.write_contact_by_hand("of-no-page", "not a page").await;
     stack.import(PAGES[0], &["new".to_owned()]).await;
     stack.let_reads_catch_up();
@@ -331,7 +332,8 @@ async fn contacts_of_an_earlier_version_join_audiences() {
 
     ids.push("new".to_owned());
     assert_eq!(members(&stack, everybody(), None).await, ids);
-    assert_eq!(stack.app.store.pages().all().await.unwrap(), [page(PAGES[0])]);
+    let pages = stack.app.store.pages().all().await.unwrap();
+    assert_eq!(pages, [page(PAGES[0]), page(PAGES[1])]);
 }
 
 /// The schedule reads the table as of a moment ago.

@@ -236,10 +236,12 @@ async fn no_failure_of_a_profile_stops_or_doubles_a_send() {
     }
 }
 
-/// Neither does it wait for each contact: a run gives up after some profiles without an answer.
+/// Neither does it wait for each contact: a run gives up after some profiles without an answer. The time of a send is no bound for
+/// that of a profile, which is shorter.
 #[tokio::test]
 async fn profiles_that_hang_delay_a_run_once() {
-    let stack = TestStack::start_with(&[PROFILES, ("PAGE_RATE_PER_SECOND", "4")]).await;
+    let patient = ("MESSENGER_TIMEOUT_SECONDS", "30");
+    let stack = TestStack::start_with(&[PROFILES, ("PAGE_RATE_PER_SECOND", "4"), patient]).await;
     let ids = ids(20);
     import(&stack, &ids).await;
     stack

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use shared::domain::ids::{BroadcastId, JobId, PageId};
 use shared::store::hand_over::HandOver;
+use shared::worker::claim::work_on;
+use tokio::time::{Instant, timeout};
 
 use crate::fixture::audiences::{resolved, vips};
 use crate::fixture::by_hand::LEASE;
@@ -81,6 +83,64 @@ async fn resolution_that_loses_ten_workers_goes_on() {
 
     assert_eq!(report["status"], "completed", "{report:#}");
     stack.assert_received(&id, &ids);
+}
+
+/// The contacts have been active for less than a day at the first look, and for longer when the next worker goes on.
+#[tokio::test]
+async fn hours_count_back_from_the_first_look_whichever_worker_goes_on() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_vips(3).await;
+    let active_at = stack.app.clock.now() - Duration::from_secs(24 * 3_600 - 60);
+    for id in &ids {
+        let change = json!({"contact_id": id, "page_id": PAGES[0], "last_interaction_at": active_at});
+        stack.change_contact(change).await;
+    }
+    stack.let_reads_catch_up();
+    let mut body = request_to(&json!({"active_within_hours": 24}));
+    body["outside_window"] = json!("send");
+    let id = stack.post(&body).await.broadcast_id();
+    stack.advance(Duration::from_secs(3));
+    let mut claim = stack.claim(&stack.job(&id).await.id()).await;
+    assert!(stack.resolve(&mut claim, &ids[..1]).await);
+    stack.advance(LEASE + Duration::from_secs(1));
+
+    stack.finish(&id).await;
+
+    stack.assert_received(&id, &ids);
+}
+
+/// The index is behind by a moment, and not by as much as the clock.
+#[tokio::test]
+async fn resolution_does_not_wait_for_a_clock_that_went_back() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_vips(2).await;
+    stack.advance(Duration::from_secs(7_200));
+    let id = stack.post(&request_to(&vips())).await.broadcast_id();
+    let wake_up = stack.receive().await.unwrap();
+    stack.app.clock.advance(SignedDuration::from_hours(-1));
+
+    let work = stack.process_job(&wake_up);
+    let ended = timeout(Duration::from_secs(30), work).await;
+    assert!(ended.is_ok(), "the worker waits");
+
+    stack.delete(&wake_up).await;
+    stack.finish(&id).await;
+    stack.assert_received(&id, &ids);
+}
+
+/// A run that goes on is killed at its time-out, and the next one waits for the end of its lease. One without time left does a part.
+#[tokio::test]
+async fn resolution_is_handed_over_before_the_deadline_of_its_run() {
+    let stack = TestStack::start().await;
+    stack.import_vips(2_500).await;
+    let id = stack.broadcast_to_vips().await;
+    let job = stack.job(&id).await.id();
+
+    for contacts in [1_000, 2_000] {
+        work_on(&stack.app, &job, Instant::now()).await.unwrap();
+        let report = stack.report(&id).await;
+        assert_eq!(resolved(&report), (false, vec![("queued".to_owned(), contacts, true)]));
+    }
 }
 
 /// Contacts before and after the position change while no worker is there.

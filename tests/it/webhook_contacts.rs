@@ -91,6 +91,23 @@ async fn unknown_person_becomes_a_contact_by_each_kind_of_event() {
     assert_eq!(stack.finish(&id).await["counters"]["sent"], 2);
 }
 
+/// The Page had no contact before, so that no list had it.
+#[tokio::test]
+async fn first_contact_of_a_page_is_in_the_audience_of_everybody() {
+    let stack = TestStack::start().await;
+    let body = json!({"object": "page", "entry": [{"id": PAGES[0], "messaging": [message("p", AT, "Hello")]}]});
+    assert_eq!(
+        stack.signed_webhook(&body.to_string(), APP_SECRET).await,
+        StatusCode::OK
+    );
+    stack.let_reads_catch_up();
+
+    let everybody = json!({"everybody": true});
+    let counted = stack.call("POST", "/v1/audiences/count", None, Some(&everybody)).await;
+
+    assert_eq!(counted.body["matching"], 1, "{counted:?}");
+}
+
 #[tokio::test]
 async fn other_events_make_no_contact() {
     let stack = TestStack::start().await;

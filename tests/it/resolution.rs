@@ -8,7 +8,8 @@ use serde_json::json;
 use shared::domain::ids::{BroadcastId, JobId, PageId};
 use shared::store::hand_over::HandOver;
 use shared::worker::claim::work_on;
-use tokio::time::{Instant, timeout};
+use shared::worker::run::CHECKPOINT_EVERY;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::fixture::audiences::{resolved, vips};
 use crate::fixture::by_hand::LEASE;
@@ -249,6 +250,33 @@ async fn paused_resolution_goes_on_where_it_was() {
 
     stack.assert_received(&id, &ids);
     assert_eq!(resolved(&report), (true, vec![("completed".to_owned(), 4, false)]));
+}
+
+/// The worker learns of the pause by a write in the middle of the Page.
+#[tokio::test]
+async fn pause_is_obeyed_before_the_whole_page_is_looked_at() {
+    // At one of the first reads of the index.
+    let plan = FaultPlan::new([(10, InjectedFault::FreezesBefore)]);
+    let services = Services::start().await;
+    let endpoints = plan.start_proxies(&services.endpoints).await;
+    let stack = TestStack::start_on(services, &endpoints, &[]).await;
+    stack.import_vips(2_500).await;
+    let id = stack.broadcast_to_vips().await;
+    let wake_up = stack.receive().await.unwrap();
+
+    plan.set_counting(true);
+    let mut worker = Box::pin(stack.process_job(&wake_up));
+    tokio::select! {
+        _ = &mut worker => panic!("the worker makes too few calls"),
+        () = plan.stopped() => plan.set_counting(false),
+    }
+    stack.control("pause", &id).await;
+    sleep(CHECKPOINT_EVERY).await;
+    plan.thaw();
+    worker.await;
+
+    let report = stack.report(&id).await;
+    assert_eq!(resolved(&report), (false, vec![("paused".to_owned(), 1_000, true)]));
 }
 
 #[tokio::test]

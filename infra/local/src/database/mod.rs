@@ -1,15 +1,16 @@
 //! DynamoDB on this machine: dynoxide, in memory or in a file, as an HTTP endpoint for the AWS SDK.
 //!
-//! A file is SQLite's, with a write-ahead log that is synced at every commit (`journal_mode=WAL`, `synchronous=FULL`:
-//! dynoxide sets the first and leaves the second at its default). A write has therefore reached the disk before it is
-//! answered.
+//! A file is SQLite's, with a write-ahead log, which is synced here instead of at each commit ([`group_commit`]). A write has
+//! reached the disk before it is answered.
 
 mod endpoint;
+mod group_commit;
 mod operations;
 mod replica;
 mod storage;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub enum DatabaseError {
     Open(#[source] dynoxide::DynoxideError),
     #[error("the path of the database is not UTF-8: {}; use another path", path.display())]
     Path { path: PathBuf },
+    #[error("the write-ahead log of the database could not be opened")]
+    Log(#[source] io::Error),
     #[error("the database could not listen on 127.0.0.1")]
     Listen(#[from] io::Error),
 }
@@ -63,7 +66,8 @@ impl Database {
     ///
     /// Fails if no port or thread is available.
     pub fn start(reads: Reads) -> Result<Database, DatabaseError> {
-        Database::serve(dynoxide::Database::memory().map_err(DatabaseError::Open)?, reads)
+        let database = dynoxide::Database::memory().map_err(DatabaseError::Open)?;
+        Database::serve(database, None, reads)
     }
 
     /// Starts the database in this file, on a free port. The file is created if it does not exist.
@@ -75,10 +79,16 @@ impl Database {
         let path = file
             .to_str()
             .ok_or_else(|| DatabaseError::Path { path: file.to_owned() })?;
-        Database::serve(dynoxide::Database::new(path).map_err(DatabaseError::Open)?, reads)
+        let database = dynoxide::Database::new(path).map_err(DatabaseError::Open)?;
+        let log = open_log(file).map_err(DatabaseError::Log)?;
+        if log.is_some() {
+            // The name means more than the function does: it sets `synchronous=NORMAL`, and defaults.
+            database.disable_bulk_loading().map_err(DatabaseError::Open)?;
+        }
+        Database::serve(database, log, reads)
     }
 
-    fn serve(database: dynoxide::Database, reads: Reads) -> Result<Database, DatabaseError> {
+    fn serve(database: dynoxide::Database, log: Option<File>, reads: Reads) -> Result<Database, DatabaseError> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
@@ -90,9 +100,10 @@ impl Database {
         let served = Served {
             database,
             replica: replica.map(Arc::new),
+            group_commit: log.is_some().then(Arc::default),
             storage: storage.clone(),
         };
-        let thread = RuntimeThread::spawn("database", || serve(listener, served))?;
+        let thread = RuntimeThread::spawn("database", || serve(listener, served, log))?;
         Ok(Database {
             endpoint,
             storage,
@@ -111,7 +122,25 @@ impl Database {
     }
 }
 
-async fn serve(listener: TcpListener, served: Served) {
+/// Opens the write-ahead log of the database in this file; SQLite keeps the log's file as long as it has the database open.
+///
+/// A file system without shared memory has no such log. There SQLite syncs each write by itself.
+fn open_log(file: &Path) -> io::Result<Option<File>> {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    // Open for as long as the database: the kernel tells a failure to write to every file that was open then.
+    match File::options().write(true).open(log) {
+        Ok(log) => Ok(Some(log)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn serve(listener: TcpListener, served: Served, log: Option<File>) {
+    if let (Some(group_commit), Some(log)) = (&served.group_commit, log) {
+        let (group_commit, log) = (Arc::clone(group_commit), Arc::new(log));
+        tokio::spawn(async move { group_commit.run(move || log.sync_data()).await });
+    }
     let router = served.clone().router();
     let serving = tokio::net::TcpListener::from_std(listener).and_then(|listener| Server::route(listener, router));
     match serving {

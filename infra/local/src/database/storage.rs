@@ -4,9 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dynoxide::DynoxideError;
 
+/// The failure of a sync.
+pub const NOT_SYNCED: &str = "the write-ahead log was not synced";
+
 /// The failures of the storage that an operator can end, by the words of SQLite, each with its remedy:
 /// <https://www.sqlite.org/rescode.html>.
-const FAULTS: [StorageFault; 3] = [
+const FAULTS: [StorageFault; 4] = [
+    // First, since its text has the system's words, too.
+    StorageFault {
+        cause: NOT_SYNCED,
+        remedy: "check the disk, then start again; until then nothing is read or written",
+    },
     StorageFault {
         cause: "database or disk is full",
         remedy: "free space on its disk, or enlarge it",
@@ -24,7 +32,7 @@ const FAULTS: [StorageFault; 3] = [
 /// A failure of the storage, with the operator's remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorageFault {
-    /// The failure in the words of SQLite.
+    /// The failure, mostly in the words of SQLite.
     pub cause: &'static str,
     /// The step that ends it.
     pub remedy: &'static str,

@@ -271,14 +271,18 @@ async fn contact_that_is_created_elsewhere_meanwhile_is_not_moved() {
         let hook = move |call: ProxiedCall| {
             let creating = clients::dynamodb(&database).put_item();
             let asked: Value = serde_json::from_str(&call.body()).unwrap();
-            let table = asked["TableName"].as_str().map(str::to_owned);
+            // The contact is written by a statement, which is refused, and then by an update.
+            let statement = asked["Statements"][0]["Statement"].as_str();
+            let of_statement = statement.and_then(|statement| statement.split('"').nth(1));
+            let table = asked["TableName"].as_str().or(of_statement).map(str::to_owned);
             let text = |text: &str| AttributeValue::S(text.to_owned());
             let creating = creating
                 .set_table_name(table)
                 .item("contact_id", text("ben"))
                 .item("page_id", text(PAGES[1]));
             // After every check of the contact's Page.
-            let is_import = call.name().ends_with("UpdateItem") && asked["Key"]["contact_id"]["S"] == "ben";
+            let is_import =
+                statement.is_some() || asked["Key"]["contact_id"]["S"] == "ben" && call.name().ends_with("UpdateItem");
             async move {
                 if is_import {
                     creating.send().await.unwrap();

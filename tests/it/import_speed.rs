@@ -4,11 +4,13 @@
 //! cargo test --release -p tests --test it -- --ignored --nocapture contacts_a_second
 //! ```
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use axum::http::StatusCode;
 use futures_util::stream::{self, StreamExt};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::fixture::up::EXECUTABLE;
 use crate::fixture::{PAGES, TestStack};
@@ -32,12 +34,11 @@ fn file(from: usize, round: usize) -> String {
     )
 }
 
-/// The whole local stack: the functions are processes of their own.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute: a named longer run, which prints the contacts a second of imports"]
-async fn contacts_a_second_of_imports() {
+/// Prints the contacts a second that a whole local stack takes: the functions are processes of their own.
+async fn import_into(database: &str, data: Option<PathBuf>) {
     let settings = local::stack::Settings {
         executable: EXECUTABLE.into(),
+        data,
         ..local::stack::Settings::default()
     };
     let stack = local::stack::Stack::start(settings).await.unwrap();
@@ -64,10 +65,20 @@ async fn contacts_a_second_of_imports() {
                 .await;
             let took = begun.elapsed();
             let speed = CONTACTS as f64 / took.as_secs_f64();
-            println!("{CONTACTS} {kind} contacts, {at_once} requests at once: {took:.1?}, {speed:.0} contacts/s");
+            println!(
+                "{CONTACTS} {kind} contacts, database {database}, {at_once} requests at once: {took:.1?}, {speed:.0} contacts/s"
+            );
         }
     }
     stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: a named longer run, which prints the contacts a second of imports"]
+async fn contacts_a_second_of_imports() {
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    import_into("in memory", None).await;
+    import_into("on disk", Some(directory.path().join("data"))).await;
 }
 
 /// Meta waits five seconds for the answer.

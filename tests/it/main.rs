@@ -30,6 +30,7 @@ mod filters;
 mod fixture;
 mod frozen_processes;
 mod full_disk;
+mod import_batches;
 mod import_speed;
 mod inline;
 mod json_web_tokens;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 use shared::domain::contact::{ATTRIBUTE_PREFIX, ATTRIBUTES, FIELDS, FieldKind};
 use shared::domain::ids::{ContactId, PageId, Pages, refuse_mangled};
-use shared::store::contacts::ContactPatch;
+use shared::store::imported_contacts::ContactPatch;
 
 use crate::api::problems::Fault;
 use crate::contact_values::{self as values, ATTRIBUTE_NAME, Checked, MAX_ENTRIES, is_attribute_name};

@@ -71,6 +71,12 @@ pub fn calls(authorization: &str, target: &str, body: &[u8]) -> Vec<Call> {
                 .map(|(table, _)| (format!("dynamodb:{operation}"), table.clone()))
                 .collect()
         }
+        ("DynamoDB_20120810", "BatchExecuteStatement") => {
+            let statements = body["Statements"].as_array().into_iter().flatten();
+            statements
+                .map(|statement| partiql(statement["Statement"].as_str().unwrap_or_default()))
+                .collect()
+        }
         ("DynamoDB_20120810", operation) => {
             let table = text(&body["TableName"]);
             let resource = match body["IndexName"].as_str() {
@@ -95,6 +101,17 @@ pub fn calls(authorization: &str, target: &str, body: &[u8]) -> Vec<Call> {
             resource,
         })
         .collect()
+}
+
+/// Returns the action and the table of a statement that names its table first, in quotation marks.
+fn partiql(statement: &str) -> (String, String) {
+    let action = match statement.split(' ').next() {
+        Some("INSERT") => "PartiQLInsert",
+        Some("UPDATE") => "PartiQLUpdate",
+        _ => UNKNOWN,
+    };
+    let table = statement.split('"').nth(1).unwrap_or(UNKNOWN);
+    (format!("dynamodb:{action}"), table.to_owned())
 }
 
 /// Returns the actions that a role must allow for a request with these headers.
@@ -239,6 +256,11 @@ mod tests {
                 "DynamoDB_20120810.TransactWriteItems",
                 r#"{"TransactItems": [{"Put": {"TableName": "a"}}, {"ConditionCheck": {"TableName": "b"}}]}"#,
                 &["send\tdynamodb:PutItem\ta", "send\tdynamodb:ConditionCheckItem\tb"],
+            ),
+            (
+                "DynamoDB_20120810.BatchExecuteStatement",
+                r#"{"Statements": [{"Statement": "INSERT INTO \"a\" VALUE {'b': ?}"}, {"Statement": "UPDATE \"c\" SET d = ?"}]}"#,
+                &["send\tdynamodb:PartiQLInsert\ta", "send\tdynamodb:PartiQLUpdate\tc"],
             ),
             (
                 "AmazonSQS.SendMessage",

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{CancellationReason, KeysAndAttributes, TransactWriteItem};
+use aws_sdk_dynamodb::types::{BatchStatementRequest, CancellationReason, KeysAndAttributes, TransactWriteItem};
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use serde::de::DeserializeOwned;
 
@@ -19,6 +19,8 @@ use super::tables::{Error, Item, Store, from_item};
 
 /// The most keys that DynamoDB takes in one `BatchGetItem`.
 pub(super) const BATCH_GET: usize = 100;
+/// The most statements that DynamoDB takes in one `BatchExecuteStatement`.
+pub(super) const BATCH_EXECUTE: usize = 25;
 /// The code of a refused condition in a transaction.
 const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
@@ -163,6 +165,7 @@ impl Store {
         let keys = KeysAndAttributes::builder()
             .set_keys(Some(keys))
             .set_projection_expression(projection.map(str::to_owned))
+            .set_expression_attribute_names(names(projection))
             .consistent_read(read == Read::Consistent);
         let keys = keys.build().map_err(Error::incomplete(operation))?;
         let mut asked = [(table.to_owned(), keys)].into();
@@ -182,6 +185,23 @@ impl Store {
             let pause = pauses.next().ok_or_else(|| Error::throttled(operation))?;
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Executes a batch of at most [`BATCH_EXECUTE`] statements of PartiQL that write, each by itself. Returns for each of them, in
+    /// their order, if it was carried out.
+    pub(super) async fn batch_execute(
+        &self,
+        operation: &'static str,
+        statements: Vec<BatchStatementRequest>,
+    ) -> Result<Vec<bool>, Error> {
+        let count = statements.len();
+        let call = self.client.batch_execute_statement().set_statements(Some(statements));
+        let answer = with_retries(|| call.clone().send())
+            .await
+            .map_err(unsettled(operation))?;
+        let mut is_done: Vec<_> = answer.responses().iter().map(|one| one.error.is_none()).collect();
+        is_done.resize(count, false);
+        Ok(is_done)
     }
 
     /// Makes an update.

@@ -1,42 +1,27 @@
 //! Contacts.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::calls::{BATCH_GET, Conditional, Read};
 use super::keys;
 use super::statement::{Delete, Update, millis};
-use super::tables::{Error, SCHEMA, Store, from_item};
+use super::tables::{Error, Store};
 use crate::domain::consent::Consent;
-use crate::domain::contact::{ATTRIBUTE_PREFIX, Contact, LastBroadcast, SOURCE, SOURCE_API};
+use crate::domain::contact::{Contact, LastBroadcast};
 use crate::domain::ids::{ContactId, JobId, PageId, Pages};
 use crate::runtime::metrics::Event;
 
 /// Batches read at once: the time of a large request is spent here.
 const BATCHES_AT_ONCE: usize = 8;
-/// Contacts written at once.
-const WRITES_AT_ONCE: usize = 16;
 
 /// The contacts of a [`Store`].
 pub struct Contacts<'a>(pub(super) &'a Store);
-
-/// The changes of an import to one contact: an absent field is kept, and `None` clears it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ContactPatch {
-    /// The contact.
-    pub contact_id: ContactId,
-    /// Its Page, on which a known contact must be.
-    pub page_id: PageId,
-    /// Clears the attributes of the contact's own that `fields` does not name.
-    pub clears_attributes: bool,
-    /// The other attributes of the item by name.
-    pub fields: BTreeMap<String, Option<Value>>,
-}
 
 /// The part of a contact that acceptance needs: for 100,000 contacts there is no room for more.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -97,110 +82,36 @@ impl Contacts<'_> {
     /// # Errors
     /// If DynamoDB does not answer, or an item is unreadable.
     pub async fn get_all(&self, ids: &[ContactId]) -> Result<HashMap<ContactId, Contact>, Error> {
-        let Self(store) = self;
-        let batch = |ids: &[ContactId]| {
-            let keys = ids.iter().map(keys::contact).collect();
-            store.batch_get::<Contact>("read contacts", &store.contacts, keys, None, Read::Consistent)
-        };
-        let batches: Vec<_> = ids.chunks(BATCH_GET).map(batch).collect();
-        let found = stream::iter(batches).buffer_unordered(BATCHES_AT_ONCE);
-        let found: Vec<_> = found.try_collect().await?;
-        let found = found.into_iter().flatten();
+        let found = self.read_fields::<Contact>(ids, None, Read::Consistent).await?;
+        let found = found.into_iter();
         Ok(found.map(|contact| (contact.contact_id.clone(), contact)).collect())
     }
 
-    async fn read_all(&self, ids: &[ContactId], read: Read) -> Result<HashMap<ContactId, Recipient>, Error> {
+    pub(super) async fn read_all(&self, ids: &[ContactId], read: Read) -> Result<HashMap<ContactId, Recipient>, Error> {
         const FIELDS: &str = "contact_id, page_id, opted_out";
+        let found = self.read_fields::<Found>(ids, Some(FIELDS), read).await?;
+        let found = found.into_iter();
+        Ok(found.map(|found| (found.contact_id, found.recipient)).collect())
+    }
+
+    /// Reads these fields of contacts, or all, as far as the contacts exist.
+    pub(super) async fn read_fields<T: DeserializeOwned>(
+        &self,
+        ids: &[ContactId],
+        fields: Option<&'static str>,
+        read: Read,
+    ) -> Result<Vec<T>, Error> {
         let Self(store) = self;
         let batch = |ids: &[ContactId]| {
             let keys = ids.iter().map(keys::contact).collect();
-            store.batch_get::<Found>("read contacts", &store.contacts, keys, Some(FIELDS), read)
+            store.batch_get::<T>("read contacts", &store.contacts, keys, fields, read)
         };
         let batches: Vec<_> = ids.chunks(BATCH_GET).map(batch).collect();
         let found: Vec<_> = stream::iter(batches)
             .buffer_unordered(BATCHES_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(found
-            .into_iter()
-            .flatten()
-            .map(|found| (found.contact_id, found.recipient))
-            .collect())
-    }
-
-    /// Creates or changes contacts, one write for each; a failure leaves the contacts before it changed, and repeating the
-    /// import is harmless.
-    ///
-    /// A contact stays on its Page, so that no broadcast has it on two. Contacts that are known on another Page than the patch
-    /// names are returned with theirs. If there are any, nothing is written, except when another request creates one on the
-    /// other Page at the same moment.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer.
-    pub async fn upsert_all(&self, patches: &[ContactPatch]) -> Result<HashMap<ContactId, PageId>, Error> {
-        let elsewhere = self.elsewhere(patches).await?;
-        if !elsewhere.is_empty() {
-            return Ok(elsewhere);
-        }
-        let of_pages: BTreeSet<_> = patches.iter().map(|patch| &patch.page_id).collect();
-        for page_id in of_pages {
-            self.0.pages().note(page_id).await?;
-        }
-        let writes: Vec<_> = patches.iter().map(|patch| self.upsert(patch)).collect();
-        let refused: Vec<_> = stream::iter(writes)
-            .buffer_unordered(WRITES_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(refused.into_iter().flatten().collect())
-    }
-
-    /// Returns the contacts that are known on another Page than their patch names, with that Page.
-    async fn elsewhere(&self, patches: &[ContactPatch]) -> Result<HashMap<ContactId, PageId>, Error> {
-        let named: HashMap<_, _> = patches
-            .iter()
-            .map(|patch| (&patch.contact_id, &patch.page_id))
-            .collect();
-        let ids: Vec<_> = named.keys().map(|id| (*id).clone()).collect();
-        let mut found = self.read_all(&ids, Read::Eventual).await?;
-        let is_elsewhere =
-            |id: &ContactId, known: &mut Recipient| named.get(id).is_some_and(|page| **page != known.page_id);
-        found.retain(is_elsewhere);
-        if found.is_empty() {
-            return Ok(HashMap::new());
-        }
-        // The contact may have been deleted, and created on its new Page, a moment ago.
-        let ids: Vec<_> = found.into_keys().collect();
-        let mut found = self.read_all(&ids, Read::Consistent).await?;
-        found.retain(is_elsewhere);
-        Ok(found.into_iter().map(|(id, known)| (id, known.page_id)).collect())
-    }
-
-    /// Writes one contact; returns it with its Page if it is known on another.
-    async fn upsert(&self, patch: &ContactPatch) -> Result<Option<(ContactId, PageId)>, Error> {
-        const IF_NEW_OR_OF_PAGE: &str = "attribute_not_exists(contact_id) OR page_id = :page_id";
-        const OPERATION: &str = "write a contact";
-        let Self(store) = self;
-        let update = patch_update(store, patch, self.fields_to_write(patch).await?).only_if(IF_NEW_OR_OF_PAGE);
-        match store.update(OPERATION, update).await? {
-            Conditional::Written(_) => Ok(None),
-            Conditional::Refused(item) => {
-                let found: Found = from_item(OPERATION, item.unwrap_or_default())?;
-                Ok(Some((found.contact_id, found.recipient.page_id)))
-            }
-        }
-    }
-
-    /// The fields of a patch, with those that it clears without naming them.
-    async fn fields_to_write(&self, patch: &ContactPatch) -> Result<BTreeMap<String, Option<Value>>, Error> {
-        let mut fields = patch.fields.clone();
-        if patch.clears_attributes
-            && let Some(known) = self.get(&patch.contact_id).await?
-        {
-            for name in known.attributes.keys() {
-                fields.entry(format!("{ATTRIBUTE_PREFIX}{name}")).or_insert(None);
-            }
-        }
-        Ok(fields)
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Records the time of a contact's interaction, if it is later than the known one.
@@ -308,34 +219,4 @@ impl Contacts<'_> {
             Conditional::Refused(_) => Ok(false),
         }
     }
-}
-
-/// An update that sets and removes these attributes. An item that a later version has written keeps its schema, and every contact
-/// its first origin.
-fn patch_update<'s>(store: &'s Store, patch: &ContactPatch, mut fields: BTreeMap<String, Option<Value>>) -> Update<'s> {
-    const KEEP: &str = "SET #schema = if_not_exists(#schema, :schema), page_id = :page_id, page_shard = :page_shard, \
-                        #source = if_not_exists(#source, :source)";
-    let (mut set, mut remove) = (KEEP.to_owned(), Vec::new());
-    let source = fields.remove(SOURCE).flatten().unwrap_or_else(|| SOURCE_API.into());
-    for (n, new) in fields.values().enumerate() {
-        match new {
-            Some(_) => set.push_str(&format!(", #f{n} = :f{n}")),
-            None => remove.push(format!("#f{n}")),
-        }
-    }
-    if !remove.is_empty() {
-        set.push_str(&format!(" REMOVE {}", remove.join(", ")));
-    }
-    let mut update = Update::new(&store.contacts, keys::contact(&patch.contact_id), set)
-        .bind(":schema", SCHEMA)
-        .bind(":page_id", &patch.page_id)
-        .bind(":page_shard", keys::page_shard(&patch.page_id, &patch.contact_id))
-        .bind(":source", source);
-    for (n, (name, new)) in fields.into_iter().enumerate() {
-        update = update.name(format!("#f{n}"), &name);
-        if let Some(new) = new {
-            update = update.bind(format!(":f{n}"), new);
-        }
-    }
-    update
 }

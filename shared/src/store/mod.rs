@@ -18,6 +18,7 @@ pub mod doubts;
 pub mod found_contacts;
 pub mod hand_over;
 pub mod history;
+pub mod imported_contacts;
 pub mod imports;
 pub mod jobs;
 pub mod keys;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dynoxide::actions::batch_execute_statement::{BatchExecuteStatementRequest, BatchExecuteStatementResponse};
 use dynoxide::{Database, DynoxideError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,12 @@ impl Kind {
     pub fn of(operation: &str) -> Kind {
         match operation {
             "CreateTable" | "UpdateTable" | "DeleteTable" | "UpdateTimeToLive" => Kind::Tables,
-            "PutItem" | "UpdateItem" | "DeleteItem" | "BatchWriteItem" | "TransactWriteItems" => Kind::Items,
+            "PutItem"
+            | "UpdateItem"
+            | "DeleteItem"
+            | "BatchWriteItem"
+            | "BatchExecuteStatement"
+            | "TransactWriteItems" => Kind::Items,
             _ => Kind::Read,
         }
     }
@@ -61,6 +67,7 @@ pub fn answer(database: &Database, operation: &str, body: &[u8]) -> Result<Strin
         "UpdateItem" => run(body, |call| database.update_item(call)),
         "DeleteItem" => run(body, |call| database.delete_item(call)),
         "BatchWriteItem" => run(body, |call| database.batch_write_item(call)),
+        "BatchExecuteStatement" => run(body, |call| batch_execute_statement(database, call)),
         "TransactWriteItems" => run(body, |call| database.transact_write_items(call)),
         "DescribeTable" => run(body, |call| database.describe_table(call)),
         "DescribeTimeToLive" => run(body, |call| database.describe_time_to_live(call)),
@@ -73,6 +80,20 @@ pub fn answer(database: &Database, operation: &str, body: &[u8]) -> Result<Strin
         _ => Err(DynoxideError::SerializationException(
             "this database has no such operation".to_owned(),
         )),
+    }
+}
+
+/// Executes a batch of statements. A failure of the storage, of which dynoxide's answer tells in one of its parts, fails all of it.
+fn batch_execute_statement(
+    database: &Database,
+    call: BatchExecuteStatementRequest,
+) -> Result<BatchExecuteStatementResponse, DynoxideError> {
+    const FAILURE: &str = "InternalServerError";
+    let mut answer = database.batch_execute_statement(call)?;
+    let errors = answer.responses.iter_mut().filter_map(|one| one.error.as_mut());
+    match errors.into_iter().find(|error| error.code == FAILURE) {
+        Some(error) => Err(DynoxideError::InternalServerError(std::mem::take(&mut error.message))),
+        None => Ok(answer),
     }
 }
 

@@ -1,6 +1,9 @@
 //! One call of the API: its repetition, and its answer or the error.
 
-use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -18,8 +21,46 @@ const REQUEST_ID: &str = "x-request-id";
 const REPETITIONS: usize = 4;
 /// The delay before the first repetition. It doubles with each one, and has jitter.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// The longest delay before a repetition, but for a longer `Retry-After`.
+const MAX_DELAY: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that is waited for. An error that asks for more is returned at once.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// The time for which requests are repeated in place of the usual number, and the listener that is told of each wait.
+#[derive(Clone)]
+pub struct Patience {
+    within: Duration,
+    on_wait: Arc<dyn Fn(&Error, Duration) + Send + Sync>,
+    /// True once the API has answered a request of this client.
+    answered: Arc<AtomicBool>,
+}
+
+impl Patience {
+    /// Returns the patience for one request, and calls `on_wait` with the error and the delay before each repetition.
+    pub fn new(within: Duration, on_wait: impl Fn(&Error, Duration) + Send + Sync + 'static) -> Self {
+        Self {
+            within,
+            on_wait: Arc::new(on_wait),
+            answered: Arc::default(),
+        }
+    }
+
+    /// Returns true if the request is repeated after this error and this delay.
+    fn lasts(&self, error: &Error, repetitions: usize, elapsed: Duration) -> bool {
+        let is_unreachable = matches!(error, Error::Unanswered { source, .. } if source.is_connect());
+        // A URL that has never answered is more likely wrong than out of order.
+        let may_be_wrong = is_unreachable && !self.answered.load(Ordering::Relaxed);
+        elapsed <= self.within && (repetitions < REPETITIONS || !may_be_wrong)
+    }
+}
+
+impl fmt::Debug for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Patience")
+            .field("within", &self.within)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Failure of a call. Each names the call by method and path.
 #[derive(Debug, thiserror::Error)]
@@ -131,26 +172,46 @@ impl Answer {
 /// # Errors
 ///
 /// Fails if the API cannot be reached or refuses the request, after the last repetition.
-pub async fn answer(http: &reqwest::Client, mut request: Request) -> Result<Answer, Error> {
+pub async fn answer(
+    http: &reqwest::Client,
+    mut request: Request,
+    patience: Option<&Patience>,
+) -> Result<Answer, Error> {
     let may_repeat = may_repeat(&request);
+    let begun = Instant::now();
     let delays = ExponentialBuilder::default()
         .with_min_delay(FIRST_DELAY)
-        .with_max_times(REPETITIONS)
+        .with_max_delay(MAX_DELAY)
         .with_jitter();
-    let mut delays = delays.build();
+    let mut delays = match patience {
+        Some(_) => delays.without_max_times(),
+        None => delays.with_max_times(REPETITIONS),
+    }
+    .build();
+    let mut repetitions = 0;
     loop {
         // Every body is in memory, so it can be cloned.
         let again = request.try_clone().filter(|_| may_repeat);
-        let error = match once(http, request).await {
+        let result = once(http, request).await;
+        if let Some(patience) = patience {
+            let is_answer = !matches!(result, Err(Error::Unanswered { .. }));
+            patience.answered.fetch_or(is_answer, Ordering::Relaxed);
+        }
+        let error = match result {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
         let delay = delays.next().and_then(|delay| error.delay(delay));
-        let (Some(again), Some(delay)) = (again, delay) else {
+        let lasts =
+            |delay| patience.is_none_or(|patience| patience.lasts(&error, repetitions, begun.elapsed() + delay));
+        let (Some(again), Some(delay)) = (again, delay.filter(|delay| lasts(*delay))) else {
             return Err(error);
         };
+        if let Some(patience) = patience {
+            (patience.on_wait)(&error, delay);
+        }
         time::sleep(delay).await;
-        request = again;
+        (request, repetitions) = (again, repetitions + 1);
     }
 }
 

@@ -28,7 +28,7 @@ use serde_json::Value;
 use shared::domain::audience::{Audience, AudienceName};
 use shared::domain::ids::{BroadcastId, ContactId, PageId};
 
-pub use call::Error;
+pub use call::{Error, Patience};
 pub use lists::{BroadcastQuery, ContactQuery, CountQuery, DeliveryQuery, ErasureQuery, PartQuery};
 pub use send::api;
 
@@ -45,6 +45,7 @@ pub struct Client {
     http: reqwest::Client,
     url: Url,
     token: Option<SecretString>,
+    patience: Option<Patience>,
 }
 
 /// The answer to a request for a broadcast.
@@ -94,13 +95,24 @@ impl Client {
         // A request checks its URL, and says what is wrong with it.
         let checked = http.get(base_url).build().map_err(Error::Request)?;
         let url = checked.url().clone();
-        Ok(Self { http, url, token: None })
+        Ok(Self {
+            http,
+            url,
+            token: None,
+            patience: None,
+        })
     }
 
     /// Returns a client that authenticates itself with this bearer token.
     pub fn with_token(self, token: SecretString) -> Self {
         let token = Some(token);
         Self { token, ..self }
+    }
+
+    /// Returns a client that repeats a request for a time in place of four times.
+    pub fn with_patience(self, patience: Patience) -> Self {
+        let patience = Some(patience);
+        Self { patience, ..self }
     }
 
     /// Checks that the API works.
@@ -425,6 +437,7 @@ impl Client {
     }
 
     async fn call(&self, request: RequestBuilder) -> Result<Answer, Error> {
-        answer(&self.http, request.build().map_err(Error::Request)?).await
+        let request = request.build().map_err(Error::Request)?;
+        answer(&self.http, request, self.patience.as_ref()).await
     }
 }

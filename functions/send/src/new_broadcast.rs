@@ -13,15 +13,13 @@ use shared::domain::visible::{is_blank, trimmed};
 use shared::domain::window::OutsideWindow;
 use shared::store::requests::RequestKey;
 
-use crate::api::broadcasts::NewBroadcast;
+use crate::api::broadcasts::{MAX_CONTACT_IDS, NewBroadcast};
 use crate::audience::read_choice;
 use crate::fields::{Faults, Fields, word};
 use crate::new_message::{self, LiteralBraces};
 use crate::problem::Problem;
 use crate::schedule::Times;
 
-/// The maximum number of ids in one request.
-const MAX_CONTACT_IDS: usize = 100_000;
 /// The maximum number of characters in the name of a broadcast.
 const MAX_NAME: usize = 200;
 /// The maximum number of entries of the metadata.

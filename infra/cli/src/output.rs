@@ -65,6 +65,11 @@ impl Output {
         self.is_terminal
     }
 
+    /// Returns true if bars are shown.
+    pub fn has_bars(&self) -> bool {
+        !self.bars.is_hidden()
+    }
+
     /// Returns the columns of the terminal now; `None` if stdout is none, where nothing is shortened.
     pub fn columns(&self) -> Option<usize> {
         self.is_terminal.then(|| size().0)

@@ -20,6 +20,9 @@ use super::messages::MessageForm;
 use super::progress::ProgressReport;
 use super::reasons::ReasonReport;
 
+/// The maximum number of ids in one request.
+pub const MAX_CONTACT_IDS: usize = 100_000;
+
 /// The order of a list of broadcasts: by the time of their requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum BroadcastOrder {

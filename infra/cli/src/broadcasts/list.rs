@@ -4,8 +4,6 @@ use clap::Args;
 use client::BroadcastQuery;
 use client::api::broadcasts::BroadcastSummary;
 use indicatif::HumanCount;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use shared::domain::ids::PageId;
 use shared::domain::job::JobStatus;
 
@@ -84,7 +82,7 @@ fn lines(listed: &[BroadcastSummary], columns: Option<usize>) -> Vec<String> {
         let outcomes = &summary.counters.outcomes;
         vec![
             id.chars().take(digits.unwrap_or(usize::MAX)).collect(),
-            local_time(summary.created_at),
+            words::date_and_time(summary.created_at),
             words::status(summary.status).to_owned(),
             HumanCount(outcomes.sent).to_string(),
             format!("of {}", HumanCount(summary.contacts.accepted)),
@@ -110,10 +108,4 @@ fn distinct(ids: &[String]) -> usize {
     let common = |(a, b): (&&String, &&String)| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count() + 1;
     let pairs = sorted.iter().zip(sorted.iter().skip(1));
     pairs.map(common).max().unwrap_or_default().max(MIN_DIGITS)
-}
-
-fn local_time(time: Timestamp) -> String {
-    time.to_zoned_datetime(TimeZone::system())
-        .strftime("%Y-%m-%d %H:%M")
-        .to_string()
 }

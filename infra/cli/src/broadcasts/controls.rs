@@ -17,7 +17,7 @@ use super::{screen, words};
 use crate::api::Session;
 use crate::failure::{Exit, Failure};
 use crate::output::{Tone, may_ask};
-use crate::text::{counted, plain};
+use crate::text::counted;
 
 /// The looks at a resumed job that was halted, to see that it is not halted again.
 const LOOKS: usize = 10;
@@ -166,12 +166,9 @@ async fn carry_out(session: &Session, verb: Verb, options: Options, ask: bool) -
             extent(&report)
         ))?,
     }
-    let halted = |job: &&JobReport| job.status == JobStatus::Halted;
     match verb {
-        Verb::Resume if planned.report.jobs.iter().any(|job| halted(&job)) => {
-            still_halted(session, &id, &options).await
-        }
-        _ => Ok(()),
+        Verb::Resume => not_halted_again(session, &planned.report, &options).await,
+        Verb::Pause | Verb::Cancel => Ok(()),
     }
 }
 
@@ -201,29 +198,36 @@ fn uncertain(error: Error, id: &BroadcastId) -> Failure {
     }
 }
 
-/// Looks at jobs that were halted, until they are being sent, or are halted again since nobody repaired the cause.
-async fn still_halted(session: &Session, id: &BroadcastId, options: &Options) -> Result<(), Failure> {
+/// Looks at jobs that were halted, until they are worked on, or are halted again since nobody repaired the cause.
+async fn not_halted_again(session: &Session, before: &BroadcastReport, options: &Options) -> Result<(), Failure> {
+    let is_meant = |page_id: &PageId| options.page.as_ref().is_none_or(|meant| meant == page_id);
+    let was_halted = |job: &&JobReport| job.status == JobStatus::Halted && is_meant(&job.page_id);
+    let halted: Vec<_> = before.jobs.iter().filter(was_halted).collect();
+    if halted.is_empty() {
+        return Ok(());
+    }
     for _ in 0..LOOKS {
+        let begins = |job: &JobReport| {
+            let before = halted.iter().find(|before| before.page_id == job.page_id);
+            let is_open = matches!(job.status, JobStatus::Queued | JobStatus::Processing);
+            before.is_some_and(|before| is_open && before.counters == job.counters)
+        };
         time::sleep(LOOK_EVERY).await;
-        let report = session.client.broadcast(id).await?;
-        let meant = |job: &&JobReport| options.page.as_ref().is_none_or(|page_id| job.page_id == *page_id);
-        let mut jobs = report.jobs.iter().filter(meant);
-        if let Some(job) = jobs.clone().find(|job| job.status == JobStatus::Halted) {
-            return Err(halted_again(&report, job));
+        let report = session.client.broadcast(&before.summary.broadcast_id).await?;
+        let again = report
+            .jobs
+            .iter()
+            .find(|job| was_halted(job) && halted.iter().any(|before| before.page_id == job.page_id));
+        if let Some(job) = again {
+            let (page_id, token) = (job.page_id.as_str(), screen::token(&report, &job.page_id));
+            let what = format!("{page_id} is halted again: {}", words::halted(job, token));
+            return Err(Failure::new(Exit::InPart, what).and(screen::remedy(token)));
         }
-        if jobs.all(|job| job.status != JobStatus::Queued) {
+        if !report.jobs.iter().any(begins) {
             break;
         }
     }
     Ok(())
-}
-
-fn halted_again(report: &BroadcastReport, job: &JobReport) -> Failure {
-    let reason = plain(job.reason.as_deref().unwrap_or("no reason is known")).into_owned();
-    let page_id = job.page_id.as_str();
-    let mut pages = report.progress.iter().flat_map(|progress| &progress.pages);
-    let token = pages.find(|page| page.page_id == job.page_id).map(|page| page.token);
-    Failure::new(Exit::InPart, format!("{page_id} is halted again: {reason}")).and(screen::remedy(token))
 }
 
 /// Sends again to contacts that are not known to have got the message, after the user has typed their number.
@@ -253,7 +257,10 @@ pub async fn retry(session: &Session, options: RetryOptions) -> Result<(), Failu
         return output.line(&plan);
     }
     output.note(&format!("  {plan}"));
-    if ask && planned.reopened > 0 {
+    if planned.reopened == 0 {
+        return Ok(());
+    }
+    if ask {
         output
             .confirm("Type the number of contacts to send to them again", planned.reopened)
             .await?;

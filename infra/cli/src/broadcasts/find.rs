@@ -10,6 +10,8 @@ use crate::text::plain;
 
 /// The fewest characters of an id that stand for it.
 const MIN_PREFIX: usize = 6;
+/// The first characters of an id, by which a person names a broadcast: they are the millisecond of its making.
+const SHORT: usize = 12;
 /// The length of an id.
 const WHOLE: usize = 32;
 /// The number of broadcasts in one answer.
@@ -26,6 +28,11 @@ pub fn id_or_prefix(text: &str) -> Result<String, String> {
     is_part
         .then_some(id)
         .ok_or_else(|| format!("write the id of a broadcast, 32 digits 0-9 a-f, or its first {MIN_PREFIX} or more"))
+}
+
+/// Returns the beginning of an id that stands for it.
+pub fn short(id: &BroadcastId) -> String {
+    id.to_string().chars().take(SHORT).collect()
 }
 
 /// Returns the broadcast that is meant: the one whose id begins so.

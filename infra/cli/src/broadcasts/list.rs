@@ -10,6 +10,7 @@ use shared::domain::job::JobStatus;
 use super::words;
 use crate::api::Session;
 use crate::failure::Failure;
+use crate::output::Tone;
 use crate::text::{Align, plain, table};
 
 /// The most broadcasts in one answer.
@@ -65,8 +66,14 @@ pub async fn run(session: &Session, options: Options) -> Result<(), Failure> {
     if session.output.is_json() {
         return Ok(());
     }
-    for line in lines(&listed, session.output.columns()) {
-        session.output.line(&line)?;
+    let columns = session.output.columns();
+    for (number, line) in lines(&listed, columns).iter().enumerate() {
+        let is_heading = number == 0 && columns.is_some();
+        session.output.line(&if is_heading {
+            session.output.paint(Tone::Faint, line)
+        } else {
+            line.clone()
+        })?;
     }
     if listed.is_empty() {
         session.output.note("there is no such broadcast");
@@ -74,7 +81,7 @@ pub async fn run(session: &Session, options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the table, with ids as short as they can be on a terminal.
+/// Returns the table; on a terminal with a heading, and with ids as short as they can be.
 fn lines(listed: &[BroadcastSummary], columns: Option<usize>) -> Vec<String> {
     let ids: Vec<_> = listed.iter().map(|summary| summary.broadcast_id.to_string()).collect();
     let digits = columns.map(|_| distinct(&ids));
@@ -89,7 +96,11 @@ fn lines(listed: &[BroadcastSummary], columns: Option<usize>) -> Vec<String> {
             plain(summary.name.as_deref().unwrap_or_default()).into_owned(),
         ]
     };
-    let rows: Vec<_> = listed.iter().zip(&ids).map(row).collect();
+    let heading = ["id", "accepted", "status", "sent", "", "name"]
+        .map(str::to_owned)
+        .to_vec();
+    let heading = columns.filter(|_| !listed.is_empty()).map(|_| heading);
+    let rows: Vec<_> = heading.into_iter().chain(listed.iter().zip(&ids).map(row)).collect();
     let columns_of = [
         Align::Left,
         Align::Left,

@@ -25,32 +25,32 @@ const UNBOUNDED: usize = 100;
 const OTHER_LINES: usize = 10;
 /// The columns before the text of a labelled line.
 const LABEL: usize = 15;
-/// The oldest minute whose speed is that of now, in seconds.
-const RECENT: i64 = 150;
+/// The seconds of a minute.
+const MINUTE: i64 = 60;
 
 /// The messages a second of each Page.
 pub type Rates = BTreeMap<PageId, f64>;
 
-/// Returns the rates that a report tells: those of the last whole minute, if it is recent.
+/// Returns the rates that a report tells: those since the beginning of the last whole minute.
 pub fn rates(report: &BroadcastReport) -> Rates {
-    let of_page = |page: &PageProgressReport| Some((page.page_id.clone(), per_second(&page.sent_per_minute)?));
-    report
-        .progress
-        .iter()
-        .flat_map(|progress| &progress.pages)
-        .filter_map(of_page)
-        .collect()
+    let begun = report.summary.scheduled_at.unwrap_or(report.summary.created_at);
+    let of_page = |page: &PageProgressReport| (page.page_id.clone(), per_second(&page.sent_per_minute, begun));
+    let pages = report.progress.iter().flat_map(|progress| &progress.pages);
+    pages.map(of_page).collect()
 }
 
-fn per_second(minutes: &[MinuteReport]) -> Option<f64> {
-    let age = |minute: &MinuteReport| Timestamp::now().as_second() - minute.minute.as_second();
-    let whole = minutes.iter().rfind(|minute| age(minute) >= 60)?;
-    (age(whole) <= RECENT).then_some(whole.sent as f64 / 60.0)
+fn per_second(minutes: &[MinuteReport], begun: Timestamp) -> f64 {
+    let now = Timestamp::now().as_second();
+    let since = now - now % MINUTE - MINUTE;
+    let recent = minutes.iter().filter(|minute| minute.minute.as_second() >= since);
+    let sent: u64 = recent.map(|minute| minute.sent).sum();
+    sent as f64 / (now - since.max(begun.as_second())).max(1) as f64
 }
 
 /// Returns the lines that show a broadcast, as wide and as many as the terminal has room for.
 pub fn lines(output: &Output, report: &BroadcastReport, rates: &Rates) -> Vec<String> {
-    let columns = output.columns().unwrap_or(UNBOUNDED);
+    // A line that fills the terminal is taken for two by some terminals.
+    let columns = output.columns().unwrap_or(UNBOUNDED).saturating_sub(1);
     let mut lines = heading(output, report, rates, columns);
     let pages = Pages {
         output,
@@ -193,18 +193,23 @@ impl Pages<'_> {
         if job.status != JobStatus::Halted {
             return Vec::new();
         }
-        let reason = plain(job.reason.as_deref().unwrap_or("no reason is known")).into_owned();
-        let reason = shortened(&format!("    {reason}"), self.columns);
-        let token = self.progress(job).map(|page| page.token);
+        let token = token(self.report, &job.page_id);
+        let reason = shortened(&format!("    {}", words::halted(job, token)), self.columns);
         vec![reason, shortened(&format!("    {}", remedy(token)), self.columns)]
     }
+}
+
+/// Returns the state of a Page's token, if the report has it.
+pub fn token(report: &BroadcastReport, page_id: &PageId) -> Option<TokenState> {
+    let mut pages = report.progress.iter().flat_map(|progress| &progress.pages);
+    pages.find(|page| page.page_id == *page_id).map(|page| page.token)
 }
 
 /// Returns what to do about a halted job, by the state of its Page's token.
 pub fn remedy(token: Option<TokenState>) -> &'static str {
     match token {
         Some(TokenState::Refused | TokenState::Missing) => {
-            "give the Page a new token (AWS: aws ssm put-parameter; here: the file of --page-tokens), then resume"
+            "give it a new token: aws ssm put-parameter, or --page-tokens; then resume"
         }
         _ => "repair the cause, then resume",
     }

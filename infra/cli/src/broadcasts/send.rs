@@ -15,14 +15,12 @@ use shared::domain::message::Message;
 use shared::domain::schedule::Zone;
 use uuid::Uuid;
 
+use super::find::short;
 use super::{preview, recipients, words};
 use crate::api::Session;
 use crate::failure::{Exit, Failure};
 use crate::output::{Tone, may_ask};
 use crate::text::{counted, plain};
-
-/// The characters of an id by which a person names a broadcast.
-const SHORT_ID: usize = 8;
 
 /// The options of `send`.
 #[derive(Debug, Args)]
@@ -163,7 +161,7 @@ fn show(session: &Session, accepted: &Accepted) -> Result<(), Failure> {
     if summary.status == JobStatus::Completed {
         output.note(&format!("  {}", words::outcomes(&summary.counters).join("   ")));
     } else {
-        let short: String = id.chars().take(SHORT_ID).collect();
+        let short = short(&summary.broadcast_id);
         output.note(&format!("  follow it with: oncecast status {short} --follow"));
     }
     Ok(())

@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use client::BroadcastQuery;
 use client::api::broadcasts::BroadcastReport;
-use client::api::progress::TokenState;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use shared::domain::ids::{BroadcastId, PageId};
 use shared::domain::job::JobStatus;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time;
 
-use super::find::{find, id_or_prefix};
+use super::find::{find, id_or_prefix, short};
 use super::screen::{self, Rates};
 use super::words;
 use crate::api::Session;
 use crate::failure::{Exit, Failure};
-use crate::text::{counted, plain};
+use crate::text::counted;
 
 /// The time between two looks at a broadcast that is being sent.
 const EVERY: Duration = Duration::from_secs(2);
@@ -26,9 +25,6 @@ const EVERY: Duration = Duration::from_secs(2);
 const IDLE_EVERY: Duration = Duration::from_secs(10);
 /// The time over which the speed is measured.
 const SPEED_OVER: Duration = Duration::from_secs(10);
-/// The characters of an id by which a person names a broadcast.
-const SHORT_ID: usize = 8;
-
 /// The options of `status`.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -92,7 +88,8 @@ async fn follow(session: &Session, id: &BroadcastId) -> Result<(), Failure> {
         // The first answer is a report.
         let Some(report) = &report else { continue };
         speed.measure(report);
-        view.show(session, report, &speed.rates())?;
+        let rates = speed.rates().unwrap_or_else(|| screen::rates(report));
+        view.show(session, report, &rates)?;
         if has_ended(report.summary.status) {
             view.end();
             if matches!(view, View::Live(_)) {
@@ -104,7 +101,7 @@ async fn follow(session: &Session, id: &BroadcastId) -> Result<(), Failure> {
             JobStatus::Processing | JobStatus::Queued if report.stopped.is_none() => EVERY,
             _ => IDLE_EVERY,
         };
-        view.wait(every, session, report, &speed.rates()).await;
+        view.wait(every, session, report, &rates).await;
     }
 }
 
@@ -116,18 +113,18 @@ fn has_ended(status: JobStatus) -> bool {
 /// Returns a failure unless every contact was sent to, or skipped for a reason of its own.
 fn end(report: &BroadcastReport) -> Result<(), Failure> {
     let summary = &report.summary;
-    let short: String = summary.broadcast_id.to_string().chars().take(SHORT_ID).collect();
+    let short = short(&summary.broadcast_id);
     let outcomes = &summary.counters.outcomes;
     let in_part = |what: String| Failure::new(Exit::InPart, what);
     match summary.status {
         JobStatus::Halted => {
-            let halted = report.jobs.iter().filter(|job| job.status == JobStatus::Halted);
-            let failure = halted.fold(in_part("the broadcast is halted".to_owned()), |failure, job| {
-                let reason = plain(job.reason.as_deref().unwrap_or_default()).into_owned();
-                failure.and(format!("{}: {reason}", job.page_id.as_str()))
-            });
-            let pages = report.progress.iter().flat_map(|progress| &progress.pages);
-            let token = pages.map(|page| page.token).find(|token| *token == TokenState::Refused);
+            let mut failure = in_part("the broadcast is halted".to_owned());
+            let mut token = None;
+            for job in report.jobs.iter().filter(|job| job.status == JobStatus::Halted) {
+                token = screen::token(report, &job.page_id).or(token);
+                let reason = words::halted(job, screen::token(report, &job.page_id));
+                failure = failure.and(format!("{}: {reason}", job.page_id.as_str()));
+            }
             Err(failure
                 .and(screen::remedy(token))
                 .and(format!("resume it with: oncecast resume {short}")))
@@ -170,17 +167,13 @@ impl Speed {
         }
     }
 
-    fn rates(&self) -> Rates {
-        let (Some((begin, before)), Some((end, after))) = (self.0.front(), self.0.back()) else {
-            return Rates::new();
-        };
+    /// Returns the rates; `None` until they are measured.
+    fn rates(&self) -> Option<Rates> {
+        let ((begin, before), (end, after)) = (self.0.front()?, self.0.back()?);
         let seconds = (*end - *begin).as_secs_f64();
         let sent = |page: &PageId, now: u64| now.saturating_sub(before.get(page).copied().unwrap_or_default());
         let rate = |(page, now): (&PageId, &u64)| (page.clone(), sent(page, *now) as f64 / seconds);
-        match seconds >= 1.0 {
-            true => after.iter().map(rate).collect(),
-            false => Rates::new(),
-        }
+        (seconds >= 1.0).then(|| after.iter().map(rate).collect())
     }
 }
 

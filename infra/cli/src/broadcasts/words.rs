@@ -1,5 +1,7 @@
 //! Words and numbers of the API, as the command line reads and writes them.
 
+use client::api::broadcasts::JobReport;
+use client::api::progress::TokenState;
 use client::api::reasons::ReasonReport;
 use indicatif::HumanCount;
 use jiff::Timestamp;
@@ -32,6 +34,15 @@ const REASONS: [(&str, &str); 16] = [
     ("connection lost", "connection lost"),
     ("its sender was lost", "sender lost"),
     ("other", "other reasons"),
+];
+
+/// The causes for which Messenger refuses a token (<https://developers.facebook.com/docs/graph-api/guides/error-handling>).
+const TOKEN_SUBCODES: [(&str, &str); 5] = [
+    ("/458", "app removed"),
+    ("/460", "password changed"),
+    ("/463", "expired"),
+    ("/464", "user not confirmed"),
+    ("/467", "no longer valid"),
 ];
 
 /// Parses a word of the API.
@@ -122,6 +133,20 @@ pub fn reason(reason: &ReasonReport) -> String {
     match reason.status {
         NotSent::InDoubt => format!("{contacts} in doubt: {words}"),
         NotSent::Failed | NotSent::Skipped => format!("{contacts} {words}"),
+    }
+}
+
+/// Returns the reason why a job is halted; of a token that is refused, with the cause if that is known.
+pub fn halted(job: &JobReport, token: Option<TokenState>) -> String {
+    let reason = plain(job.reason.as_deref().unwrap_or("no reason is known"));
+    let code = reason.strip_prefix("Messenger error ").unwrap_or(&reason);
+    match token {
+        Some(TokenState::Refused) => {
+            let cause = TOKEN_SUBCODES.iter().find(|(subcode, _)| code.ends_with(subcode));
+            let cause = cause.map(|(_, cause)| format!(", {cause}")).unwrap_or_default();
+            format!("its token is refused by Messenger ({code}{cause})")
+        }
+        _ => reason.into_owned(),
     }
 }
 

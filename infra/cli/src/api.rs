@@ -10,7 +10,7 @@ use client::{Client, Patience};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, is_this_machine};
 use crate::output::Output;
 
 /// The heading of these options in the help.
@@ -87,10 +87,7 @@ impl Session {
 
 /// Returns the HTTP client. A proxy leads to other machines, not to this one.
 fn http(api: &str) -> Result<reqwest::Client, Failure> {
-    let is_local = Url::parse(api).is_ok_and(|url| {
-        let host = url.host_str().unwrap_or_default();
-        ["localhost", "127.0.0.1", "[::1]"].contains(&host)
-    });
+    let is_local = Url::parse(api).is_ok_and(|url| url.host_str().is_some_and(is_this_machine));
     let builder = reqwest::Client::builder();
     let builder = if is_local { builder.no_proxy() } else { builder };
     Ok(builder.build().map_err(client::Error::Request)?)

@@ -194,11 +194,17 @@ fn unanswered(call: &str, error: &reqwest::Error) -> Failure {
         "all_proxy",
     ];
     let proxy = proxies.into_iter().find(|name| std::env::var_os(name).is_some());
-    match proxy {
+    let is_local = error.url().and_then(|url| url.host_str()).is_some_and(is_this_machine);
+    match proxy.filter(|_| !is_local) {
         _ if !error.is_connect() => failure.and("repeat the command"),
         Some(proxy) => failure.and(format!("{proxy} is set: check it, or name this host in NO_PROXY")),
         None => failure.and("name the API by --api URL or ONCECAST_API; `oncecast up` starts one on this machine"),
     }
+}
+
+/// Returns true for a name of this machine, to which no proxy leads.
+pub fn is_this_machine(host: &str) -> bool {
+    ["localhost", "127.0.0.1", "[::1]"].contains(&host)
 }
 
 /// Returns the innermost cause of an error.

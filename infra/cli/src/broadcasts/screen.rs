@@ -76,7 +76,7 @@ fn heading(output: &Output, report: &BroadcastReport, rates: &Rates, columns: us
     let status = words::status(summary.status);
     let mut state = vec![status.to_owned()];
     let rate: f64 = rates.values().sum();
-    if summary.status == JobStatus::Processing && rate >= 1.0 {
+    if summary.status == JobStatus::Processing && rate >= 0.5 {
         state.push(format!("{rate:.0}/s"));
     }
     if summary.status == JobStatus::Scheduled
@@ -99,6 +99,10 @@ fn heading(output: &Output, report: &BroadcastReport, rates: &Rates, columns: us
     let strong = |name: &str| output.paint(Tone::Strong, name);
     let spaces = columns.saturating_sub(width(&name) + width(&state));
     match spaces {
+        0 | 1 if width(&state) + 2 > columns => vec![
+            strong(&shortened(&name, columns)),
+            shortened(&format!("  {state}"), columns),
+        ],
         0 | 1 => vec![strong(&shortened(&name, columns)), format!("  {painted}")],
         spaces => vec![format!("{}{}{painted}", strong(&name), " ".repeat(spaces.min(40)))],
     }

@@ -261,7 +261,9 @@ impl Live {
             spare.finish_and_clear();
         }
         for (bar, line) in self.lines.iter().zip(lines) {
-            bar.set_message(line.clone());
+            if bar.message() != *line {
+                bar.set_message(line.clone());
+            }
         }
     }
 }

@@ -309,7 +309,13 @@ async fn objects_of_the_api_are_printed_one_in_a_line() {
             .stdout
             .starts_with("sending off for all Pages: wrong text, since ")
     );
-    let status = stack.run(&["status", &second]).stdout;
+    let third = stack.broadcast(3, json!({"name": "third"})).await;
+    let status = loop {
+        let status = stack.run(&["status", &third]).stdout;
+        if status.contains("switched off") {
+            break status;
+        }
+    };
     assert!(
         status.contains("sending is switched off: wrong text\n  go on with: oncecast sending on"),
         "{status}"

@@ -113,6 +113,7 @@ async fn nothing_is_sent_where_nobody_can_be_asked() {
     assert_eq!(looked.status, 0, "{looked:?}");
     let counted = "2 contacts to be sent to on 2 Pages · 1 repeated · 1 unknown";
     assert!(looked.stdout.contains(counted), "{looked:?}");
+    assert!(looked.stdout.contains("  unknown    6009\n"), "{looked:?}");
     let sent = cli::run_with(up.url(), &["send", "--text", TEXT, "--to", "-", "--yes", "--json"], ids);
     assert_eq!(sent.status, 0, "{sent:?}");
     assert_eq!(sent.objects()[0]["counters"]["sent"], 2);

@@ -13,14 +13,14 @@ pub const STATUSES: &str = "\
 Exit statuses:
     0  done
     1  failed for another reason
-    2  the arguments are wrong
-    3  the API was not reached, or did not answer in time; repeat the command
-    4  the API refused the caller: its token or signature, or a scope that it lacks
+    2  the arguments are wrong, or a file that they name
+    3  the API was not reached, or did not answer in time: repeat it
+    4  the API refused the caller: its token or signature, or its scope
     5  the API refused the request; its faults are listed
-    6  done in part: some contacts were refused, or a broadcast that was followed ended with messages that are not known to be sent
+    6  done in part: contacts were refused, or messages are not sent
   130  interrupted
 
-Variables: ONCECAST_API and ONCECAST_TOKEN stand in for --api and --token-file; NO_COLOR=1 has no colours.";
+NO_COLOR=1 has no colours. The README of infra/cli tells more.";
 
 /// The most characters that are shown of an answer that is none of Oncecast's.
 const MAX_FOREIGN: usize = 200;

@@ -12,6 +12,8 @@ use crate::text::{counted, padded, plain, shortened, width};
 
 /// The Pages that are named; the others are counted.
 const PAGES: usize = 3;
+/// The unknown ids that are named.
+const UNKNOWN: usize = 5;
 /// The columns of the labels.
 const LABEL: usize = 9;
 /// The most columns of a contact's id beside its text.
@@ -57,6 +59,17 @@ pub fn lines(session: &Session, preview: &BroadcastPreview, is_audience: bool) -
             padded(&shortened(longest.contact_id.as_str(), id_width), id_width),
         );
         lines.push(fit(format!("  {label}  {}  {}", plain(&id), plain(&longest.text))));
+    }
+    if !counts.unknown_ids.is_empty() {
+        let ids = counts
+            .unknown_ids
+            .iter()
+            .take(UNKNOWN)
+            .map(|id| plain(id))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = if counts.unknown > UNKNOWN as u64 { ", …" } else { "" };
+        lines.push(fit(format!("  {}  {ids}{more}", padded("unknown", LABEL))));
     }
     for warning in &preview.warnings {
         let label = output.paint(Tone::Warning, &padded("warning", LABEL));

@@ -158,11 +158,20 @@ fn show(session: &Session, accepted: &Accepted) -> Result<(), Failure> {
     if summary.audience.is_none() {
         output.note(&format!("  {}", preview::contacts(counts, report.jobs.len())));
     }
-    if summary.status == JobStatus::Completed {
-        output.note(&format!("  {}", words::outcomes(&summary.counters).join("   ")));
-    } else {
-        let short = short(&summary.broadcast_id);
-        output.note(&format!("  follow it with: oncecast status {short} --follow"));
+    let short = short(&summary.broadcast_id);
+    if let Some(at) = summary.scheduled_at {
+        let local = summary
+            .scheduled_local
+            .clone()
+            .unwrap_or_else(|| words::date_and_time(at));
+        output.note(&format!("  sending begins {}", plain(&local)));
+    }
+    match summary.status {
+        JobStatus::Completed => output.note(&format!("  {}", words::outcomes(&summary.counters).join("   "))),
+        JobStatus::AwaitingApproval => {
+            output.note(&format!("  another caller lets it be sent: oncecast approve {short}"))
+        }
+        _ => output.note(&format!("  follow it with: oncecast status {short} --follow")),
     }
     Ok(())
 }

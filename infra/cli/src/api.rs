@@ -35,7 +35,7 @@ pub struct Options {
         help_heading = HEADING
     )]
     api: String,
-    /// File with the token of the caller; without it, the variable ONCECAST_TOKEN has the token, if one is needed
+    /// File with the token of the caller; without it, the variable `ONCECAST_TOKEN` has the token, if one is needed
     #[arg(long, global = true, value_name = "FILE", help_heading = HEADING)]
     token_file: Option<PathBuf>,
     /// Writes the API's own objects, one in a line

@@ -26,11 +26,14 @@ const MAX_DELAY: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that is waited for. An error that asks for more is returned at once.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
+/// The listener that is told of the error and the delay before a request is repeated.
+type OnWait = dyn Fn(&Error, Duration) + Send + Sync;
+
 /// The time for which requests are repeated in place of the usual number, and the listener that is told of each wait.
 #[derive(Clone)]
 pub struct Patience {
     within: Duration,
-    on_wait: Arc<dyn Fn(&Error, Duration) + Send + Sync>,
+    on_wait: Arc<OnWait>,
     /// True once the API has answered a request of this client.
     answered: Arc<AtomicBool>,
 }

@@ -27,7 +27,7 @@ pub struct Options {
     /// Only contacts with this outcome: sent, failed, skipped, in-doubt or waiting
     #[arg(long, value_parser = words::delivery_status)]
     status: Option<Status>,
-    /// Only contacts with this code of the reason, such as 551 or opted_out
+    /// Only contacts with this code of the reason, such as 551 or `opted_out`
     #[arg(long, value_name = "CODE")]
     reason: Option<String>,
     /// Only contacts of this Page

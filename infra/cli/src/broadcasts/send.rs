@@ -34,7 +34,7 @@ pub struct Options {
     /// Text of the message
     #[arg(long)]
     text: String,
-    /// File of contact ids, one a line, or CSV with a column contact_id; - for stdin
+    /// File of contact ids, one a line, or CSV with a column `contact_id`; - for stdin
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     /// Contacts with this tag; may be repeated, for contacts with one of the tags
@@ -109,7 +109,7 @@ pub async fn run(session: &Session, options: Options) -> Result<(), Failure> {
     })?;
     session.if_interrupted(&[]);
     let id = &accepted.report.summary.broadcast_id;
-    show(session, &accepted).map_err(|failure| failure.and(format!("the broadcast {id} was accepted")))
+    show(session, &accepted, options.yes).map_err(|failure| failure.and(format!("the broadcast {id} was accepted")))
 }
 
 /// Returns true if the request is known to have done nothing.
@@ -142,8 +142,8 @@ async fn look(session: &Session, options: &Options, new: &NewBroadcast) -> Resul
         .await
 }
 
-/// Tells that the broadcast was accepted, and what of it is done already.
-fn show(session: &Session, accepted: &Accepted) -> Result<(), Failure> {
+/// Tells that the broadcast was accepted, and what of it is done already; its counts only if they were not seen before.
+fn show(session: &Session, accepted: &Accepted, is_unseen: bool) -> Result<(), Failure> {
     let Accepted { report, replayed } = accepted;
     let (output, summary) = (&session.output, &report.summary);
     let id = summary.broadcast_id.to_string();
@@ -155,7 +155,7 @@ fn show(session: &Session, accepted: &Accepted) -> Result<(), Failure> {
         output.note("  the request was accepted before, and this is that broadcast: nothing is sent twice");
     }
     let counts = &summary.contacts;
-    if summary.audience.is_none() {
+    if is_unseen && summary.audience.is_none() {
         output.note(&format!("  {}", preview::contacts(counts, report.jobs.len())));
     }
     let short = short(&summary.broadcast_id);

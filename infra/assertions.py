@@ -45,7 +45,7 @@ QUEUE_URL_LENGTH = len("https://sqs.ap-southeast-1.amazonaws.com.cn/000000000000
 API_LIMIT = 30
 
 # Alarms about a state that lasts, whose end is worth a message. The others are about events.
-STATES = {"DeadLettersAlarm", "HintAgeAlarm", "OldestDoubtAlarm", "SendingOffAlarm", "ScheduleSilentAlarm"}
+STATES = {"DeadLettersAlarm", "EventsDeadLettersAlarm", "HintAgeAlarm", "OldestDoubtAlarm", "SendingOffAlarm", "ScheduleSilentAlarm"}
 
 # Prefixes of actions, where they are not the service's name in a resource type; and the length of a managed policy.
 SERVICES = {"apigatewayv2": "apigateway"}
@@ -267,7 +267,8 @@ def check_queues(template):
     )
     for name, queue in template.of("AWS::SQS::Queue").items():
         properties = queue["Properties"]
-        expect(properties.get("FifoQueue") is True, f"{name}: not FIFO")
+        # Only a standard queue may have a stream's dead letters.
+        expect(properties.get("FifoQueue", False) is (name != "EventsDeadLettersQueue"), f"{name}: not FIFO, or must not be")
         expect(not properties.get("ContentBasedDeduplication"), f"{name}: deduplicates by content")
         expect(properties.get("SqsManagedSseEnabled") is True, f"{name}: not encrypted")
     expect(
@@ -319,6 +320,32 @@ def check_tables(template):
         expires = properties.get("TimeToLiveSpecification")
         wanted = {"AttributeName": "expires_at", "Enabled": True} if name in EXPIRING else None
         expect(expires == wanted, f"{name}: its time to live must be {wanted}")
+
+
+def check_events(template):
+    """Asserts that each event of a broadcast reaches the bus: the Pipe reads the stream from its beginning, nothing but new events,
+    and what the bus does not take has a dead letter."""
+    stream = template.properties("BroadcastsTable").get("StreamSpecification")
+    expect(stream == {"StreamViewType": "NEW_IMAGE"}, "BroadcastsTable: its stream does not have new items")
+    pipe = template.properties("EventsPipe")
+    expect(pipe["Source"] == {"Fn::GetAtt": ["BroadcastsTable", "StreamArn"]}, "EventsPipe: another source")
+    expect(pipe.get("DesiredState", "RUNNING") == "RUNNING", "EventsPipe: may be stopped by a deployment")
+    expect("Enrichment" not in pipe, "EventsPipe: has code on the way")
+    source = pipe["SourceParameters"]["DynamoDBStreamParameters"]
+    expect(source["StartingPosition"] == "TRIM_HORIZON", "EventsPipe: leaves out what is written while it is created")
+    for limit in ("MaximumRecordAgeInSeconds", "MaximumRetryAttempts"):
+        expect(source.get(limit, -1) == -1, f"EventsPipe: gives up early ({limit})")
+    dead_letters = {"Arn": {"Fn::GetAtt": ["EventsDeadLettersQueue", "Arn"]}}
+    expect(source.get("DeadLetterConfig") == dead_letters, "EventsPipe: an event that is given up leaves no trace")
+    filters = [json.loads(one["Pattern"]) for one in pipe["SourceParameters"]["FilterCriteria"]["Filters"]]
+    new_event = {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": [{"prefix": "event#"}]}}}}
+    expect(filters == [new_event], "EventsPipe: tells of something else than new events")
+    target = pipe["TargetParameters"]
+    kind = target["EventBridgeEventBusParameters"]["DetailType"]
+    expect(kind == "$.dynamodb.NewImage.type.S", "EventsPipe: rules cannot choose by detail-type")
+    json.loads(target["InputTemplate"])
+    bus = {one["Sid"]: one["Resource"] for one in statements(template.resources["EventsPipeRole"])}["Bus"]
+    expect(bus == [pipe["Target"]], "EventsPipeRole: may not put events on the Pipe's bus, or on another one")
 
 
 def check_imported_tables(template, imported):
@@ -581,6 +608,7 @@ CHECKS = [
     check_time_outs,
     check_queues,
     check_tables,
+    check_events,
     check_functions,
     check_environment,
     check_tracing,

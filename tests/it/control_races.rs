@@ -134,7 +134,8 @@ impl<'a> RacedRun<'a> {
         stack.tick().await;
     }
 
-    /// Advances until the broadcast is at rest: completed, cancelled or paused, as the last accepted order wants it.
+    /// Advances until the broadcast is at rest: completed, cancelled or paused, as the last accepted order wants it, and its end
+    /// is announced.
     async fn come_to_rest(&mut self) -> String {
         for _ in 0..40 {
             self.advance().await;
@@ -142,7 +143,8 @@ impl<'a> RacedRun<'a> {
             let status = report["status"].as_str().unwrap();
             // A paused job keeps a retry.
             let is_stopping = ["pause", "cancel"].contains(&report["jobs"][0]["command"].as_str().unwrap_or_default());
-            if !is_stopping && ["completed", "cancelled", "paused"].contains(&status) {
+            let is_announced = !self.stack.is_unannounced(&self.id).await;
+            if !is_stopping && is_announced && ["completed", "cancelled", "paused"].contains(&status) {
                 match self.word {
                     Some("cancel") => assert_eq!(status, "cancelled"),
                     Some("pause") => assert_ne!(status, "cancelled"),

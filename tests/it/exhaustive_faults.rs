@@ -123,13 +123,13 @@ impl<'a> FaultyRun<'a> {
         ticked.await;
     }
 
-    /// Advances until the broadcast is completed and every delivery in doubt has been looked up.
+    /// Advances until the broadcast is completed, which is announced, and every delivery in doubt has been looked up.
     async fn finish(&mut self, id: &BroadcastId) {
         for _ in 0..40 {
             self.advance(id).await;
             let report = self.stack.report(id).await;
             assert_adds_up(&report);
-            let is_completed = report["status"] == "completed";
+            let is_completed = report["status"] == "completed" && !self.stack.is_unannounced(id).await;
             let mut in_doubt = self.stack.deliveries(id, "&status=in_doubt").await.into_iter();
             // A lookup that finds nothing adds its result to the reason.
             let looked_up = in_doubt.all(|row| row["reason"].as_str().unwrap().contains("; "));

@@ -22,13 +22,14 @@ const ROOMS: [(&str, &[&str]); 7] = [
 ];
 
 /// The files of `shared/src/store` with the statements of one kind of item each.
-const ITEM_FILES: [&str; 8] = [
+const ITEM_FILES: [&str; 9] = [
     "contacts",
     "broadcasts",
     "jobs",
     "segments",
     "deliveries",
     "doubts",
+    "events",
     "page_leases",
     "requests",
 ];

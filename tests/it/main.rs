@@ -26,6 +26,7 @@ mod conventions;
 mod data_directory;
 mod degraded_services;
 mod erasure;
+mod events;
 mod evidence;
 mod exhaustive_faults;
 mod expiry;

@@ -18,7 +18,7 @@ impl TestStack {
     }
 
     /// Imports these contacts.
-    async fn import_json(&self, contacts: Value) {
+    pub async fn import_json(&self, contacts: Value) {
         let answer = self
             .call("PUT", "/v1/contacts", None, Some(&json!({"contacts": contacts})))
             .await;

@@ -15,6 +15,7 @@ use shared::domain::ids::{BroadcastId, PageId};
 use shared::domain::job::Job;
 use shared::store::history::History;
 use shared::store::transactions::Controlled;
+use shared::worker::announce::announce;
 use tracing::info;
 
 use crate::api::broadcasts::BroadcastReport;
@@ -309,10 +310,14 @@ pub async fn controlled_broadcast(
     record_broadcast(&id);
     let found = app.store.broadcasts().get_with_history(&id).await?;
     let (_, jobs, history) = found.ok_or_else(unknown)?;
-    match jobs.iter().all(|job| caller.pages.allow(&job.page_id)) {
-        true => Ok((id, jobs, history)),
-        false => Err(unknown()),
+    if !jobs.iter().all(|job| caller.pages.allow(&job.page_id)) {
+        return Err(unknown());
     }
+    // An end is announced before an order takes it back.
+    for job in &jobs {
+        announce(app, job).await?;
+    }
+    Ok((id, jobs, history))
 }
 
 /// Returns the jobs of a broadcast that are meant: that of the Page, if one is named.

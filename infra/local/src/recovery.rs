@@ -68,10 +68,8 @@ fn claimable_at(job: &Job, now: Timestamp) -> Option<Timestamp> {
         JobStatus::Queued => Some(now),
         JobStatus::Scheduled | JobStatus::Waiting => job.due_at.filter(|due_at| *due_at <= now),
         JobStatus::Processing => job.lease_until.map(|until| now.max(until + PAGE_LEASE_AFTER_JOB_LEASE)),
-        JobStatus::Paused
-        | JobStatus::AwaitingApproval
-        | JobStatus::Halted
-        | JobStatus::Cancelled
-        | JobStatus::Completed => None,
+        JobStatus::Paused | JobStatus::AwaitingApproval => None,
+        // Its end is to be announced.
+        JobStatus::Halted | JobStatus::Cancelled | JobStatus::Completed => Some(now),
     }
 }

@@ -219,7 +219,7 @@ pub struct Job {
     /// The time before which a `scheduled` or `waiting` job is not claimed.
     #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
-    /// The time at which `scheduled` wakes the job if nothing has happened by then; every unfinished job has one.
+    /// The time at which `scheduled` wakes the job if nothing has happened by then: until it has ended, and that is announced.
     #[serde(default, with = "millisecond::optional", skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
     /// The wake-ups that `scheduled` has sent while the job was `queued`, since its last claim.

@@ -12,6 +12,7 @@ pub mod contact;
 pub mod control;
 pub mod delivery;
 pub mod digest;
+pub mod event;
 pub mod folding;
 pub mod history;
 pub mod ids;

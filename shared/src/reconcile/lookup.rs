@@ -9,6 +9,7 @@ use tracing::{Instrument, debug, info, warn};
 
 use crate::app::App;
 use crate::domain::delivery::{Delivery, State};
+use crate::domain::event::BroadcastEvent;
 use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 use crate::domain::job::Broadcast;
 use crate::messenger::MessengerClient;
@@ -211,7 +212,7 @@ impl<'a> Reconciler<'a> {
             },
             other => other,
         };
-        self.schedule_next(job, &row, &result).await?;
+        self.schedule_next(job, &row, &broadcast, &result).await?;
         Ok(LookupOutcome::Done)
     }
 
@@ -310,7 +311,13 @@ impl<'a> Reconciler<'a> {
 
     /// Schedules the lookup at the delivery's next age. After the last age, the policy decides: the message is sent again, or
     /// the delivery stays in doubt.
-    async fn schedule_next(&self, job: &JobId, row: &Delivery, result: &LookupResult) -> Result<(), store::Error> {
+    async fn schedule_next(
+        &self,
+        job: &JobId,
+        row: &Delivery,
+        broadcast: &Broadcast,
+        result: &LookupResult,
+    ) -> Result<(), store::Error> {
         let (store, config, now) = (&self.app.store, &self.app.config, self.app.clock.now());
         let doubts = store.doubts();
         let ages = config.doubt_checks.iter();
@@ -344,8 +351,13 @@ impl<'a> Reconciler<'a> {
         let reason = row.state.reason().unwrap_or_default();
         let reason = format!("{reason}; {finding}");
         info!(reason, "delivery stays in doubt");
-        let next = NextLookup::Never { reason: &reason };
-        doubts.schedule_lookup_if_in_doubt(job, row, next).await
+        if broadcast.test {
+            let next = NextLookup::Never { reason: &reason };
+            return doubts.schedule_lookup_if_in_doubt(job, row, next).await;
+        }
+        let event = BroadcastEvent::of_doubt(job, row.epoch, now);
+        let transactions = store.transactions();
+        transactions.leave_in_doubt(job, row, &reason, broadcast, &event).await
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::calls::Conditional;
 use super::deliveries::{Seen, if_unchanged};
 use super::keys::{self, DeliveryKey};
-use super::statement::{Query, millis};
+use super::statement::{Query, Update, millis};
 use super::tables::{Error, Store};
 use crate::domain::delivery::{Delivery, Status};
 use crate::domain::ids::{ContactId, JobId};
@@ -91,22 +91,32 @@ impl Doubts<'_> {
         row: &Delivery,
         next: NextLookup<'_>,
     ) -> Result<(), Error> {
-        const AGAIN: &str = "SET look_at = :look_at";
-        const NO_MORE: &str = "SET reason = :reason REMOVE doubt_shard, look_at";
         let Self(store) = self;
-        let in_doubt = Seen {
-            status: Status::InDoubt,
-            ..row.into()
-        };
-        let update = |expression| if_unchanged(store, job, in_doubt, expression);
-        let update = match next {
-            NextLookup::At(time) => update(AGAIN).bind(":look_at", millis(time)),
-            NextLookup::Never { reason } => update(NO_MORE).bind(":reason", reason),
-        };
+        let update = schedule_if_in_doubt(store, job, row, next);
         let written = store.update("schedule a lookup", update).await?;
         if matches!((written, next), (Conditional::Written(_), NextLookup::Never { .. })) {
             store.metrics.count(Event::DoubtsLeft, 1);
         }
         Ok(())
+    }
+}
+
+/// An update that sets the next lookup of a delivery, while it is in doubt as it was seen.
+pub(super) fn schedule_if_in_doubt<'s>(
+    store: &'s Store,
+    job: &JobId,
+    row: &Delivery,
+    next: NextLookup<'_>,
+) -> Update<'s> {
+    const AGAIN: &str = "SET look_at = :look_at";
+    const NO_MORE: &str = "SET reason = :reason REMOVE doubt_shard, look_at";
+    let in_doubt = Seen {
+        status: Status::InDoubt,
+        ..row.into()
+    };
+    let update = |expression| if_unchanged(store, job, in_doubt, expression);
+    match next {
+        NextLookup::At(time) => update(AGAIN).bind(":look_at", millis(time)),
+        NextLookup::Never { reason } => update(NO_MORE).bind(":reason", reason),
     }
 }

@@ -59,6 +59,8 @@ impl Jobs<'_> {
     /// Hands a job over, and uses the claim up. Returns the way in which the job is left: a command to stop that came
     /// meanwhile, or was taken back, is obeyed. `None` if another worker has claimed the job.
     ///
+    /// A job that has ended keeps its wake-up until its end is announced: see [`Jobs::mark_announced_if_over`].
+    ///
     /// # Errors
     /// If DynamoDB does not answer: the job's wake-up then brings it back.
     pub async fn hand_over(
@@ -75,14 +77,14 @@ impl Jobs<'_> {
                              reason = :reason, checkpoint_id = :new_checkpoint_id REMOVE claim_id, lease_until";
         const HALTED: &str = "SET #status = :status, stalls = :none, reason = :reason, \
                               checkpoint_id = :new_checkpoint_id \
-                              REMOVE claim_id, lease_until, wake_at, wake_shard, #stop";
+                              REMOVE claim_id, lease_until, #stop";
         const PAUSED: &str = "SET #status = :status, stalls = :none, checkpoint_id = :new_checkpoint_id \
                               REMOVE claim_id, lease_until, wake_at, wake_shard, #stop";
         const COMPLETED: &str = "SET #status = :status, stalls = :none, checkpoint_id = :new_checkpoint_id, \
-                                 may_send_until = :now REMOVE claim_id, lease_until, wake_at, wake_shard, #stop";
+                                 may_send_until = :now REMOVE claim_id, lease_until, #stop";
         const CANCELLED: &str = "SET #status = :status, stalls = :none, checkpoint_id = :new_checkpoint_id, \
                                  may_send_until = :now, reason = :reason \
-                                 REMOVE claim_id, lease_until, wake_at, wake_shard, #stop, #retry, resend_wish";
+                                 REMOVE claim_id, lease_until, #stop, #retry, resend_wish";
         const OPERATION: &str = "hand a job over";
         let Self(store) = self;
         loop {

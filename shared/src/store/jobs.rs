@@ -327,6 +327,20 @@ impl Jobs<'_> {
         store.update("note a late echo", note).await.map(drop)
     }
 
+    /// Takes away the wake-up of a job that has ended, once its end is announced; unless it goes on again by now.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer: the wake-up stands, and the end is announced again, which changes nothing.
+    pub async fn mark_announced_if_over(&self, job: &Job) -> Result<(), Error> {
+        const IF_AS_SEEN: &str = "#status = :status AND epoch = :epoch";
+        let Self(store) = self;
+        let mark = Update::new(&store.broadcasts, keys::job(&job.id()), "REMOVE wake_at, wake_shard")
+            .only_if(IF_AS_SEEN)
+            .bind(":status", job.status)
+            .bind(":epoch", job.epoch);
+        store.update("mark an end as announced", mark).await.map(drop)
+    }
+
     /// Counts a worker that a live lease refused.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! | table | key | items |
 //! |---|---|---|
 //! | contacts | `contact_id` | contacts |
-//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `broadcast#000…`, `job#PAGE`: imports of contacts · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts · `audiences`, NAME: saved audiences · `contacts`, `indexed`: the progress of giving contacts of an earlier version their partition |
+//! | broadcasts | `pk`, `sk` | `broadcast#ID`, `broadcast`: a broadcast · `broadcast#ID`, `job#PAGE`: its jobs · `broadcast#ID`, `history#TIME#ID`: its history · `segments#SNAPSHOT`, number: segments · `request#HASH`, `request`: request keys · `page#PAGE`, `lease` and `looks`: Pages, and leases for lookups · `broadcast#000…`, `job#PAGE`: imports of contacts · `minutes#BROADCAST/PAGE`, `minutes`: the speed of jobs · `mid#ID`, `mid`: messages that settled a delivery · `event#ID`, `event`: events · `sending`, `all`: the switch for sending · `sending`, `history#TIME#TOKEN`: its changes · `pages`, PAGE: the Pages that have contacts · `audiences`, NAME: saved audiences · `contacts`, `indexed`: the progress of giving contacts of an earlier version their partition |
 //! | deliveries | `job` (`broadcast/page`), `contact_id` | deliveries |
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,6 +22,8 @@ use crate::domain::ids::{BroadcastId, ContactId, JobId, PageId};
 pub(super) const BROADCAST: &str = "broadcast";
 /// Partitions of the `wake` index that hold the jobs of broadcasts.
 const WAKE_SHARDS: u64 = 8;
+/// The partition of the `wake` index that holds the events which are still to be delivered.
+pub(super) const EVENTS_SHARD: &str = "events";
 /// Partitions of the `doubt` index.
 const DOUBT_SHARDS: u64 = 8;
 /// Partitions of a Page in the `audience` index: DynamoDB writes 1,000 items a second to each.
@@ -31,6 +33,7 @@ const PAGE_SHARDS: u64 = 16;
 pub(super) const SENDING: &str = "sending";
 const PAGE_PREFIX: &str = "page#";
 const BROADCAST_PREFIX: &str = "broadcast#";
+const EVENT_PREFIX: &str = "event#";
 /// The partition of saved audiences.
 pub(super) const AUDIENCES: &str = "audiences";
 /// The partition of the Pages that have contacts.
@@ -125,6 +128,16 @@ pub(super) fn message(message_id: &str) -> Item {
 /// The name of the delivery that a message has settled, as the message's item holds it.
 pub(super) fn claimed_by(job: &JobId, contact_id: &ContactId) -> String {
     format!("{job}/{contact_id}")
+}
+
+/// The key of an event.
+pub(super) fn event(id: &str) -> Item {
+    key([("pk", format!("{EVENT_PREFIX}{id}")), ("sk", "event".to_owned())])
+}
+
+/// The id of an event, by its partition key; `None` for an item of another kind.
+pub(super) fn event_id(partition: &str) -> Option<String> {
+    partition.strip_prefix(EVENT_PREFIX).map(str::to_owned)
 }
 
 /// The key of a delivery.

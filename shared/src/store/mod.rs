@@ -15,6 +15,7 @@ mod controls;
 pub mod deliveries;
 pub mod delivery_filter;
 pub mod doubts;
+pub mod events;
 pub mod found_contacts;
 pub mod hand_over;
 pub mod history;
@@ -82,6 +83,11 @@ impl Store {
     /// Deliveries in doubt.
     pub fn doubts(&self) -> doubts::Doubts<'_> {
         doubts::Doubts(self)
+    }
+
+    /// Events.
+    pub fn events(&self) -> events::Events<'_> {
+        events::Events(self)
     }
 
     /// Leases of Pages.

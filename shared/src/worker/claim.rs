@@ -22,6 +22,7 @@ use crate::store;
 use crate::store::hand_over::{HandOver, HandedOver};
 use crate::store::jobs::{Claim, Claimed};
 use crate::store::page_leases::{Acquired, PageLease};
+use crate::worker::announce::announce;
 use crate::worker::deliver::Sender;
 use crate::worker::drain::drain;
 use crate::worker::hand_over::hand_over_without_secret;
@@ -62,7 +63,7 @@ pub enum Worked {
     PageNotFree,
     /// Nothing was done: sending is switched off. The job's wake-up is due, and comes once sending is on.
     SwitchedOff,
-    /// Nothing was done: the job is not ready to be worked on, or does not exist.
+    /// Nothing was sent: the job is not ready to be worked on, or does not exist; or its end was announced.
     NotReady,
     /// A run was worked until another worker claimed the job.
     Overtaken,
@@ -77,6 +78,10 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
         let Some(found) = app.store.jobs().get(job).await? else {
             return Ok(unknown());
         };
+        if found.is_unannounced() {
+            announce(app, &found).await?;
+            return Ok(Worked::NotReady);
+        }
         if found.import.is_some() || found.stop.is_some() || found.is_expired(app.clock.now()) {
             return work_without_page(app, &found, ends).await;
         }
@@ -401,6 +406,7 @@ async fn hand_over(app: &App, claim: Claim, to: HandOver) -> Result<(Worked, Opt
         HandOver::Completed => info!(job.status = "completed", "job completed"),
         HandOver::Cancelled(reason) => info!(job.status = "cancelled", job.reason = reason, "job cancelled"),
     }
+    announce(app, &job).await?;
     let next = (to == HandOver::Queued).then_some(job);
     Ok((Worked::HandedOver(to), next))
 }

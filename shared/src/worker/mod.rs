@@ -2,6 +2,7 @@
 //!
 //! Imports go downwards: [`claim`], [`run`], [`drain`], [`resolve`] and `import`, then the parts of a run.
 
+pub mod announce;
 pub mod calls;
 pub mod claim;
 pub mod deliver;

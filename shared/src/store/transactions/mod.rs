@@ -1,5 +1,5 @@
-//! Transitions that write several items at once: commit, control, change, resolve, checkpoint, settle and resend; and the erasure
-//! of a delivery.
+//! Transitions that write several items at once: commit, control, change, resolve, checkpoint, settle, resend and leave in doubt;
+//! and the erasure of a delivery.
 //!
 //! A row enters and leaves doubt in one transaction with the job's counters, which marks the row `counted`; and a contact
 //! enters a new segment in one transaction with the job that counts it. The parts of a transaction are made in the files of
@@ -11,6 +11,7 @@ mod checkpoint;
 mod commit;
 mod control;
 mod erase;
+mod leave_in_doubt;
 mod resend;
 mod resolve;
 mod settle;

@@ -40,7 +40,8 @@ pub enum Resent {
 
 impl Transactions<'_> {
     /// Asks a completed job to send to this contact again, although the message may have arrived. The row is named, and the
-    /// next claim of the job carries the command out for the rows that are: never for all that are in doubt.
+    /// next claim of the job carries the command out for the rows that are: never for all that are in doubt. A job of which the
+    /// end is not announced yet takes no command.
     ///
     /// # Errors
     /// If DynamoDB does not answer; the command may then be given, and a repetition finds the row changed.
@@ -52,7 +53,8 @@ impl Transactions<'_> {
     ) -> Result<CommandOutcome, Error> {
         const COMMAND: &str = "SET #status = :queued, resend_wish = :yes, wake_at = :now, wake_shard = :shard";
         const IF_COMPLETED: &str = "retained_until > :now \
-                                    AND (#status = :completed OR (#status = :queued AND resend_wish = :yes)) \
+                                    AND ((#status = :completed AND attribute_not_exists(wake_at)) \
+                                         OR (#status = :queued AND resend_wish = :yes)) \
                                     AND NOT (not_after <= :now)";
         const OPERATION: &str = "command a resend";
         let Self(store) = self;

@@ -2,11 +2,19 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use shared::domain::event::BroadcastEvent;
 use utoipa::OpenApi;
+use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::link::LinkBuilder;
-use utoipa::openapi::schema::ArrayBuilder;
+use utoipa::openapi::path::{
+    HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, Paths, PathsBuilder,
+};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{ArrayBuilder, Object, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{self, Components, Ref, RefOr, Schema};
+use utoipa::openapi::{self, Components, Ref, RefOr, Required, Schema};
 
 use crate::api::broadcasts::BroadcastOrder;
 use crate::api::contacts::RefusedContacts;
@@ -25,13 +33,14 @@ const COMMITTED: &str = include_str!("../openapi.json");
             unless stated otherwise; times are RFC 3339 with an offset. Unknown fields are faults. A field that is `null` counts as \
             absent, unless stated otherwise. An error is an RFC 9457 problem, which lists all faults of a request.",
     ),
-    components(schemas(BroadcastOrder, RefusedContacts, GatewayMessage, ProblemDetails)),
+    components(schemas(BroadcastEvent, BroadcastOrder, RefusedContacts, GatewayMessage, ProblemDetails)),
     tags(
         (name = "contacts", description = "The people whom messages are for."),
         (name = "audiences", description = "Contacts chosen by what is known of them."),
         (name = "broadcasts", description = "Messages to many contacts, and the outcome for each."),
         (name = "sending", description = "The switch for sending."),
         (name = "webhooks", description = "Messenger's own calls."),
+        (name = "events", description = "What other programs are told about broadcasts."),
         (name = "service", description = "The API itself."),
     )
 )]
@@ -142,6 +151,7 @@ pub fn complete(document: &mut openapi::OpenApi) {
     let schemes = security_schemes().map(|(name, scheme)| (name.to_owned(), scheme.into()));
     components.security_schemes.extend(schemes);
     components.schemas.iter_mut().for_each(refer_to_items);
+    document.webhooks = Some(webhooks());
     let paths = document.paths.paths.values_mut();
     let operations = paths.flat_map(|path| {
         [
@@ -188,6 +198,53 @@ fn refer_to_items((name, schema): (&String, &mut RefOr<Schema>)) {
     };
     let items = ArrayBuilder::new().items(Ref::from_schema_name(item)).build();
     list.properties.insert("items".to_owned(), items.into());
+}
+
+/// Describes the calls by which a receiver of `up --notify-url` is told of events. On AWS the body is the detail of an event of
+/// EventBridge.
+fn webhooks() -> Paths {
+    let header = |name: &str, description: &str, example: &str| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::True)
+            .description(Some(description))
+            .schema(Some(Object::with_type(Type::String)))
+            .example(Some(json!(example)))
+    };
+    let example = json!({
+        "id": "5f0c1d9e0b7a4c6f8d2e3a4b5c6d7e8f",
+        "type": "broadcast.completed",
+        "timestamp": "2026-12-01T09:04:11.38Z",
+        "data": {"broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "page_id": ""},
+    });
+    let body = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("BroadcastEvent")))
+        .example(Some(example));
+    let body = RequestBodyBuilder::new()
+        .content("application/json", body.build())
+        .required(Some(Required::True));
+    let answer = |description: &str| ResponseBuilder::new().description(description).build();
+    let told = OperationBuilder::new()
+        .operation_id(Some("broadcastEvent"))
+        .tag("events")
+        .summary(Some("Something has happened to a broadcast"))
+        .description(Some(
+            "A broadcast has ended, a job was halted, or a delivery was left in doubt. Sent at least once, under one `webhook-id`, in no \
+             certain order, and signed as Standard Webhooks prescribes. The report of the broadcast has the numbers.",
+        ))
+        .parameter(header("webhook-id", "The id of the event.", "5f0c1d9e0b7a4c6f8d2e3a4b5c6d7e8f"))
+        .parameter(header("webhook-timestamp", "The time of this attempt, in seconds.", "1796115851"))
+        .parameter(header(
+            "webhook-signature",
+            "`v1,` and the HMAC-SHA256 of id, timestamp and body, joined by full stops, in base64.",
+            "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+        ))
+        .request_body(Some(body.build()))
+        .response("2XX", answer("The event is taken, and comes no more. Any other answer within 15 seconds, and none, has it come again."))
+        .response("410", answer("The receiver wants no more events, until the next start."));
+    let item = PathItem::new(HttpMethod::Post, told.build());
+    PathsBuilder::new().path("broadcastEvent", item).build()
 }
 
 fn security_schemes() -> [(&'static str, SecurityScheme); 2] {

@@ -52,6 +52,7 @@ mod members;
 mod metrics;
 mod million_contacts;
 mod mixed_versions;
+mod notify;
 mod odd_lookups;
 mod openapi;
 mod opt_out_words;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use local::SANDBOX_PAGES;
 use local::gateway::JwtSettings;
+use local::notify::{NotifyError, NotifySettings};
 use local::stack::{Settings, Stack, StackError};
+use reqwest::Url;
 use shared::domain::sending::SendingState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time;
@@ -60,6 +62,12 @@ pub struct Options {
     /// option the switch stays as it was
     #[arg(long, value_name = "STATE", value_parser = sending_state)]
     sending: Option<SendingState>,
+    /// URL that events are posted to, signed as Standard Webhooks prescribes: `oncecast listen` shows them
+    #[arg(long, value_name = "URL", value_parser = receiver)]
+    notify_url: Option<Url>,
+    /// File of the secret that signs events, made if there is none; in the data directory by default
+    #[arg(long, value_name = "FILE", requires = "notify_url")]
+    notify_secret_file: Option<PathBuf>,
     /// Time between two searches for broadcasts that are due or stuck
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     schedule_every: Duration,
@@ -83,6 +91,13 @@ pub async fn run(options: Options) -> Result<(), StackError> {
     shared::runtime::telemetry::init();
     let page_tokens = options.page_tokens.clone();
     let data = options.data.clone();
+    let notify = match options.notify_url {
+        Some(url) => Some(NotifySettings {
+            url,
+            secret_file: secret_file(options.notify_secret_file, data.as_deref())?,
+        }),
+        None => None,
+    };
     let jwt = options.jwt_issuer.map(|issuer| JwtSettings {
         issuer,
         audiences: options.jwt_audience,
@@ -99,6 +114,7 @@ pub async fn run(options: Options) -> Result<(), StackError> {
         allow_hosts: options.allow_host,
         data: options.data,
         sending: options.sending,
+        notify: notify.clone(),
         schedule_every: options.schedule_every,
         process_timeout: options.process_timeout,
         log_calls: options.log_calls,
@@ -113,7 +129,7 @@ pub async fn run(options: Options) -> Result<(), StackError> {
     let stopped = tokio::select! {
         ready = ready => {
             ready?;
-            print_addresses(&stack, page_tokens.is_some(), data.as_deref());
+            print_addresses(&stack, page_tokens.is_some(), data.as_deref(), notify.as_ref());
             stop_signal().await
         }
         stopped = stop_signal() => stopped,
@@ -136,7 +152,7 @@ async fn stop_signal() -> std::io::Result<()> {
     }
 }
 
-fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>) {
+fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>, notify: Option<&NotifySettings>) {
     let api = stack.api_url();
     println!("Oncecast is ready.");
     println!("  API       {api}");
@@ -150,6 +166,11 @@ fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>) {
     match data {
         Some(data) => println!("  Data      {}", data.display()),
         None => println!("  Data      in memory, lost when this process ends; use --data DIR to keep it"),
+    }
+    if let Some(NotifySettings { url, secret_file }) = notify {
+        // Its path may hold a secret.
+        println!("  Events    {}", url.origin().ascii_serialization());
+        println!("            signed with the secret in {}", secret_file.display());
     }
     let page = if own_pages { "PAGE_ID" } else { SANDBOX_PAGES[0] };
     if !own_pages {
@@ -167,6 +188,19 @@ fn host_name(text: &str) -> Result<String, &'static str> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     let is_valid = !text.is_empty() && text.chars().all(is_name);
     is_valid.then(|| text.to_owned()).ok_or(NOT_A_NAME)
+}
+
+/// Parses the URL of a receiver of events.
+fn receiver(text: &str) -> Result<Url, &'static str> {
+    let url = text.parse::<Url>().ok();
+    let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    url.ok_or("write a URL such as https://example.com/oncecast-events")
+}
+
+/// Returns the file of the secret that signs events: the one that is named, or that of the data directory.
+fn secret_file(named: Option<PathBuf>, data: Option<&Path>) -> Result<PathBuf, NotifyError> {
+    let in_data = || data.map(|data| data.join("notify-secret"));
+    named.or_else(in_data).ok_or(NotifyError::NoSecretFile)
 }
 
 /// Parses a position of the switch for sending.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `oncecast.sqlite3`, `-wal`, `-shm` | the database; complete from the moment it has this name |
 //! | `format` | the number of the directory's format; created last, so a directory that has it is complete |
+//! | `notify-secret` | the secret that signs events, unless another file is named; made with the first `--notify-url` |
 //! | `lock` | empty; locked by the running stack, and released by the kernel when its process ends, however it ends |
 //! | `*.new` | files of a directory that is being created |
 

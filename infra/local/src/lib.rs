@@ -9,6 +9,7 @@
 //! - [`lambda`]: the functions as child processes that speak the Lambda Runtime API
 //! - [`calls`]: an optional log of the AWS actions that each function calls
 //! - `gateway`, `event_source`, `schedule`: the parts that invoke the functions
+//! - [`notify`]: the delivery of events to a URL
 //! - [`sandbox`]: a stand-in for Messenger, with a ledger and injected faults; `messenger`: the choice between the
 //!   sandbox and the real Messenger; `secrets`: the secrets that the sandbox shares with the functions
 
@@ -20,6 +21,7 @@ mod event_source;
 pub mod gateway;
 pub mod lambda;
 mod messenger;
+pub mod notify;
 pub mod queue;
 mod recovery;
 pub mod resources;

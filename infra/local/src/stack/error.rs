@@ -10,6 +10,7 @@ use crate::data_dir::DataDirError;
 use crate::database::DatabaseError;
 use crate::gateway::TokensError;
 use crate::messenger::MessengerError;
+use crate::notify::NotifyError;
 use crate::resources::ResourcesError;
 use crate::sandbox::SubscribeError;
 use crate::secrets::SecretsError;
@@ -37,6 +38,8 @@ pub enum StackError {
     Secrets(#[from] SecretsError),
     #[error(transparent)]
     ApiTokens(#[from] TokensError),
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     #[error("the check of JWTs cannot be made")]
     Jwt(#[source] reqwest::Error),
     #[error("the log of calls cannot be written to {}", path.display())]

@@ -28,6 +28,7 @@ use crate::event_source::EventSource;
 use crate::gateway::{self, Api, ApiTokens, Callers, JwtAuthorizer};
 use crate::lambda::Function;
 use crate::messenger::MessengerEndpoint;
+use crate::notify::Notifier;
 use crate::recovery;
 use crate::resources::{Names, QueueUrls};
 use crate::sandbox::Sandbox;
@@ -74,6 +75,8 @@ impl Stack {
         let secrets = share_secrets(&settings, messenger.sandbox.as_ref())?;
         let callers = callers(&settings)?;
         let data = settings.data.as_deref().map(DataDir::take).transpose()?;
+        // After the directory is there: it may be the place of the secret.
+        let notifier = settings.notify.as_ref().map(Notifier::new).transpose()?;
         let listener = listen(settings.port).await?;
 
         let services = Services::start(&settings, data).await?;
@@ -89,7 +92,7 @@ impl Stack {
             port: settings.port,
             source,
         })?;
-        let work_sources = start_work(&settings, &services, &functions, &env).await?;
+        let work_sources = start_work(&settings, &services, &functions, &env, notifier).await?;
         Ok(Stack {
             work_sources,
             gateway,
@@ -205,12 +208,13 @@ fn share_secrets(settings: &Settings, sandbox: Option<&Sandbox>) -> Result<Optio
 }
 
 /// Sets the switch for sending, then starts the tasks that invoke the functions: the event source, the schedule, and the
-/// wake-ups of unfinished jobs if the data is persistent.
+/// wake-ups of unfinished jobs if the data is persistent; and the delivery of events.
 async fn start_work(
     settings: &Settings,
     services: &Services,
     functions: &Functions,
     env: &BTreeMap<String, String>,
+    notifier: Option<Notifier>,
 ) -> Result<JoinSet<()>, StackError> {
     let event_source = EventSource {
         sqs: services.sqs.clone(),
@@ -237,6 +241,9 @@ async fn start_work(
         let jobs = recovery::unfinished(&store).await.map_err(StackError::Unfinished)?;
         let queue = queue::Queue::new(services.sqs.clone(), &config, Metrics::default());
         work_sources.spawn(recovery::wake(queue, jobs));
+    }
+    if let Some(notifier) = notifier {
+        work_sources.spawn(notifier.run(store));
     }
     work_sources.spawn(event_source.poll());
     work_sources.spawn(schedule::run(functions.scheduled.clone(), settings.schedule_every));

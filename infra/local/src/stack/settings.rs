@@ -8,6 +8,7 @@ use shared::domain::sending::SendingState;
 
 use crate::gateway::JwtSettings;
 use crate::lambda::RecursiveLoop;
+use crate::notify::NotifySettings;
 
 /// The settings with which the system runs.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     /// The position in which the switch for sending is set before any function runs. `None` leaves it as it is.
     pub sending: Option<SendingState>,
+    /// The receiver of events. `None` keeps them in the outbox.
+    pub notify: Option<NotifySettings>,
     /// The interval between invocations of `scheduled`.
     pub schedule_every: Duration,
     /// The time-out of one invocation of `process-job`.
@@ -59,6 +62,7 @@ impl Default for Settings {
             allow_hosts: Vec::new(),
             data: None,
             sending: None,
+            notify: None,
             schedule_every: Duration::from_secs(60),
             process_timeout: Duration::from_secs(120),
             visibility_margin: Duration::from_secs(30),

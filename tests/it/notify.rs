@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fixture::TestStack;
 use crate::fixture::installation::{Installation, PATIENCE, completed};
-use crate::fixture::up::UpProcess;
+use crate::fixture::up::{EXECUTABLE, UpProcess};
 
 const PAGE: &str = "page-1";
 /// The path to which a receiver redirects.
@@ -502,4 +504,121 @@ async fn every_end_is_told_of_although_the_stack_is_killed_while_broadcasts_end(
         taken.len(),
         receiver.received().len()
     );
+}
+
+/// A running `oncecast listen`, killed when this value is dropped.
+struct Listener {
+    child: Child,
+    url: String,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Listener {
+    fn start(secret_file: &Path, further: &[&str]) -> Self {
+        let mut child = Command::new(EXECUTABLE)
+            .args(["listen", "--port", "0", "--secret-file", secret_file.to_str().unwrap()])
+            .args(further)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let url = line.split_whitespace().last().unwrap().to_owned();
+        Self {
+            child,
+            url,
+            stdout,
+            stderr,
+        }
+    }
+
+    fn shown(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn noted(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Posts an event that was signed at this time; returns the status of the answer.
+    async fn post(&self, event: &Value, webhook: &Webhook, at: i64) -> u16 {
+        let (body, id) = (event.to_string(), event["id"].as_str().unwrap());
+        let call = reqwest::Client::new()
+            .post(&self.url)
+            .header("webhook-id", id)
+            .header("webhook-timestamp", at)
+            .header("webhook-signature", webhook.sign(id, at, body.as_bytes()).unwrap());
+        call.body(body).send().await.unwrap().status().as_u16()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn listen_shows_signed_events_and_refuses_others() {
+    let directory = TempDir::new().unwrap();
+    let secret_file = directory.path().join("secret");
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    std::fs::write(&secret_file, secret).unwrap();
+    let (ours, theirs) = (Webhook::new(secret).unwrap(), Webhook::new("whsec_c2VjcmV0").unwrap());
+    let mut listener = Listener::start(&secret_file, &[]);
+    let broadcast_id = "019ac2f07d3e7c51a0e0b5c4d3e2f1a0";
+    let event = json!({
+        "id": "e1", "type": "broadcast.halted", "timestamp": "2026-12-01T09:04:11.38Z",
+        "data": {"broadcast_id": broadcast_id, "page_id": PAGE},
+    });
+    let now = jiff::Timestamp::now().as_second();
+
+    assert_eq!(listener.post(&event, &ours, now).await, 204);
+    assert_eq!(
+        listener.shown(),
+        format!("2026-12-01T09:04:11Z  halted     {broadcast_id}  {PAGE}")
+    );
+    assert_eq!(listener.post(&event, &ours, now).await, 204);
+    assert!(listener.shown().ends_with(&format!("{PAGE} (again)")));
+    assert_eq!(listener.post(&event, &theirs, now).await, 401);
+    assert_eq!(listener.noted(), "refused: signature invalid");
+    assert_eq!(listener.post(&event, &ours, now - 301).await, 401);
+    assert_eq!(listener.noted(), "refused: signature timestamp too old");
+    assert_eq!(listener.post(&json!({"id": "e2"}), &ours, now).await, 400);
+    assert!(listener.noted().starts_with("refused: not an event"));
+    let mut as_json = Listener::start(&secret_file, &["--json"]);
+    assert_eq!(as_json.post(&event, &ours, now).await, 204);
+    let shown: Value = serde_json::from_str(&as_json.shown()).unwrap();
+    assert_eq!(shown, event);
+}
+
+/// `oncecast listen` takes what `up --notify-url` posts.
+#[tokio::test(flavor = "multi_thread")]
+async fn listen_shows_the_events_of_up() {
+    let installation = Installation::new(&[PAGE], 100).await;
+    std::fs::create_dir_all(installation.data()).unwrap();
+    let secret_file = installation.data().join("notify-secret");
+    std::fs::write(&secret_file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let mut listener = Listener::start(&secret_file, &["--json"]);
+    let up = installation.up_with(&["--notify-url", &listener.url]);
+    import(&up, &["ana".to_owned()]).await;
+
+    let broadcasts = send(&up, &["ana".to_owned()], 0..1).await;
+
+    let shown: Value = serde_json::from_str(&listener.shown()).unwrap();
+    assert_eq!(
+        (&shown["type"], &shown["data"]["broadcast_id"]),
+        (&json!("broadcast.completed"), &json!(broadcasts[0]))
+    );
+    let printed = up.address("signed with the secret in");
+    assert_eq!(Path::new(&printed), secret_file.canonicalize().unwrap());
 }

@@ -5,6 +5,7 @@
 //! - `demo`: `oncecast demo`, which sends to the sandbox and counts the messages that arrived
 //! - `function`: `oncecast function NAME`, which the other two start as child processes
 //! - `broadcasts`: the commands that send, follow, stop and export broadcasts
+//! - `listen`: `oncecast listen`, which shows the events that `up --notify-url` posts
 //! - `completions`: completions for shells, and man pages
 //! - `api`, `failure`, `output`, `text`: the API that a command talks to, its end, and what it prints
 //!
@@ -16,6 +17,7 @@ mod completions;
 mod demo;
 mod failure;
 mod function;
+mod listen;
 mod output;
 mod text;
 mod up;
@@ -54,6 +56,8 @@ enum Command {
     /// Sends to 1,000 contacts of the sandbox, with repeated ids and killed processes, and counts the messages that
     /// arrive
     Demo(demo::Options),
+    /// Shows the events that `up --notify-url` posts, to try them out
+    Listen(listen::ListenOptions),
     /// Writes completions for a shell to stdout
     Completions(completions::CompletionsOptions),
     /// Writes the man page, or the pages of all commands
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
 fn run(api: &api::Options, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Broadcasts(command) => with_api(api, async |session| command.run(session).await)?,
+        Command::Listen(options) => with_api(api, async |session| listen::run(session, &options).await)?,
         Command::Up(options) => Runtime::new()?
             .block_on(up::run(*options))
             .map_err(|error| failed(&error))?,

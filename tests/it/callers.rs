@@ -205,6 +205,11 @@ async fn page_limited_token_reaches_no_other_page() {
     }
     let ben = call(&owner, ("GET", "/v1/contacts/ben"), Value::Null).await;
     assert_eq!(ben.status, StatusCode::OK);
+    for (page, status) in [(mine, StatusCode::OK), (theirs, StatusCode::NOT_FOUND)] {
+        let path = format!("/v1/checks?page_id={page}");
+        let checked = call(&limited, ("GET", &path), Value::Null).await;
+        assert_eq!(checked.status, status, "the check of another Page");
+    }
 
     // Contacts of another Page are unknown in a request, and broadcasts of another Page do not exist.
     let mine_alone = call(&limited, post, to(&["ana", "ben"])).await;

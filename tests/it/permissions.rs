@@ -60,7 +60,7 @@ async fn use_the_whole_api(stack: &TestStack) -> BroadcastId {
         let answer = stack.call(method, "/v1/contacts/gone", None, None).await;
         assert!(answer.status.is_success());
     }
-    for path in ["/v1/contacts", "/v1/contacts?page_id=page-1"] {
+    for path in ["/v1/contacts", "/v1/contacts?page_id=page-1", "/v1/checks"] {
         let answer = stack.call("GET", path, None, None).await;
         assert!(answer.status.is_success());
     }

@@ -136,7 +136,7 @@ pub fn is_column(name: &str) -> bool {
 }
 
 /// Returns true for a cell that says nothing. U+0000 is not seen either, but is refused.
-fn is_blank_cell(cell: &[u8]) -> bool {
+pub fn is_blank_cell(cell: &[u8]) -> bool {
     !cell.contains(&0) && str::from_utf8(cell).is_ok_and(is_blank)
 }
 

@@ -9,6 +9,7 @@ pub mod audiences;
 pub mod broadcasts;
 pub mod caller;
 pub mod change;
+pub mod checks;
 pub mod contact_export;
 pub mod contact_list;
 pub mod contact_values;
@@ -81,6 +82,7 @@ pub async fn run() -> Result<(), lambda_http::Error> {
 fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(document::Head::openapi())
         .routes(routes!(sending::health))
+        .routes(routes!(checks::show))
         .routes(routes!(document::show))
         .routes(routes!(sending::show, sending::change))
         .routes(routes!(contacts::upsert, contact_list::list))

@@ -9,13 +9,21 @@ pub fn concerns_token(code: &str) -> bool {
     codes.iter().any(|known| is_of(code, &known.to_string()))
 }
 
+/// Returns `true` if this code of a reason is Messenger's refusal for lack of a permission.
+pub fn concerns_permission(code: &str) -> bool {
+    let number = code.split('/').next().and_then(|number| number.parse().ok());
+    matches!(
+        number,
+        Some(CAPABILITY | PERMISSION_DENIED | PERMISSION..=LAST_PERMISSION)
+    )
+}
+
 /// Returns what an operator can do about a refusal to list the conversations of a Page, by its code as a reason holds it.
 pub fn remedy_for_list(code: &str) -> &'static str {
-    let is_permission = |code: i64| matches!(code, CAPABILITY | PERMISSION_DENIED | PERMISSION..=LAST_PERMISSION);
     let number = code.split('/').next().and_then(|number| number.parse().ok());
     match number {
         _ if concerns_token(code) => "Give the Page a new access token, then start the import again.",
-        Some(number) if is_permission(number) => {
+        _ if concerns_permission(code) => {
             "The app needs pages_messaging, pages_manage_metadata and pages_read_engagement for this Page, with Advanced Access \
              unless the Page is your own. Grant them, give the Page a new access token, then start the import again."
         }

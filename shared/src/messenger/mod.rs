@@ -10,6 +10,7 @@ pub mod json;
 pub mod meanings;
 pub mod people;
 pub mod profiles;
+pub mod subscription;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;

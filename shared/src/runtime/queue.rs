@@ -6,6 +6,7 @@
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
+use aws_sdk_sqs::types::QueueAttributeName;
 use tracing::warn;
 
 use crate::domain::job::Job;
@@ -28,6 +29,21 @@ impl Queue {
             url: config.jobs_queue_url.clone(),
             metrics,
         }
+    }
+
+    /// Returns true if the queue is there and answers.
+    pub async fn answers(&self) -> bool {
+        let asked = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .attribute_names(QueueAttributeName::QueueArn)
+            .send()
+            .await;
+        if let Err(error) = &asked {
+            warn!(error = %DisplayErrorContext(error), "the queue does not answer a check");
+        }
+        asked.is_ok()
     }
 
     /// Sends the wake-up of a job that has a `wake_at`.

@@ -6,6 +6,7 @@
 pub mod audiences;
 pub mod broadcasts;
 pub mod changes;
+pub mod checks;
 pub mod contacts;
 pub mod controls;
 pub mod conversations;

@@ -33,7 +33,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shared::runtime::clock::Clock;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
@@ -318,6 +318,7 @@ fn serve(listener: TcpListener, state: &Arc<SandboxState>) -> io::Result<Server>
         // The Graph API calls a Page, a contact and a conversation a node, and axum wants one name for the parameter.
         .route("/v25.0/{node}", get(read_node))
         .route("/v25.0/{node}/conversations", get(routes::find))
+        .route("/v25.0/{node}/subscribed_apps", get(subscribed_apps))
         .route(
             "/v25.0/{node}/messages",
             post(send_api::send_message).get(routes::messages),
@@ -331,6 +332,23 @@ fn serve(listener: TcpListener, state: &Arc<SandboxState>) -> io::Result<Server>
         async move { answer_or_close(dated(answer.await?, &state)) }
     });
     Server::serve(listener, service, Rules::default())
+}
+
+/// Lists the app as subscribed to the events that the sandbox sends, if it has a subscriber.
+async fn subscribed_apps(
+    State(state): State<Arc<SandboxState>>,
+    Path(page_id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Json<Value>, GraphError> {
+    let contents = state.contents();
+    contents
+        .access
+        .check(&page_id, &Credentials::read(&headers, &uri, None))?;
+    let fields = ["messages", "messaging_postbacks", "message_echoes"];
+    let app = json!({"id": "1", "subscribed_fields": fields});
+    let apps: Vec<_> = contents.webhooks.subscription.iter().map(|_| app.clone()).collect();
+    Ok(Json(json!({ "data": apps })))
 }
 
 /// Reads a conversation, or the profile of a contact: that has other fields than messages.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use clap::Args;
-use client::{Client, Patience};
+use client::{Client, Patience, Signer, region_of};
 use reqwest::Url;
 use secrecy::SecretString;
 
@@ -38,6 +38,12 @@ pub struct Options {
     /// File with the token of the caller; without it, the variable `ONCECAST_TOKEN` has the token, if one is needed
     #[arg(long, global = true, value_name = "FILE", help_heading = HEADING)]
     token_file: Option<PathBuf>,
+    /// Signs requests with AWS credentials, as it is done without a token where the URL is one of API Gateway
+    #[arg(long, global = true, conflicts_with = "token_file", help_heading = HEADING)]
+    sign: bool,
+    /// AWS Region that requests are signed for, if neither the URL nor the AWS configuration names it
+    #[arg(long, global = true, value_name = "REGION", conflicts_with = "token_file", help_heading = HEADING)]
+    region: Option<String>,
     /// Writes the API's own objects, one in a line
     #[arg(long, global = true, help_heading = HEADING)]
     json: bool,
@@ -48,6 +54,8 @@ pub struct Options {
 pub struct Session {
     /// The API.
     pub client: Client,
+    /// The URL of the API.
+    pub api: String,
     /// The output.
     pub output: Output,
     advice: Mutex<Vec<String>>,
@@ -58,16 +66,27 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Fails if the URL is none, or the token cannot be read.
-    pub fn new(options: &Options) -> Result<Self, Failure> {
+    /// Fails if the URL is none, the token cannot be read, or there are no AWS credentials to sign with.
+    pub async fn new(options: &Options) -> Result<Self, Failure> {
         let output = Output::new(options.json);
         let client = Client::new(http(&options.api)?, &options.api)?.with_patience(patience(output.clone()));
+        let region = options.region.clone().or_else(|| region_of(&options.api));
+        let is_signed = options.sign || region.is_some();
         let client = match token(options)? {
             Some(token) => client.with_token(token),
+            None if is_signed => {
+                client.with_signer(Signer::from_environment(region).await.map_err(client::Error::from)?)
+            }
             None => client,
         };
         let advice = Mutex::default();
-        Ok(Self { client, output, advice })
+        let api = options.api.trim_end_matches('/').to_owned();
+        Ok(Self {
+            client,
+            api,
+            output,
+            advice,
+        })
     }
 
     /// Keeps lines that tell what to do if the command is interrupted from now on.
@@ -88,7 +107,8 @@ impl Session {
 /// Returns the HTTP client. A proxy leads to other machines, not to this one.
 fn http(api: &str) -> Result<reqwest::Client, Failure> {
     let is_local = Url::parse(api).is_ok_and(|url| url.host_str().is_some_and(is_this_machine));
-    let builder = reqwest::Client::builder();
+    // A redirect would make a GET of a PUT; its place is told instead.
+    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     let builder = if is_local { builder.no_proxy() } else { builder };
     Ok(builder.build().map_err(client::Error::Request)?)
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use client::SignError;
 use reqwest::StatusCode;
 
 use crate::text::plain;
@@ -108,6 +109,18 @@ impl From<client::Error> for Failure {
             )
             .and("name the API by --api URL or ONCECAST_API, such as http://127.0.0.1:3000"),
             client::Error::Unanswered { call, source } => unanswered(call, source),
+            client::Error::NotTheApi { status, .. } => Self::new(exit_of(*status), error.to_string())
+                .and("no Oncecast API is there: --api and ONCECAST_API name it, without /v1"),
+            client::Error::NotSigned(cause) => Self::new(Exit::Denied, with_causes(cause)).and(match cause {
+                SignError::NoRegion => "name it by --region REGION or AWS_REGION",
+                SignError::NoCredentials(_) => {
+                    "set AWS_PROFILE, log in by `aws sso login`, or give a token by ONCECAST_TOKEN"
+                }
+                SignError::Expired => "renew them, such as by `aws sso login`, and repeat the command",
+                SignError::Signing(_) => "check the AWS credentials",
+            }),
+            client::Error::Clock { .. } => Self::new(Exit::Denied, error.to_string())
+                .and("set the clock of this machine, such as by `timedatectl set-ntp true`, and repeat the command"),
             client::Error::Unreadable { .. } => Self::new(Exit::Failed, with_causes(&error))
                 .and("--api and ONCECAST_API name an Oncecast API of this version, without /v1"),
             client::Error::Refused {

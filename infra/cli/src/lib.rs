@@ -6,6 +6,8 @@
 //! - `function`: `oncecast function NAME`, which the other two start as child processes
 //! - `broadcasts`: the commands that send, follow, stop and export broadcasts
 //! - `listen`: `oncecast listen`, which shows the events that `up --notify-url` posts
+//! - `contacts`: the commands that import, export, show and delete contacts
+//! - `pages`, `doctor`: the Pages, and what is wrong
 //! - `completions`: completions for shells, and man pages
 //! - `api`, `failure`, `output`, `text`: the API that a command talks to, its end, and what it prints
 //!
@@ -14,11 +16,14 @@
 mod api;
 mod broadcasts;
 mod completions;
+mod contacts;
 mod demo;
+mod doctor;
 mod failure;
 mod function;
 mod listen;
 mod output;
+mod pages;
 mod text;
 mod up;
 
@@ -51,6 +56,13 @@ struct CommandLine {
 enum Command {
     #[command(flatten)]
     Broadcasts(broadcasts::Command),
+    /// Imports, exports, shows and deletes contacts
+    #[command(subcommand)]
+    Contacts(contacts::Command),
+    /// Lists the Pages with the state of their tokens, or imports the contacts of one
+    Pages(pages::Options),
+    /// Checks the API, its services, and the token, permissions and webhook of each Page
+    Doctor(doctor::Options),
     /// Runs the API, the functions and the services that they need, until Ctrl-C
     Up(Box<up::Options>),
     /// Sends to 1,000 contacts of the sandbox, with repeated ids and killed processes, and counts the messages that
@@ -80,6 +92,9 @@ fn run(api: &api::Options, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Broadcasts(command) => with_api(api, async |session| command.run(session).await)?,
         Command::Listen(options) => with_api(api, async |session| listen::run(session, &options).await)?,
+        Command::Contacts(command) => with_api(api, async |session| command.run(session).await)?,
+        Command::Pages(options) => with_api(api, async |session| pages::run(session, options).await)?,
+        Command::Doctor(options) => with_api(api, async |session| doctor::run(session, options).await)?,
         Command::Up(options) => Runtime::new()?
             .block_on(up::run(*options))
             .map_err(|error| failed(&error))?,
@@ -99,7 +114,7 @@ fn run(api: &api::Options, command: Command) -> Result<ExitCode, Failure> {
 fn with_api(options: &api::Options, command: impl AsyncFnOnce(&Session) -> Result<(), Failure>) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let session = Session::new(options)?;
+        let session = Session::new(options).await?;
         tokio::select! {
             biased;
             _ = signal::ctrl_c() => Err(session.interrupted()),

@@ -153,6 +153,25 @@ impl Output {
     ///
     /// Fails if nobody can be asked, or another number is typed.
     pub async fn confirm(&self, question: &str, number: u64) -> Result<(), Failure> {
+        let typed = self.ask(question).await?;
+        let digits: String = typed
+            .chars()
+            .filter(|c| !matches!(c, ',' | '.' | '_' | ' ' | '\n' | '\r'))
+            .collect();
+        confirmed(&digits, &number.to_string(), &typed)
+    }
+
+    /// Has the user type a word before something is done that cannot be taken back.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody can be asked, or another word is typed.
+    pub async fn confirm_word(&self, question: &str, word: &str) -> Result<(), Failure> {
+        let typed = self.ask(question).await?;
+        confirmed(typed.trim(), word, &typed)
+    }
+
+    async fn ask(&self, question: &str) -> Result<String, Failure> {
         may_ask()?;
         self.bars.suspend(|| {
             let mut stderr = io::stderr();
@@ -163,22 +182,17 @@ impl Output {
             let mut line = String::new();
             io::stdin().read_line(&mut line).map(|_| line)
         });
-        let typed = typed.await.map_err(io::Error::other)??;
-        let digits: String = typed
-            .chars()
-            .filter(|c| !matches!(c, ',' | '.' | '_' | ' ' | '\n' | '\r'))
-            .collect();
-        match digits == number.to_string() {
-            true => Ok(()),
-            false => Err(Failure::new(
-                Exit::Failed,
-                format!(
-                    "nothing was done: {number} was to be typed, and not `{}`",
-                    plain(typed.trim())
-                ),
-            )),
-        }
+        Ok(typed.await.map_err(io::Error::other)??)
     }
+}
+
+fn confirmed(answer: &str, wanted: &str, typed: &str) -> Result<(), Failure> {
+    if answer == wanted {
+        return Ok(());
+    }
+    let (wanted, typed) = (plain(wanted), plain(typed.trim()));
+    let what = format!("nothing was done: {wanted} was to be typed, and not `{typed}`");
+    Err(Failure::new(Exit::Failed, what))
 }
 
 /// Checks that a person can be asked.

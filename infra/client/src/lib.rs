@@ -4,17 +4,19 @@
 //! [`create_broadcast`](Client::create_broadcast) with a key only, [`resume`](Client::resume) and the other controls never.
 
 mod call;
+mod contacts;
 mod lists;
+mod sign;
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use reqwest::header::{ACCEPT, ETAG, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use send::api::audiences::{AudienceChoice, AudienceCount, SavedAudience};
 use send::api::broadcasts::{BroadcastReport, BroadcastSummary, NewBroadcast};
 use send::api::changes::BroadcastChange;
-use send::api::contacts::{Contact, ContactImport, Erasure, Imported};
+use send::api::checks::Checks;
 use send::api::controls::{ControlReport, ControlRequest, RetryReport, RetryRequest};
 use send::api::conversations::PageImport;
 use send::api::deliveries::{DeliveryEvidence, DeliveryReport};
@@ -22,7 +24,6 @@ use send::api::lists::ListPart;
 use send::api::pages::PageReport;
 use send::api::previews::BroadcastPreview;
 use send::api::sending::{Health, SendingChange, SendingReport};
-use send::api::tags::{TagsChange, TagsChanged};
 use send::api::test_sends::{TestReport, TestSend};
 use serde_json::Value;
 use shared::domain::audience::{Audience, AudienceName};
@@ -31,21 +32,19 @@ use shared::domain::ids::{BroadcastId, ContactId, PageId};
 pub use call::{Error, Patience};
 pub use lists::{BroadcastQuery, ContactQuery, CountQuery, DeliveryQuery, ErasureQuery, PartQuery};
 pub use send::api;
+pub use sign::{SignError, Signer, region_of};
 
-use call::{Answer, IDEMPOTENCY_KEY, answer};
+use call::{Answer, IDEMPOTENCY_KEY, Sender};
 
-/// The parameter by which an import leaves out contacts that are wrong.
-const SKIP: [(&str, &str); 1] = [("refused", "skip")];
 /// The time-out of one request. API Gateway answers within 30 s.
 const TIMEOUT: Duration = Duration::from_secs(35);
 
 /// A client of the API at one base URL.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    sender: Sender,
     url: Url,
     token: Option<SecretString>,
-    patience: Option<Patience>,
 }
 
 /// The answer to a request for a broadcast.
@@ -95,11 +94,14 @@ impl Client {
         // A request checks its URL, and says what is wrong with it.
         let checked = http.get(base_url).build().map_err(Error::Request)?;
         let url = checked.url().clone();
-        Ok(Self {
+        let sender = Sender {
             http,
+            ..Sender::default()
+        };
+        Ok(Self {
+            sender,
             url,
             token: None,
-            patience: None,
         })
     }
 
@@ -109,15 +111,27 @@ impl Client {
         Self { token, ..self }
     }
 
+    /// Returns a client that signs its requests with AWS credentials.
+    pub fn with_signer(mut self, signer: Signer) -> Self {
+        self.sender.signer = Some(signer);
+        self
+    }
+
     /// Returns a client that repeats a request for a time in place of four times.
-    pub fn with_patience(self, patience: Patience) -> Self {
-        let patience = Some(patience);
-        Self { patience, ..self }
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.sender.patience = Some(patience);
+        self
     }
 
     /// Checks that the API works.
     pub async fn health(&self) -> Result<Health, Error> {
         self.call(self.request(Method::GET, &["health"])).await?.json()
+    }
+
+    /// Checks the installation, or a Page.
+    pub async fn checks(&self, page_id: Option<&PageId>) -> Result<Checks, Error> {
+        let request = self.request(Method::GET, &["checks"]).query(&[("page_id", page_id)]);
+        self.call(request).await?.json()
     }
 
     /// Returns the OpenAPI document.
@@ -137,83 +151,9 @@ impl Client {
         self.call(request).await?.json()
     }
 
-    /// Creates or changes contacts.
-    pub async fn import_contacts(&self, import: &ContactImport) -> Result<Imported, Error> {
-        let request = self.request(Method::PUT, &["contacts"]).json(import);
-        self.call(request).await?.json()
-    }
-
-    /// Creates or changes contacts of a CSV file.
-    pub async fn import_csv(&self, csv: Vec<u8>) -> Result<Imported, Error> {
-        let request = self.request(Method::PUT, &["contacts"]);
-        let request = request.header(CONTENT_TYPE, "text/csv").body(csv);
-        self.call(request).await?.json()
-    }
-
-    /// Creates or changes the contacts that are right, and returns the faults of the others.
-    pub async fn import_right_contacts(&self, import: &ContactImport) -> Result<Imported, Error> {
-        let request = self.request(Method::PUT, &["contacts"]).query(&SKIP);
-        self.call(request.json(import)).await?.json()
-    }
-
-    /// Creates or changes the contacts of a CSV file that are right, and returns the faults of the others.
-    pub async fn import_right_csv(&self, csv: Vec<u8>) -> Result<Imported, Error> {
-        let request = self.request(Method::PUT, &["contacts"]).query(&SKIP);
-        let request = request.header(CONTENT_TYPE, "text/csv").body(csv);
-        self.call(request).await?.json()
-    }
-
-    /// Returns a part of the contacts.
-    pub async fn contacts(&self, query: &ContactQuery) -> Result<ListPart<Contact>, Error> {
-        let request = self.request(Method::GET, &["contacts"]).query(query);
-        self.call(request).await?.json()
-    }
-
-    /// Returns a part of the contacts as CSV, which can be imported.
-    pub async fn contacts_csv(&self, query: &ContactQuery) -> Result<CsvPart, Error> {
-        let request = self.request(Method::GET, &["contacts"]).query(query);
-        let answer = self.call(request.header(ACCEPT, "text/csv")).await?;
-        let next_cursor = answer.header("x-next-cursor").map(str::to_owned);
-        let csv = answer.body;
-        Ok(CsvPart { csv, next_cursor })
-    }
-
-    /// Adds and removes tags of many contacts.
-    pub async fn change_tags(&self, change: &TagsChange) -> Result<TagsChanged, Error> {
-        let request = self.request(Method::POST, &["contacts", "tags"]).json(change);
-        self.call(request).await?.json()
-    }
-
     /// Returns a part of the Pages.
     pub async fn pages(&self, query: &PartQuery) -> Result<ListPart<PageReport>, Error> {
         let request = self.request(Method::GET, &["pages"]).query(query);
-        self.call(request).await?.json()
-    }
-
-    /// Returns a contact as it is stored.
-    pub async fn contact(&self, id: &ContactId) -> Result<Contact, Error> {
-        self.call(self.request(Method::GET, &["contacts", id.as_str()]))
-            .await?
-            .json()
-    }
-
-    /// Deletes a contact, its opt-out included. Returns false if there was none, or a repetition found that an earlier request,
-    /// whose answer was lost, had deleted it.
-    pub async fn delete_contact(&self, id: &ContactId) -> Result<bool, Error> {
-        match self
-            .call(self.request(Method::DELETE, &["contacts", id.as_str()]))
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Erases a part of what is stored of a contact, until an answer has no cursor.
-    pub async fn erase_contact(&self, id: &ContactId, query: &ErasureQuery) -> Result<Erasure, Error> {
-        let request = self.request(Method::DELETE, &["contacts", id.as_str()]);
-        let request = request.query(&[("erase", true)]).query(query);
         self.call(request).await?.json()
     }
 
@@ -402,16 +342,6 @@ impl Client {
         self.call(request).await?.json()
     }
 
-    /// Returns a part of the deliveries to a contact, from the newest broadcast.
-    pub async fn contact_deliveries(
-        &self,
-        id: &ContactId,
-        query: &PartQuery,
-    ) -> Result<ListPart<DeliveryEvidence>, Error> {
-        let request = self.request(Method::GET, &["contacts", id.as_str(), "deliveries"]);
-        self.call(request.query(query)).await?.json()
-    }
-
     /// Returns the description of a type of problem, as Markdown. The name is the last part of the type.
     pub async fn problem_type(&self, name: &str) -> Result<String, Error> {
         let answer = self.call(self.request(Method::GET, &["problems", name])).await?;
@@ -429,7 +359,7 @@ impl Client {
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
         }
-        let request = self.http.request(method, url).timeout(TIMEOUT);
+        let request = self.sender.http.request(method, url).timeout(TIMEOUT);
         match &self.token {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
@@ -437,7 +367,6 @@ impl Client {
     }
 
     async fn call(&self, request: RequestBuilder) -> Result<Answer, Error> {
-        let request = request.build().map_err(Error::Request)?;
-        answer(&self.http, request, self.patience.as_ref()).await
+        self.sender.answer(request.build().map_err(Error::Request)?).await
     }
 }

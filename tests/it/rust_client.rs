@@ -183,6 +183,7 @@ async fn client_has_a_call_for_every_route_of_the_document() {
 
     client.health().await.unwrap_err();
     client.document().await.unwrap_err();
+    client.checks(None).await.unwrap_err();
     client.sending(None).await.unwrap_err();
     client.change_sending(&change).await.unwrap_err();
     client.import_contacts(&contacts()).await.unwrap_err();
@@ -192,6 +193,7 @@ async fn client_has_a_call_for_every_route_of_the_document() {
         .import_right_csv(b"contact_id,page_id".to_vec())
         .await
         .unwrap_err();
+    client.import_right_json(b"{}".to_vec()).await.unwrap_err();
     client.contacts(&ContactQuery::default()).await.unwrap_err();
     client.contacts_csv(&ContactQuery::default()).await.unwrap_err();
     client.change_tags(&TagsChange::default()).await.unwrap_err();

@@ -1,7 +1,7 @@
 //! Contacts that an import creates or changes.
 //!
 //! One call writes up to 25 of them, each by a statement of PartiQL that is made only if it comes to the same as the update of
-//! [`Contacts::upsert`]: an `INSERT`, which a contact that exists refuses, or an `UPDATE`, which any other item than a contact of the
+//! `Contacts::upsert`: an `INSERT`, which a contact that exists refuses, or an `UPDATE`, which any other item than a contact of the
 //! Page refuses. After a statement that is refused, or fails in any way, that update follows: it alone decides.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,6 +1,6 @@
 //! DynamoDB on this machine: dynoxide, in memory or in a file, as an HTTP endpoint for the AWS SDK.
 //!
-//! A file is SQLite's, with a write-ahead log, which is synced here instead of at each commit ([`group_commit`]). A write has
+//! A file is SQLite's, with a write-ahead log, which is synced here instead of at each commit (`group_commit`). A write has
 //! reached the disk before it is answered.
 
 mod endpoint;

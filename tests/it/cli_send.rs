@@ -105,7 +105,7 @@ async fn nothing_is_sent_where_nobody_can_be_asked() {
     assert!(
         asked
             .stderr
-            .contains("--dry-run shows what would be done; --yes does it without asking")
+            .contains("--yes does it without asking; --dry-run, where there is one, only shows what would be done")
     );
 
     let ids = "6001\r\n\n 6002 \n6001\n6009\n";

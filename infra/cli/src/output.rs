@@ -207,7 +207,7 @@ pub fn may_ask() -> Result<(), Failure> {
             Exit::Arguments,
             "nothing was done: nobody can be asked, as stdin is no terminal",
         )
-        .and("--dry-run shows what would be done; --yes does it without asking")),
+        .and("--yes does it without asking; --dry-run, where there is one, only shows what would be done")),
     }
 }
 

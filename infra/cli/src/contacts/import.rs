@@ -215,6 +215,12 @@ async fn store(session: &Session, mut part: Part) -> Result<Stored, Stopped> {
     })
 }
 
+/// Returns the time that the rest of a file takes, if it takes as long for a byte as what was read since the skipped bytes.
+fn time_left(elapsed: Duration, skipped: u64, read: u64, length: u64) -> Option<Duration> {
+    let done = read.checked_sub(skipped).filter(|done| *done > 0)?;
+    Some(elapsed.mul_f64(length.saturating_sub(read) as f64 / done as f64))
+}
+
 /// The progress of one run.
 struct Import<'a> {
     session: &'a Session,
@@ -225,6 +231,8 @@ struct Import<'a> {
     refused: RefusedFile,
     bar: ProgressBar,
     begun: Instant,
+    /// The bytes before the place from which this run goes on.
+    skipped: u64,
     last_line: Instant,
     /// Contacts of this run.
     contacts: u64,
@@ -254,6 +262,7 @@ impl<'a> Import<'a> {
         };
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let now = Instant::now();
+        let skipped = journal.position.bytes;
         let import = Self {
             session,
             path,
@@ -262,6 +271,7 @@ impl<'a> Import<'a> {
             refused,
             bar: session.output.bar(bar.with_style(style)),
             begun: now,
+            skipped,
             last_line: now,
             contacts: 0,
         };
@@ -303,9 +313,9 @@ impl<'a> Import<'a> {
             0 => String::new(),
             refused => format!(" · {} refused", HumanCount(refused)),
         };
-        let left = self.bar.length().filter(|_| read > 0).map(|length| {
-            let left = elapsed.mul_f64(length.saturating_sub(read) as f64 / read as f64);
-            format!(" · {:#} left", HumanDuration(left))
+        let left = self.bar.length().and_then(|length| {
+            let left = time_left(elapsed, self.skipped, read, length)?;
+            Some(format!(" · {:#} left", HumanDuration(left)))
         });
         format!(
             "{} · {}/s{refused}{}",
@@ -414,5 +424,19 @@ impl<'a> Import<'a> {
                     .and(format!("{file} has the line and the reason of each")),
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_bytes_do_not_shorten_the_time_that_is_left() {
+        let elapsed = Duration::from_secs(10);
+
+        assert_eq!(time_left(elapsed, 0, 100, 400), Some(Duration::from_secs(30)));
+        assert_eq!(time_left(elapsed, 200, 300, 400), Some(Duration::from_secs(10)));
+        assert_eq!(time_left(elapsed, 200, 200, 400), None);
     }
 }

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
+use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret;
 use shared::runtime::secrets::{self, read_file};
@@ -109,7 +110,7 @@ impl Notifier {
             .timeout(ANSWER_WITHIN)
             .user_agent(concat!("Oncecast/", env!("CARGO_PKG_VERSION")))
             // A redirect is no answer to a webhook.
-            .redirect(reqwest::redirect::Policy::none());
+            .redirect(Policy::none());
         let http = match is_this_machine(&settings.url) {
             true => http.no_proxy(),
             false => http,
@@ -257,11 +258,9 @@ fn secret(path: &Path) -> Result<Webhook, NotifyError> {
 fn make_secret(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let mut file = NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
-    writeln!(
-        file,
-        "{SECRET_PREFIX}{}",
-        STANDARD.encode(rand::random::<[u8; SECRET_BYTES]>())
-    )?;
+    let mut secret = vec![0; SECRET_BYTES];
+    rand::fill(&mut secret[..]);
+    writeln!(file, "{SECRET_PREFIX}{}", STANDARD.encode(secret))?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
         Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),

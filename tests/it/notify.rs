@@ -143,6 +143,26 @@ impl Receiver {
         }
         taken
     }
+
+    /// Waits until the events of these broadcasts are taken, and checks that each has one id and that there are no others.
+    async fn takes_each_once(&self, broadcasts: &BTreeSet<String>) {
+        let begun = Instant::now();
+        while self.taken().len() < broadcasts.len() {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{} of {} events",
+                self.taken().len(),
+                broadcasts.len()
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+        let taken = self.taken();
+        assert_eq!(taken.keys().cloned().collect::<BTreeSet<_>>(), *broadcasts);
+        assert!(
+            taken.values().all(|ids| ids.len() == 1),
+            "one happening has two ids: {taken:?}"
+        );
+    }
 }
 
 impl Drop for Receiver {
@@ -333,15 +353,8 @@ async fn event_of_long_ago_is_not_delivered() {
 
     let notifier = notify(&stack, &receiver, &directory.path().join("secret"));
     receiver.until("told", |received| !received.is_empty()).await;
-    let outbox = stack.app.store.events();
-    while outbox
-        .undelivered(&stack.events(&old).await[0].id)
-        .await
-        .unwrap()
-        .is_some()
-    {
-        sleep(Duration::from_millis(20)).await;
-    }
+    let old = stack.events(&old).await[0].id.clone();
+    leave_the_outbox(&stack, &[old].into()).await;
     notifier.abort();
 
     assert_eq!(receiver.taken().into_keys().collect::<Vec<_>>(), [new.to_string()]);
@@ -412,21 +425,7 @@ async fn receiver_gets_every_event_although_it_and_the_stack_fail() {
         completed(&up, id).await;
     }
     let all: BTreeSet<_> = broadcasts.iter().cloned().collect();
-    let begun = Instant::now();
-    while receiver.taken().len() < all.len() {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "{} of {} events",
-            receiver.taken().len(),
-            all.len()
-        );
-        sleep(Duration::from_millis(50)).await;
-    }
-
-    let taken = receiver.taken();
-    assert_eq!(taken.keys().cloned().collect::<BTreeSet<_>>(), all);
-    let twice: Vec<_> = taken.values().filter(|ids| ids.len() > 1).collect();
-    assert!(twice.is_empty(), "one happening has two ids: {twice:?}");
+    receiver.takes_each_once(&all).await;
     let secret_file = installation.data().join("notify-secret");
     assert_eq!(secret_file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     check_signatures(&receiver.received(), &std::fs::read_to_string(&secret_file).unwrap());
@@ -435,7 +434,7 @@ async fn receiver_gets_every_event_although_it_and_the_stack_fail() {
         "{} broadcasts, the stack killed 4 times: {refused} attempts answered 500, {kept_waiting} not answered, {well} taken for \
          {} events",
         all.len(),
-        taken.len(),
+        all.len(),
     );
     let log = up.terminate().1;
     assert!(!log.contains("of-the-receiver") && !log.contains("whsec_"), "{log}");
@@ -492,26 +491,11 @@ async fn every_end_is_told_of_although_the_stack_is_killed_while_broadcasts_end(
         sleep(Duration::from_millis(200)).await;
     }
     let all: BTreeSet<_> = listed.into_iter().collect();
-    while receiver.taken().len() < all.len() {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "{} of {} events",
-            receiver.taken().len(),
-            all.len()
-        );
-        sleep(Duration::from_millis(50)).await;
-    }
-
-    let taken = receiver.taken();
-    assert_eq!(taken.keys().cloned().collect::<BTreeSet<_>>(), all);
-    assert!(
-        taken.values().all(|ids| ids.len() == 1),
-        "one happening has two ids: {taken:?}"
-    );
+    receiver.takes_each_once(&all).await;
     println!(
         "{} broadcasts, the stack killed {KILLS} times: {} events, {} requests",
         all.len(),
-        taken.len(),
+        all.len(),
         receiver.received().len()
     );
 }

@@ -281,7 +281,7 @@ async fn nobody_but_testers_gets_a_test() {
     assert_eq!(stack.sandbox.received_count(), 0);
 }
 
-/// Whom a broadcast has not come to yet, an audience of those who have not got it has, too.
+/// Contacts to which a broadcast has not come yet are in an audience of those who have not got it.
 #[tokio::test]
 async fn preview_warns_of_a_broadcast_that_is_still_being_sent() {
     let stack = TestStack::start().await;

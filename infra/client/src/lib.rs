@@ -7,6 +7,7 @@ mod call;
 mod contacts;
 mod lists;
 mod sign;
+pub mod words;
 
 use std::time::Duration;
 

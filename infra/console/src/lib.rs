@@ -1,1 +1,75 @@
-//! Web pages for the operators of Oncecast.
+//! Web pages for the operators of Oncecast, over the HTTP API of any Oncecast, by means of the crate [`client`].
+//!
+//! Every view is a page that works as plain HTML, with a URL of its own. While something runs, a page asks for its part that changes
+//! every two seconds. Every change is a form. No credential reaches the browser, and no page loads anything from another host.
+//!
+//! - `session`: who may see the pages, and the forms that are taken
+//! - `assets`: the files that the pages load
+//! - `page`, `show`, `fields`: the frame of all pages and the answers, values as they are shown, and values as they are sent
+//! - `failure`: what went wrong, as a page
+//! - `broadcasts`: the list of the broadcasts, and each of them
+//! - `sending`: the switch for sending
+
+mod assets;
+mod broadcasts;
+mod failure;
+mod fields;
+mod page;
+mod sending;
+mod session;
+mod show;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::routing::get;
+use axum::{Router, middleware};
+use client::Client;
+
+use session::Sessions;
+
+pub use session::Entry;
+
+/// The part of the console that its caller decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The API, with the credentials that every visitor uses, or with none if each signs in.
+    pub client: Client,
+    /// The visitors that are let in.
+    pub entry: Entry,
+    /// The base URL of the sandbox's control API, if the API sends to one.
+    pub sandbox: Option<String>,
+}
+
+/// The console.
+pub(crate) struct Console {
+    client: Client,
+    sandbox: Option<String>,
+    sessions: Sessions,
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console").finish_non_exhaustive()
+    }
+}
+
+/// Returns the pages. The server in front of them must refuse requests with a foreign `Host`.
+pub fn router(settings: Settings) -> Router {
+    let console = Arc::new(Console {
+        client: settings.client,
+        sandbox: settings.sandbox,
+        sessions: Sessions::new(settings.entry),
+    });
+    let pages = Router::new()
+        .route("/", get(broadcasts::list::show))
+        .route("/broadcasts/{id}", get(broadcasts::one::show))
+        .route("/sending", get(sending::show).post(sending::change))
+        .layer(middleware::from_fn_with_state(Arc::clone(&console), session::admit));
+    Router::new()
+        .merge(pages)
+        .merge(session::routes())
+        .route("/static/{name}", get(assets::show))
+        .layer(middleware::map_response(page::with_rules))
+        .with_state(console)
+}

@@ -17,7 +17,7 @@ use super::{screen, words};
 use crate::api::Session;
 use crate::failure::{Exit, Failure};
 use crate::output::{Tone, may_ask};
-use crate::text::counted;
+use crate::text::{counted, plain};
 
 /// The looks at a resumed job that was halted, to see that it is not halted again.
 const LOOKS: usize = 10;
@@ -219,8 +219,11 @@ async fn not_halted_again(session: &Session, before: &BroadcastReport, options: 
             .iter()
             .find(|job| was_halted(job) && halted.iter().any(|before| before.page_id == job.page_id));
         if let Some(job) = again {
-            let (page_id, token) = (job.page_id.as_str(), screen::token(&report, &job.page_id));
-            let what = format!("{page_id} is halted again: {}", words::halted(job, token));
+            let (page_id, token) = (job.page_id.as_str(), client::words::token(&report, &job.page_id));
+            let what = format!(
+                "{page_id} is halted again: {}",
+                plain(&client::words::halted(job, token))
+            );
             return Err(Failure::new(Exit::InPart, what).and(screen::remedy(token)));
         }
         if !report.jobs.iter().any(begins) {
@@ -308,7 +311,7 @@ pub async fn approve(session: &Session, options: ApproveOptions) -> Result<(), F
     match output.is_json() {
         true => output.object(&report),
         false => {
-            let status = words::status(report.summary.status);
+            let status = client::words::status(report.summary.status);
             output.line(&format!("{} {id}: {status}", output.paint(Tone::Good, "approved")))
         }
     }

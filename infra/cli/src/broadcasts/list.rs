@@ -90,7 +90,7 @@ fn lines(listed: &[BroadcastSummary], columns: Option<usize>) -> Vec<String> {
         vec![
             id.chars().take(digits.unwrap_or(usize::MAX)).collect(),
             words::date_and_time(summary.created_at),
-            words::status(summary.status).to_owned(),
+            client::words::status(summary.status).to_owned(),
             HumanCount(outcomes.sent).to_string(),
             format!("of {}", HumanCount(summary.contacts.accepted)),
             plain(summary.name.as_deref().unwrap_or_default()).into_owned(),

@@ -73,7 +73,7 @@ fn heading(output: &Output, report: &BroadcastReport, rates: &Rates, columns: us
     let summary = &report.summary;
     let id = summary.broadcast_id.to_string();
     let name = summary.name.as_deref().map_or(id, |name| plain(name).into_owned());
-    let status = words::status(summary.status);
+    let status = client::words::status(summary.status);
     let mut state = vec![status.to_owned()];
     let rate: f64 = rates.values().sum();
     if summary.status == JobStatus::Processing && rate >= 0.5 {
@@ -188,7 +188,7 @@ impl Pages<'_> {
             (JobStatus::Waiting, Some(due_at)) => until("waiting until", due_at),
             (JobStatus::Scheduled, Some(due_at)) => until("begins", due_at),
             (JobStatus::Completed, _) => "done".to_owned(),
-            (status, _) => words::status(status).to_owned(),
+            (status, _) => client::words::status(status).to_owned(),
         }
     }
 
@@ -197,16 +197,13 @@ impl Pages<'_> {
         if job.status != JobStatus::Halted {
             return Vec::new();
         }
-        let token = token(self.report, &job.page_id);
-        let reason = shortened(&format!("    {}", words::halted(job, token)), self.columns);
+        let token = client::words::token(self.report, &job.page_id);
+        let reason = shortened(
+            &format!("    {}", plain(&client::words::halted(job, token))),
+            self.columns,
+        );
         vec![reason, shortened(&format!("    {}", remedy(token)), self.columns)]
     }
-}
-
-/// Returns the state of a Page's token, if the report has it.
-pub fn token(report: &BroadcastReport, page_id: &PageId) -> Option<TokenState> {
-    let mut pages = report.progress.iter().flat_map(|progress| &progress.pages);
-    pages.find(|page| page.page_id == *page_id).map(|page| page.token)
 }
 
 /// Returns what to do about a halted job, by the state of its Page's token.

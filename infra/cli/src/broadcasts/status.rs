@@ -17,7 +17,7 @@ use super::screen::{self, Rates};
 use super::words;
 use crate::api::Session;
 use crate::failure::{Exit, Failure};
-use crate::text::counted;
+use crate::text::{counted, plain};
 
 /// The time between two looks at a broadcast that is being sent.
 const EVERY: Duration = Duration::from_secs(2);
@@ -121,8 +121,9 @@ fn end(report: &BroadcastReport) -> Result<(), Failure> {
             let mut failure = in_part("the broadcast is halted".to_owned());
             let mut token = None;
             for job in report.jobs.iter().filter(|job| job.status == JobStatus::Halted) {
-                token = screen::token(report, &job.page_id).or(token);
-                let reason = words::halted(job, screen::token(report, &job.page_id));
+                token = client::words::token(report, &job.page_id).or(token);
+                let reason =
+                    plain(&client::words::halted(job, client::words::token(report, &job.page_id))).into_owned();
                 failure = failure.and(format!("{}: {reason}", job.page_id.as_str()));
             }
             Err(failure
@@ -197,7 +198,7 @@ impl View {
                     true => serde_json::to_string(report).map_err(std::io::Error::from)?,
                     false => format!(
                         "{}   {}",
-                        words::status(report.summary.status),
+                        client::words::status(report.summary.status),
                         words::outcomes(&report.summary.counters).join("   ")
                     ),
                 };

@@ -1,8 +1,7 @@
 //! Words and numbers of the API, as the command line reads and writes them.
 
-use client::api::broadcasts::JobReport;
-use client::api::progress::TokenState;
 use client::api::reasons::ReasonReport;
+use client::words::reason_words;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,35 +14,6 @@ use shared::domain::reasons::NotSent;
 use shared::domain::sending::SendingState;
 
 use crate::text::plain;
-
-/// The codes of reasons, each in an operator's words; of the others, Messenger's meaning is too long for a line.
-const REASONS: [(&str, &str); 16] = [
-    ("opted_out", "opted out"),
-    ("contact_deleted", "deleted"),
-    ("other_page", "moved to another Page"),
-    ("outside_window", "outside 24 h"),
-    ("too_soon", "too soon after another"),
-    ("cancelled", "cancelled"),
-    ("expired", "expired"),
-    ("10/2018278", "outside 24 h"),
-    ("10/2534022", "outside 24 h"),
-    ("100/2018001", "unknown to Messenger"),
-    ("200", "not allowed"),
-    ("551", "cannot be reached"),
-    ("no answer in time", "no answer in time"),
-    ("connection lost", "connection lost"),
-    ("its sender was lost", "sender lost"),
-    ("other", "other reasons"),
-];
-
-/// The causes for which Messenger refuses a token (<https://developers.facebook.com/docs/graph-api/guides/error-handling>).
-const TOKEN_SUBCODES: [(&str, &str); 5] = [
-    ("/458", "app removed"),
-    ("/460", "password changed"),
-    ("/463", "expired"),
-    ("/464", "user not confirmed"),
-    ("/467", "no longer valid"),
-];
 
 /// Parses a word of the API.
 fn word<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
@@ -76,21 +46,6 @@ pub fn sending_state(text: &str) -> Result<SendingState, String> {
     word(text)
 }
 
-/// Returns a status in an operator's word.
-pub fn status(status: JobStatus) -> &'static str {
-    match status {
-        JobStatus::Processing => "sending",
-        JobStatus::Queued => "queued",
-        JobStatus::Waiting => "waiting",
-        JobStatus::Paused => "paused",
-        JobStatus::Scheduled => "scheduled",
-        JobStatus::AwaitingApproval => "awaiting approval",
-        JobStatus::Halted => "halted",
-        JobStatus::Cancelled => "cancelled",
-        JobStatus::Completed => "completed",
-    }
-}
-
 /// Returns the numbers of contacts by state; of the states, those without any are left out.
 pub fn outcomes(counters: &Counters) -> Vec<String> {
     let outcomes = &counters.outcomes;
@@ -113,40 +68,16 @@ pub fn outcomes(counters: &Counters) -> Vec<String> {
 /// Returns a reason and its number of contacts.
 pub fn reason(reason: &ReasonReport) -> String {
     let contacts = HumanCount(reason.contacts);
-    let (code, subcode) = reason.code.split_once('/').unwrap_or((&reason.code, ""));
-    let find = |wanted: &str| {
-        REASONS
-            .iter()
-            .find(|(code, _)| *code == wanted)
-            .map(|(_, words)| *words)
-    };
-    let is_number = code.chars().all(|c| c.is_ascii_digit());
-    let words = match find(&reason.code).or_else(|| find(code)) {
-        Some(words) if is_number => format!("{words} ({})", reason.code),
+    let (words, code) = (reason_words(&reason.code), plain(&reason.code));
+    let is_number = code.starts_with(|c: char| c.is_ascii_digit());
+    let words = match words {
+        Some(words) if is_number => format!("{words} ({code})"),
         Some(words) => words.to_owned(),
-        None if is_number => format!(
-            "refused by Messenger ({code}{}{subcode})",
-            if subcode.is_empty() { "" } else { "/" }
-        ),
-        None => plain(&reason.code).into_owned(),
+        None => code.into_owned(),
     };
     match reason.status {
         NotSent::InDoubt => format!("{contacts} in doubt: {words}"),
         NotSent::Failed | NotSent::Skipped => format!("{contacts} {words}"),
-    }
-}
-
-/// Returns the reason why a job is halted; of a token that is refused, with the cause if that is known.
-pub fn halted(job: &JobReport, token: Option<TokenState>) -> String {
-    let reason = plain(job.reason.as_deref().unwrap_or("no reason is known"));
-    let code = reason.strip_prefix("Messenger error ").unwrap_or(&reason);
-    match token {
-        Some(TokenState::Refused) => {
-            let cause = TOKEN_SUBCODES.iter().find(|(subcode, _)| code.ends_with(subcode));
-            let cause = cause.map(|(_, cause)| format!(", {cause}")).unwrap_or_default();
-            format!("its token is refused by Messenger ({code}{cause})")
-        }
-        _ => reason.into_owned(),
     }
 }
 

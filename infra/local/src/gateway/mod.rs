@@ -77,13 +77,13 @@ impl Callers {
     }
 }
 
-/// Serves the API on a bound port, under these names beside those of this machine.
+/// Serves the API and the pages of the console on a bound port, under these names beside those of this machine.
 ///
 /// # Errors
 ///
 /// Fails if the listener has no local address.
-pub fn start(listener: TcpListener, names: HostNames, api: Api) -> io::Result<Server> {
-    let router = Router::new().fallback(answer).with_state(api);
+pub fn start(listener: TcpListener, names: HostNames, api: Api, console: Router) -> io::Result<Server> {
+    let router = Router::new().fallback(answer).with_state(api).merge(console);
     let rules = Rules {
         names,
         connections: MAX_CONNECTIONS,

@@ -58,6 +58,8 @@ pub enum StackError {
     },
     #[error("the API's health cannot be checked")]
     HealthCheck(#[source] reqwest::Error),
+    #[error("the pages for operators cannot call the API")]
+    Console(#[source] client::Error),
     #[error("the sandbox could not subscribe the API to its webhooks")]
     Subscribe(#[source] SubscribeError),
     #[error("the API does not answer its health check; the log above gives the reason")]

@@ -8,9 +8,13 @@ mod template;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use client::Client;
+use console::Entry;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use shared::domain::sending::{SendingChanged, SendingSwitch};
@@ -88,10 +92,12 @@ impl Stack {
             storage: services.storage().clone(),
         };
         let names = HostNames::new(&settings.allow_hosts);
-        let gateway = gateway::start(listener, names, api).map_err(|source| StackError::Listen {
+        let failed = |source| StackError::Listen {
             port: settings.port,
             source,
-        })?;
+        };
+        let console = console(&api, listener.local_addr().map_err(failed)?, messenger.sandbox.as_ref())?;
+        let gateway = gateway::start(listener, names, api, console).map_err(failed)?;
         let work_sources = start_work(&settings, &services, &functions, &env, notifier).await?;
         Ok(Stack {
             work_sources,
@@ -248,6 +254,20 @@ async fn start_work(
     work_sources.spawn(event_source.poll());
     work_sources.spawn(schedule::run(functions.scheduled.clone(), settings.schedule_every));
     Ok(work_sources)
+}
+
+/// Returns the pages for operators. Whom the API lets in without a token, they let in, too.
+fn console(api: &Api, address: SocketAddr, sandbox: Option<&Sandbox>) -> Result<Router, StackError> {
+    let http = reqwest::Client::builder().no_proxy().build();
+    let client = Client::new(http.map_err(StackError::HealthCheck)?, &format!("http://{address}"));
+    Ok(console::router(console::Settings {
+        client: client.map_err(StackError::Console)?,
+        entry: match api.callers {
+            Some(_) => Entry::Token,
+            None => Entry::Open,
+        },
+        sandbox: sandbox.map(Sandbox::control_url),
+    }))
 }
 
 async fn listen(port: u16) -> Result<TcpListener, StackError> {

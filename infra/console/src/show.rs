@@ -1,0 +1,201 @@
+//! Values as a page shows them.
+
+use std::fmt;
+
+use askama::filters::HtmlSafe;
+use client::api::broadcasts::BroadcastReport;
+use client::api::progress::MinuteReport;
+use jiff::Timestamp;
+use shared::domain::job::{Counters, JobStatus};
+
+/// The seconds of a minute.
+const MINUTE: i64 = 60;
+/// The width of a bar, in units of its drawing.
+const BAR: u64 = 1_000;
+
+/// Returns a number with a comma after every third digit.
+pub fn number(number: &u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// Returns the number and the noun, with an `s` unless it is one.
+pub fn counted(count: &u64, noun: &str) -> String {
+    let plural = if *count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", number(count))
+}
+
+/// Returns a digest in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A time. The page's script puts it into the zone of the viewer; without a script it is shown in UTC.
+pub struct When<'a>(pub &'a Timestamp);
+
+impl fmt::Display for When<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.0.strftime("%Y-%m-%d %H:%M");
+        write!(f, "<time datetime=\"{}\" title=\"{}\">{at} UTC</time>", self.0, self.0)
+    }
+}
+
+impl HtmlSafe for When<'_> {}
+
+/// The state of a broadcast or of a job, with the mark of its colour.
+pub struct State<'a>(pub &'a JobStatus);
+
+impl fmt::Display for State<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = client::words::status(*self.0);
+        write!(f, "<span class=\"chip {}\">{words}</span>", self.0)
+    }
+}
+
+impl HtmlSafe for State<'_> {}
+
+/// A bar with the part of each outcome, and the numbers as its text.
+pub struct Bar<'a>(pub &'a Counters);
+
+impl fmt::Display for Bar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcomes = outcomes(self.0);
+        let all = self.0.total().max(1);
+        let words: Vec<_> = outcomes
+            .iter()
+            .filter(|outcome| outcome.contacts > 0)
+            .map(|outcome| format!("{} {}", number(&outcome.contacts), outcome.words))
+            .collect();
+        let words = if words.is_empty() {
+            "nothing yet".to_owned()
+        } else {
+            words.join(", ")
+        };
+        write!(
+            f,
+            "<svg class=\"bar\" viewBox=\"0 0 {BAR} 8\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{words}\">"
+        )?;
+        let mut before = 0;
+        for outcome in &outcomes {
+            let at = |contacts: u64| u128::from(contacts) * u128::from(BAR) / u128::from(all);
+            let (begin, end) = (at(before), at(before + outcome.contacts));
+            before += outcome.contacts;
+            // A single contact of many is seen, too.
+            let width = if outcome.contacts == 0 { 0 } else { (end - begin).max(2) };
+            if width > 0 {
+                let class = outcome.class;
+                write!(
+                    f,
+                    "<rect class=\"{class}\" x=\"{begin}\" width=\"{width}\" height=\"8\"/>"
+                )?;
+            }
+        }
+        f.write_str("</svg>")
+    }
+}
+
+impl HtmlSafe for Bar<'_> {}
+
+/// The contacts with one outcome.
+pub struct Outcome {
+    /// The class of its colour.
+    pub class: &'static str,
+    /// The outcome in words.
+    pub words: &'static str,
+    /// The status by which deliveries are listed; `None` if they have no row.
+    pub status: Option<&'static str>,
+    /// The number of contacts.
+    pub contacts: u64,
+}
+
+/// Returns the six outcomes, which add up to the contacts that were accepted.
+pub fn outcomes(counters: &Counters) -> [Outcome; 6] {
+    let of = |class, words, status, contacts| Outcome {
+        class,
+        words,
+        status,
+        contacts,
+    };
+    let outcomes = &counters.outcomes;
+    [
+        of("sent", "sent", Some("sent"), outcomes.sent),
+        of("skipped", "skipped", Some("skipped"), outcomes.skipped),
+        of("failed", "failed", Some("failed"), outcomes.failed),
+        of("doubt", "in doubt", Some("in_doubt"), outcomes.in_doubt),
+        of("waiting", "waiting", Some("waiting"), outcomes.waiting),
+        of("pending", "pending", None, counters.pending),
+    ]
+}
+
+/// Returns the messages a second of a broadcast, all Pages together; `None` if it is not sending, or too slowly to tell.
+pub fn rate(report: &BroadcastReport) -> Option<u64> {
+    let begun = report.summary.scheduled_at.unwrap_or(report.summary.created_at);
+    let progress = report.progress.as_ref()?;
+    let is_sending = report.summary.status == JobStatus::Processing;
+    let rate = per_second(&progress.sent_per_minute, begun, Timestamp::now());
+    (is_sending && rate > 0).then_some(rate)
+}
+
+/// Returns the messages a second since the beginning of the last whole minute, or since the broadcast began.
+pub fn per_second(minutes: &[MinuteReport], begun: Timestamp, now: Timestamp) -> u64 {
+    let now = now.as_second();
+    let since = now - now % MINUTE - MINUTE;
+    let recent = minutes.iter().filter(|minute| minute.minute.as_second() >= since);
+    let sent: u64 = recent.map(|minute| minute.sent).sum();
+    let seconds = (now - since.max(begun.as_second())).max(1).unsigned_abs();
+    (sent + seconds / 2) / seconds
+}
+
+/// Returns the time until `end`, as a person says it.
+pub fn until(end: &Timestamp) -> String {
+    let seconds = end.as_second() - Timestamp::now().as_second();
+    match seconds {
+        ..=0 => "now".to_owned(),
+        1..=90 => format!("in {seconds} s"),
+        91..=5_400 => format!("in {} min", (seconds + MINUTE - 1) / MINUTE),
+        _ => format!("in {} h {} min", seconds / 3_600, seconds % 3_600 / MINUTE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::domain::job::OutcomeCounts;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (plain, shown) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (31_240, "31,240"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(number(&plain), shown);
+        }
+    }
+
+    #[test]
+    fn bar_shows_a_single_contact_of_many() {
+        let counters = Counters {
+            pending: 0,
+            outcomes: OutcomeCounts {
+                sent: 99_999,
+                failed: 1,
+                ..OutcomeCounts::default()
+            },
+        };
+
+        let bar = Bar(&counters).to_string();
+
+        assert!(bar.contains("aria-label=\"99,999 sent, 1 failed\""), "{bar}");
+        assert!(bar.contains("<rect class=\"failed\" x=\"999\" width=\"2\""), "{bar}");
+    }
+}

@@ -19,6 +19,7 @@ mod cli_output;
 mod cli_send;
 mod clocks;
 mod command_line;
+mod console_sessions;
 mod contact_list;
 mod contact_tags;
 mod contacts;

@@ -30,6 +30,7 @@ mod controls;
 mod conventions;
 mod data_directory;
 mod degraded_services;
+mod docs_page;
 mod erasure;
 mod events;
 mod evidence;

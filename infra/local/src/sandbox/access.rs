@@ -83,6 +83,12 @@ impl Access {
         page.map(|page| page.revoked = revoked).is_some()
     }
 
+    /// Returns the ids of the Pages, each with whether its token is revoked.
+    pub fn pages(&self) -> BTreeMap<String, bool> {
+        let pages = self.pages.iter();
+        pages.map(|(page_id, page)| (page_id.clone(), page.revoked)).collect()
+    }
+
     /// Sets the secret that proofs are checked with; `None` stops the check. With `required`, calls without a proof are
     /// refused.
     pub fn set_app_secret(&mut self, secret: Option<SecretString>, required: bool) {

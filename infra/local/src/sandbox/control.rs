@@ -3,11 +3,16 @@
 //! | | |
 //! |---|---|
 //! | `GET /summary` | the ledger in numbers, and the number of lookups |
-//! | `GET /messages` | every message that a contact received from Oncecast |
+//! | `GET /messages` | every message that a contact received from Oncecast, in order of arrival; or those of a `page_id`, a `contact_id` or a `broadcast_id`, with a `limit` the last ones, with `before` those that arrived before the message with this id |
+//! | `GET /broadcasts` | the messages of each broadcast in numbers, the one with the newest message first |
+//! | `GET /conversations/{page_id}/{contact_id}` | the messages of a conversation as the contact sees them, oldest first |
 //! | `POST /inbound` | adds a message from a contact: `{"page_id", "contact_id", "text"}` |
 //! | `POST /messages` | adds a message that Oncecast did not send to a conversation: `{"page_id", "contact_id", "text", "from_contact"?, "at"?}`, `at` in milliseconds since 1970; answers with its `message_id` |
 //! | `DELETE /messages` | empties the ledger and all conversations |
 //! | `GET`, `PUT`, `DELETE /faults` | the injected faults: `{"latency_ms"?, "faults": [{"on"?: "send", "lookup", "list", "profile" or "echo", "contacts"?, "pages"?, "times"?, "latency_ms"?, "accept"?, "answer"}]}`; `answer` is `"ok"`, `"reset"`, `"hang"`, `{"error": {"code", "subcode"?, "message"?, "status"?}, "headers"?}` or `{"status", "body"}` |
+//! | `POST /faults` | adds one of `faults` after the others |
+//! | `DELETE /faults/{index}` | removes the fault at this place of the list |
+//! | `GET /tokens` | the Pages: `{"PAGE": {"revoked": false}}` |
 //! | `DELETE /tokens/{page_id}` | revokes the Page's access token; calls are then answered with error 190/460 |
 //! | `PUT /tokens/{page_id}` | `{"token": "…"}` gives the Page a new access token, `{}` restores the revoked one |
 //! | `PUT`, `DELETE /app-secret` | `{"app_secret", "required"?: false}`: a call with a wrong `appsecret_proof` is refused, and with `required` also a call without one |
@@ -21,7 +26,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
@@ -30,8 +35,9 @@ use serde_json::{Map, Value, json};
 
 use super::conversations::message::ForeignMessage;
 use super::conversations::people::People;
-use super::faults::Faults;
-use super::ledger::Summary;
+use super::faults::{Fault, Faults};
+use super::inbox::{InboxMessage, LedgerQuery};
+use super::ledger::{BroadcastSummary, Summary};
 use super::received::Received;
 use super::state::SandboxState;
 use super::webhooks::{Echoes, SubscribeError, Subscription};
@@ -43,7 +49,14 @@ pub fn routes() -> Router<Arc<SandboxState>> {
     Router::new()
         .route("/summary", get(summary))
         .route("/messages", get(messages).post(add_message).delete(forget_messages))
-        .route("/faults", get(faults).put(set_faults).delete(clear_faults))
+        .route("/broadcasts", get(broadcasts))
+        .route("/conversations/{page_id}/{contact_id}", get(inbox))
+        .route(
+            "/faults",
+            get(faults).put(set_faults).post(add_fault).delete(clear_faults),
+        )
+        .route("/faults/{index}", delete(remove_fault))
+        .route("/tokens", get(tokens))
         .route("/tokens/{page_id}", put(give_token).delete(revoke_token))
         .route("/app-secret", put(set_app_secret).delete(clear_app_secret))
         .route("/inbound", post(add_inbound))
@@ -59,8 +72,19 @@ async fn summary(State(state): SharedState) -> Json<Summary> {
     Json(state.contents().summary())
 }
 
-async fn messages(State(state): SharedState) -> Json<Vec<Received>> {
-    Json(state.contents().received.clone())
+async fn messages(State(state): SharedState, Query(query): Query<LedgerQuery>) -> Json<Vec<Received>> {
+    Json(query.select(&state.contents().received))
+}
+
+async fn broadcasts(State(state): SharedState) -> Json<Vec<BroadcastSummary>> {
+    Json(state.contents().broadcasts.summaries())
+}
+
+async fn inbox(
+    State(state): SharedState,
+    Path((page_id, contact_id)): Path<(String, String)>,
+) -> Json<Vec<InboxMessage>> {
+    Json(state.contents().inbox(&page_id, &contact_id))
 }
 
 async fn add_message(State(state): SharedState, Json(message): Json<ForeignMessage>) -> Json<Value> {
@@ -101,9 +125,32 @@ async fn set_faults(State(state): SharedState, Json(faults): Json<Faults>) -> Js
     Json(faults)
 }
 
+async fn add_fault(State(state): SharedState, Json(fault): Json<Fault>) -> StatusCode {
+    state.contents().faults.faults.push(fault);
+    StatusCode::NO_CONTENT
+}
+
+async fn remove_fault(State(state): SharedState, Path(index): Path<usize>) -> StatusCode {
+    let faults = &mut state.contents().faults.faults;
+    let found = index < faults.len();
+    if found {
+        faults.remove(index);
+    }
+    done_or_not_found(found)
+}
+
 async fn clear_faults(State(state): SharedState) -> StatusCode {
     state.contents().faults = Faults::default();
     StatusCode::NO_CONTENT
+}
+
+async fn tokens(State(state): SharedState) -> Json<BTreeMap<String, Value>> {
+    let pages = state.contents().access.pages().into_iter();
+    Json(
+        pages
+            .map(|(page_id, revoked)| (page_id, json!({ "revoked": revoked })))
+            .collect(),
+    )
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ mod answers;
 mod control;
 mod conversations;
 mod faults;
+mod inbox;
 mod ledger;
 mod peak;
 mod profiles;

@@ -11,7 +11,8 @@ use super::conversations::calls::LookupCalls;
 use super::conversations::message::{ConversationMessage, ForeignMessage};
 use super::conversations::people::People;
 use super::faults::Faults;
-use super::ledger::{self, Summary};
+use super::inbox::InboxMessage;
+use super::ledger::{self, Broadcasts, Summary};
 use super::profiles::Profiles;
 use super::received::Received;
 use super::webhooks::{Subscription, Webhooks};
@@ -75,6 +76,8 @@ pub struct Contents {
     pub access: Access,
     /// The messages that contacts received from Oncecast, in order of arrival.
     pub received: Vec<Received>,
+    /// The same messages in numbers, by broadcast.
+    pub broadcasts: Broadcasts,
     /// The messages that Oncecast did not send, by Page and contact.
     foreign: BTreeMap<(String, String), Vec<ConversationMessage>>,
     /// The people who have a conversation with each Page, for its list of conversations.
@@ -93,6 +96,7 @@ impl Contents {
             clock,
             access: Access::new(tokens),
             received: Vec::new(),
+            broadcasts: Broadcasts::default(),
             foreign: BTreeMap::new(),
             people: BTreeMap::new(),
             visible_after_ms: 0,
@@ -111,6 +115,7 @@ impl Contents {
     /// Delivers a message to its contact, and sends the echo to the subscriber.
     pub fn deliver(&mut self, message: Received) {
         self.webhooks.notify_received(&message, &mut self.faults);
+        self.broadcasts.count(&message);
         self.received.push(message);
     }
 
@@ -146,6 +151,17 @@ impl Contents {
         messages
     }
 
+    /// Returns a conversation as the contact sees it, oldest message first.
+    pub fn inbox(&self, page_id: &str, contact_id: &str) -> Vec<InboxMessage> {
+        let is_of = |message: &&Received| message.page_id == page_id && message.contact_id == contact_id;
+        let received = self.received.iter().filter(is_of).map(InboxMessage::from);
+        let key = (page_id.to_owned(), contact_id.to_owned());
+        let foreign = self.foreign.get(&key).into_iter().flatten().map(InboxMessage::from);
+        let mut messages: Vec<_> = received.chain(foreign).collect();
+        messages.sort_by_key(|message| message.at);
+        messages
+    }
+
     /// Gives the Page these people, and forgets the cursors of the list.
     pub fn set_people(&mut self, page_id: &str, people: People) {
         let people = match self.people.get(page_id) {
@@ -169,6 +185,7 @@ impl Contents {
     /// Empties the ledger and all conversations.
     pub fn forget_messages(&mut self) {
         self.received.clear();
+        self.broadcasts = Broadcasts::default();
         self.foreign.clear();
     }
 }

@@ -138,3 +138,62 @@ async fn control_api_sets_faults_and_returns_the_ledger() {
     assert_eq!(summary["peak_per_second"], 1);
     assert_eq!(summary["conversation_calls"], 0);
 }
+
+#[tokio::test]
+async fn control_api_shows_a_conversation_as_the_contact_sees_it() {
+    let sandbox = sandbox().await;
+    send(&sandbox).await.unwrap();
+    let inbound = json!({"page_id": "page", "contact_id": "ana", "text": "Thank you!"});
+    let control = |path: &str| format!("{}{path}", sandbox.control_url());
+    let added = http().post(control("/inbound")).json(&inbound).send().await;
+    assert!(added.unwrap().status().is_success());
+
+    let shown = http().get(control("/conversations/page/ana")).send().await.unwrap();
+
+    let shown: Vec<Value> = shown.json().await.unwrap();
+    let lines = shown.iter().map(|message| (&message["from_contact"], &message["text"]));
+    let expected = [
+        (json!(false), json!("We open at nine.")),
+        (json!(true), json!("Thank you!")),
+    ];
+    assert!(lines.eq(expected.iter().map(|(from, text)| (from, text))), "{shown:#?}");
+}
+
+#[tokio::test]
+async fn control_api_adds_and_removes_one_fault() {
+    let sandbox = sandbox().await;
+    let faults = format!("{}/faults", sandbox.control_url());
+    for code in [613, 551] {
+        let fault = json!({"answer": {"error": {"code": code}}});
+        let added = http().post(&faults).json(&fault).send().await.unwrap();
+        assert!(added.status().is_success());
+    }
+    assert_eq!(send(&sandbox).await.unwrap().1["error"]["code"], 613);
+
+    let remove = async |index| {
+        http()
+            .delete(format!("{faults}/{index}"))
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+    assert_eq!(remove(0).await, 204);
+
+    assert_eq!(send(&sandbox).await.unwrap().1["error"]["code"], 551);
+    assert_eq!(remove(1).await, 404);
+}
+
+#[tokio::test]
+async fn control_api_tells_which_tokens_are_revoked() {
+    let sandbox = sandbox().await;
+    let tokens = async || {
+        let url = format!("{}/tokens", sandbox.control_url());
+        http().get(url).send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    assert_eq!(tokens().await, json!({"page": {"revoked": false}}));
+
+    sandbox.revoke_token("page");
+
+    assert_eq!(tokens().await, json!({"page": {"revoked": true}}));
+}

@@ -752,8 +752,8 @@ fn comments_literals_and_tests_are_no_imports() {
 fn large_file_is_reported_without_its_tests() {
     let lines = |n: usize| "fn f() {}\n".repeat(n);
     let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", lines(100));
-    let large = lines(451) + tests.as_str();
-    let sources = planted(&[("large", &large), ("small", &(lines(450) + tests.as_str()))]);
+    let large = lines(451) + &tests;
+    let sources = planted(&[("large", &large), ("small", &(lines(450) + &tests))]);
 
     let expected = ["large.rs: 451 lines; split it by subject below about 400"];
     assert_eq!(large_files(&sources), expected);

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use client::Error;
 
-use crate::page::{Chrome, Section};
+use crate::frame::{Chrome, Section};
 
 /// A request that is not answered as it was meant.
 #[derive(Debug)]

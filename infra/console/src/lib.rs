@@ -5,7 +5,8 @@
 //!
 //! - `session`: who may see the pages, and the forms that are taken
 //! - `assets`: the files that the pages load
-//! - `page`, `show`, `fields`: the frame of all pages and the answers, values as they are shown, and values as they are sent
+//! - `frame`, `page`: the frame of all pages, and the answers with one
+//! - `show`, `fields`: values as they are shown, and as they are sent
 //! - `failure`: what went wrong, as a page
 //! - `broadcasts`: the list of the broadcasts, and each of them
 //! - `sending`: the switch for sending
@@ -14,6 +15,7 @@ mod assets;
 mod broadcasts;
 mod failure;
 mod fields;
+mod frame;
 mod page;
 mod sending;
 mod session;
@@ -26,7 +28,9 @@ use axum::routing::get;
 use axum::{Router, middleware};
 use client::Client;
 
-use session::Sessions;
+use frame::{Chrome, Section};
+use session::{Sessions, Visitor};
+use shared::domain::sending::SendingState;
 
 pub use session::Entry;
 
@@ -51,6 +55,20 @@ pub(crate) struct Console {
 impl fmt::Debug for Console {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Console").finish_non_exhaustive()
+    }
+}
+
+impl Console {
+    /// Returns the frame of a page, with the switch for sending as it is now.
+    pub async fn chrome(&self, visitor: &Visitor, section: Section) -> Chrome {
+        // A caller who may not read the switch has a page without it.
+        let sending = visitor.client.sending(None).await.ok();
+        Chrome {
+            section,
+            has_sandbox: self.sandbox.is_some(),
+            signed_in: visitor.signed_in,
+            stopped: sending.filter(|sending| sending.all_pages != SendingState::On),
+        }
     }
 }
 

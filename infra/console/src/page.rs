@@ -1,16 +1,13 @@
-//! The frame of every page, and the answers that have one.
+//! The answers with a page.
 
 use askama::Template;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use client::api::sending::SendingReport;
 use sha2::{Digest as _, Sha256};
-use shared::domain::sending::SendingState;
 
-use crate::Console;
 use crate::failure::Failure;
-use crate::session::Visitor;
+pub use crate::frame::{Chrome, Section};
 use crate::show::hex;
 
 /// The sources that a page may load from: this server. Nothing is written inline.
@@ -19,67 +16,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// An answer with a page.
 pub type Answer = Result<Response, Failure>;
-
-/// The part of the console that a page belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Section {
-    /// The broadcasts.
-    Broadcasts,
-    /// A new broadcast.
-    New,
-    /// The contacts.
-    Contacts,
-    /// The Pages.
-    Pages,
-    /// The sandbox.
-    Sandbox,
-    /// None of them.
-    None,
-}
-
-/// The frame of a page.
-#[derive(Debug)]
-pub struct Chrome {
-    /// The part that the page belongs to.
-    pub section: Section,
-    /// True if there is a sandbox.
-    pub has_sandbox: bool,
-    /// True if the visitor can sign out.
-    pub signed_in: bool,
-    /// The switch for sending, if it is off for all Pages.
-    pub stopped: Option<SendingReport>,
-}
-
-impl Chrome {
-    /// Returns a frame that tells nothing.
-    pub fn bare(section: Section) -> Self {
-        Self {
-            section,
-            has_sandbox: false,
-            signed_in: false,
-            stopped: None,
-        }
-    }
-
-    /// Returns the mark of the current part, for a link to a part.
-    pub fn current(&self, section: Section) -> &'static str {
-        if self.section == section { "page" } else { "false" }
-    }
-}
-
-impl Console {
-    /// Returns the frame of a page, with the switch for sending as it is now.
-    pub async fn chrome(&self, visitor: &Visitor, section: Section) -> Chrome {
-        // A caller who may not read the switch has a page without it.
-        let sending = visitor.client.sending(None).await.ok();
-        Chrome {
-            section,
-            has_sandbox: self.sandbox.is_some(),
-            signed_in: visitor.signed_in,
-            stopped: sending.filter(|sending| sending.all_pages != SendingState::On),
-        }
-    }
-}
 
 /// Answers with a template.
 pub fn html(template: &impl Template) -> Answer {

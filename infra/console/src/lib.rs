@@ -83,7 +83,7 @@ pub fn router(settings: Settings) -> Router {
         .route("/", get(broadcasts::list::show))
         .route("/broadcasts/{id}", get(broadcasts::one::show))
         .route("/sending", get(sending::show).post(sending::change))
-        .layer(middleware::from_fn_with_state(Arc::clone(&console), session::admit));
+        .layer(middleware::from_fn_with_state(Arc::clone(&console), session::let_in));
     Router::new()
         .merge(pages)
         .merge(session::routes())

@@ -151,7 +151,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 }
 
 /// Lets a request pass that a visitor made who may see the pages. Others get a page that says how to get in.
-pub async fn admit(State(console): State<Arc<Console>>, mut request: Request, next: Next) -> Response {
+pub async fn let_in(State(console): State<Arc<Console>>, mut request: Request, next: Next) -> Response {
     if let Err(failure) = check_origin(request.method(), request.headers()) {
         return failure.into_response();
     }
@@ -260,12 +260,16 @@ async fn enter(State(console): State<Arc<Console>>, fields: Fields, headers: Hea
     let Entry::Key(key) = &console.sessions.entry else {
         return Ok(Redirect::to("/").into_response());
     };
-    let digest = |text: &str| Sha256::digest(text);
-    if digest(key.expose_secret()) != digest(fields.raw("key")) {
+    if !is_key(key, fields.raw("key")) {
         return Err(not_admitted());
     }
     let id = console.sessions.admit(None);
     Ok(with_cookie(&headers, &id, "/"))
+}
+
+/// Compares digests, so that the time of the comparison tells nothing of the key.
+fn is_key(key: &SecretString, given: &str) -> bool {
+    Sha256::digest(key.expose_secret()) == Sha256::digest(given)
 }
 
 /// Answers with a session, and sends the browser on.
@@ -331,9 +335,11 @@ async fn sign_in(State(console): State<Arc<Console>>, request: Request) -> Answe
 
 /// Returns the path that a visitor wanted to see. Another site's is not one.
 fn next(fields: &Fields) -> &str {
-    let next = fields.get("next").unwrap_or("/");
-    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t']);
-    if is_path { next } else { "/" }
+    fields.get("next").filter(|next| is_own_path(next)).unwrap_or("/")
+}
+
+fn is_own_path(next: &str) -> bool {
+    next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t'])
 }
 
 #[derive(Template)]

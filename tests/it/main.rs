@@ -20,6 +20,7 @@ mod cli_send;
 mod clocks;
 mod command_line;
 mod console_sessions;
+mod console_speed;
 mod contact_list;
 mod contact_tags;
 mod contacts;

@@ -241,10 +241,11 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
 }
 
 fn set_cookie(headers: &HeaderMap, id: &str) -> Result<HeaderValue, header::InvalidHeaderValue> {
-    HeaderValue::try_from(format!(
-        "{}={id}; Path=/; HttpOnly; SameSite=Strict",
-        cookie_name(headers)
-    ))
+    let name = cookie_name(headers);
+    // A reverse proxy with TLS says so.
+    let is_secure = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let secure = if is_secure { "; Secure" } else { "" };
+    HeaderValue::try_from(format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict{secure}"))
 }
 
 /// The pages by which a visitor gets in and out.

@@ -10,7 +10,8 @@ use crate::frame::{Chrome, Section};
 /// A request that is not answered as it was meant.
 #[derive(Debug)]
 pub struct Failure {
-    status: StatusCode,
+    /// The status of the answer.
+    pub status: StatusCode,
     /// What happened.
     pub title: String,
     /// The details, a line each.

@@ -10,6 +10,7 @@
 //! - `failure`: what went wrong, as a page
 //! - `broadcasts`: the list of the broadcasts, and each of them
 //! - `sending`: the switch for sending
+//! - `sandbox`: what contacts see of the messages, where there is no Messenger
 
 mod assets;
 mod broadcasts;
@@ -17,6 +18,7 @@ mod failure;
 mod fields;
 mod frame;
 mod page;
+mod sandbox;
 mod sending;
 mod session;
 mod show;
@@ -29,6 +31,7 @@ use axum::{Router, middleware};
 use client::Client;
 
 use frame::{Chrome, Section};
+use sandbox::Sandbox;
 use session::{Sessions, Visitor};
 use shared::domain::sending::SendingState;
 
@@ -48,7 +51,7 @@ pub struct Settings {
 /// The console.
 pub(crate) struct Console {
     client: Client,
-    sandbox: Option<String>,
+    sandbox: Option<Sandbox>,
     sessions: Sessions,
 }
 
@@ -76,13 +79,14 @@ impl Console {
 pub fn router(settings: Settings) -> Router {
     let console = Arc::new(Console {
         client: settings.client,
-        sandbox: settings.sandbox,
+        sandbox: settings.sandbox.as_deref().and_then(Sandbox::new),
         sessions: Sessions::new(settings.entry),
     });
     let pages = Router::new()
         .route("/", get(broadcasts::list::show))
         .route("/broadcasts/{id}", get(broadcasts::one::show))
         .route("/sending", get(sending::show).post(sending::change))
+        .merge(sandbox::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&console), session::let_in));
     Router::new()
         .merge(pages)

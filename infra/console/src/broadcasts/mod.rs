@@ -9,7 +9,7 @@ pub mod one;
 use client::api::broadcasts::BroadcastSummary;
 
 /// Returns the name of a broadcast, or else the beginning of its id.
-fn name(summary: &BroadcastSummary) -> String {
+pub fn name(summary: &BroadcastSummary) -> String {
     let id = summary.broadcast_id.to_string();
     summary
         .name

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use client::api::broadcasts::{BroadcastReport, BroadcastSummary};
-use client::{BroadcastQuery, Error};
+use client::{BroadcastQuery, Client, Error};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use shared::domain::ids::PageId;
@@ -68,6 +68,7 @@ impl Row {
 #[template(path = "broadcasts.html", blocks = ["live"])]
 struct ListView {
     chrome: Chrome,
+    csrf: String,
     fields: Fields,
     rows: Vec<Row>,
     next: Option<String>,
@@ -113,7 +114,8 @@ pub async fn show(State(console): State<Arc<Console>>, visitor: Visitor, fields:
     let part = part?;
     let view = ListView {
         chrome,
-        rows: with_reports(&visitor, part.items).await?,
+        csrf: visitor.csrf,
+        rows: with_reports(&visitor.client, part.items).await?,
         next: part.next_cursor.map(|cursor| fields.link("/", &[("cursor", &cursor)])),
         fields,
     };
@@ -124,13 +126,13 @@ pub async fn show(State(console): State<Arc<Console>>, visitor: Visitor, fields:
 }
 
 /// Adds the reports of those that run or are halted.
-async fn with_reports(visitor: &Visitor, summaries: Vec<BroadcastSummary>) -> Result<Vec<Row>, Error> {
+async fn with_reports(client: &Client, summaries: Vec<BroadcastSummary>) -> Result<Vec<Row>, Error> {
     let is_told = |status| matches!(status, JobStatus::Processing | JobStatus::Waiting | JobStatus::Halted);
     let told = summaries
         .iter()
         .filter(|summary| is_told(summary.status))
         .take(MOST_RUNNING);
-    let reports = join_all(told.map(|summary| visitor.client.broadcast(&summary.broadcast_id))).await;
+    let reports = join_all(told.map(|summary| client.broadcast(&summary.broadcast_id))).await;
     let mut reports: Vec<_> = reports.into_iter().collect::<Result<_, _>>()?;
     let rows = summaries.into_iter().map(|summary| {
         let at = reports

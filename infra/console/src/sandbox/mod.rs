@@ -3,6 +3,7 @@
 //! - `messages`: every message that arrived
 //! - `inbox`: a conversation as the contact sees it
 //! - `faults`: the faults that are switched on
+//! - `samples`: contacts to try things out with
 //! - `content`: the parts of a message
 //! - `control`: the sandbox's own API
 
@@ -11,6 +12,7 @@ mod control;
 mod faults;
 mod inbox;
 mod messages;
+mod samples;
 
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ pub fn routes() -> Router<Arc<Console>> {
         .route("/sandbox/inbox", get(inbox::show).post(inbox::write))
         .route("/sandbox/faults", get(faults::show).post(faults::add))
         .route("/sandbox/faults/off", post(faults::remove))
+        .route("/sandbox/contacts", post(samples::create))
         .route("/sandbox/tokens", post(faults::change_token))
 }
 

@@ -117,13 +117,21 @@ async fn everybody_who_wrote_to_a_page_is_imported_and_followed() {
     let pages = run(up.url(), &["pages"]);
     assert_eq!(
         (pages.status, pages.stdout.as_str()),
-        (0, "page-1  has a token\n"),
+        (0, "page-1  has a token  30/s  webhook never heard\n"),
         "{}",
         pages.stderr
     );
+    let off = json!({"state": "off", "reason": "wrong \u{1b}text", "page_id": "page-1"});
+    up.call("PUT", "/v1/sending", &off).await;
+    let pages = run(up.url(), &["pages"]).stdout;
+    assert!(
+        pages.contains("30/s  switched off: wrong \\u{1b}text · webhook"),
+        "{pages}"
+    );
+    let shown = run(up.url(), &["pages", "--json"]).objects();
     assert_eq!(
-        run(up.url(), &["pages", "--json"]).objects(),
-        [json!({"page_id": "page-1", "token": "ok"})]
+        (&shown[0]["page_id"], &shown[0]["token"], &shown[0]["switch"]["state"]),
+        (&json!("page-1"), &json!("ok"), &json!("off"))
     );
 
     let over = run(up.url(), &["pages", "import", "page-1", "--cancel"]);

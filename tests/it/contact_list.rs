@@ -238,16 +238,13 @@ async fn caller_lists_the_contacts_of_its_own_pages_alone() {
     assert_eq!(listed_by("page-9", "").await, [] as [&str; 0]);
 
     let pages = async |pages: &str| {
-        stack
-            .call_as(&limited_to(pages), ("GET", "/v1/pages"), None, None)
-            .await
-            .body
+        let limited = limited_to(pages);
+        let list = stack.call_as(&limited, ("GET", "/v1/pages"), None, None).await.body;
+        let listed = list["items"].as_array().unwrap().iter();
+        listed.map(|page| page["page_id"].clone()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        pages(PAGES[0]).await["items"],
-        json!([{"page_id": PAGES[0], "token": "ok"}])
-    );
-    assert_eq!(pages("page-9").await["items"], json!([]));
+    assert_eq!(pages(PAGES[0]).await, [PAGES[0]]);
+    assert_eq!(pages("page-9").await, [] as [&str; 0]);
 }
 
 #[tokio::test]
@@ -554,27 +551,4 @@ async fn every_exported_file_can_be_imported_whatever_attributes_there_are() {
         }
     }
     assert_eq!((listed, files), (30, 3));
-}
-
-#[tokio::test]
-async fn pages_are_listed_with_the_state_of_their_tokens() {
-    let stack = TestStack::start().await;
-    for page in ["page-9", PAGES[1], PAGES[0]] {
-        stack.import(page, &[format!("c-{page}")]).await;
-    }
-    stack.let_reads_catch_up();
-
-    let all = stack.call("GET", "/v1/pages", None, None).await.body;
-    let first = stack.call("GET", "/v1/pages?limit=2", None, None).await.body;
-    let cursor = first["next_cursor"].as_str().unwrap();
-    let rest = stack
-        .call("GET", &format!("/v1/pages?limit=2&cursor={cursor}"), None, None)
-        .await
-        .body;
-
-    let page = |id: &str, token: &str| json!({"page_id": id, "token": token});
-    let expected = [page(PAGES[0], "ok"), page(PAGES[1], "ok"), page("page-9", "missing")];
-    assert_eq!(all, json!({"items": expected, "next_cursor": null}));
-    assert_eq!(first["items"], json!(expected[..2]));
-    assert_eq!(rest, json!({"items": expected[2..], "next_cursor": null}));
 }

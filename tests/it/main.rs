@@ -67,6 +67,7 @@ mod pacing;
 mod page_import_calls;
 mod page_import_faults;
 mod page_imports;
+mod page_list;
 mod parameters;
 mod pausing;
 mod permissions;

@@ -30,6 +30,8 @@ use crate::webhook_events::{self, ConsentWords, Echo, Event, Interaction, Unread
 
 /// The time for the events of one call. Meta waits 5 s for the answer, and repeats the call after an error.
 const MAX_TIME: Duration = Duration::from_secs(4);
+/// The time for keeping that a Page's webhook was heard, which the answer waits for.
+const NOTE_TIME: Duration = Duration::from_millis(500);
 /// The number of events that are processed concurrently.
 const EVENTS_AT_ONCE: usize = 32;
 /// The age up to which an unreadable event that may be our echo is refused. Meta then repeats it, a few times at once: another
@@ -127,7 +129,12 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<St
     let all = stream::iter(events)
         .buffer_unordered(EVENTS_AT_ONCE)
         .fold(Processed::default(), |processed, one| async move { processed.and(one) });
-    match timeout(MAX_TIME, all).await {
+    let processed = timeout(MAX_TIME, all).await;
+    if processed.is_ok() {
+        // After the events: one of them may have made the first contact of its Page.
+        note_pages(&app, &body).await;
+    }
+    match processed {
         Ok(Processed { failed: 0, settled }) if is_confirmed => {
             if settled > 0 {
                 info!(deliveries.settled = settled, "deliveries settled by echoes");
@@ -140,6 +147,21 @@ pub async fn receive(State(app): State<Arc<App>>, request: Request) -> Result<St
             Err(Problem::new(Kind::Unavailable, detail))
         }
     }
+}
+
+/// Keeps the time of the call, for each Page that it names, where an operator sees it. Nothing depends on it, so a failure is only
+/// logged.
+async fn note_pages(app: &App, body: &Bytes) {
+    let (pages, now) = (app.store.pages(), app.clock.now());
+    let ids: Vec<_> = webhook_events::pages(body).into_iter().collect();
+    let notes = stream::iter(&ids).for_each_concurrent(EVENTS_AT_ONCE, async |page_id| {
+        if let Err(error) = pages.note_webhook(page_id, now).await {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, page.id = %page_id, "time of a webhook call not kept; the next call keeps its own");
+        }
+    });
+    // The next call of a Page does what was not done in time.
+    drop(timeout(NOTE_TIME, notes).await);
 }
 
 /// Counts and logs the events that cannot be read. Returns `false` if one of them may be our echo and is new, so that Meta

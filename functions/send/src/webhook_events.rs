@@ -1,6 +1,8 @@
 //! The events of a webhook call, read one by one: an event that cannot be read spoils no other, and of an event only what is
 //! needed is read.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use shared::domain::consent::{Consent, Words};
@@ -108,6 +110,18 @@ pub fn read(body: &[u8], words: ConsentWords<'_>) -> Vec<Event> {
             entries.into_iter().flat_map(events).collect()
         }
     }
+}
+
+/// Returns the Pages that a call is about.
+pub fn pages(body: &[u8]) -> BTreeSet<PageId> {
+    let body = json::document(body);
+    let Some(call) = Object::parse(&body) else {
+        return BTreeSet::new();
+    };
+    let is_of_page = call.text("object").is_none_or(|object| object == "page");
+    let entries = call.list("entry").filter(|_| is_of_page).unwrap_or_default();
+    let id = |entry: &RawValue| PageId::parse(&Object::parse(entry.get())?.text("id")?).ok();
+    entries.into_iter().filter_map(id).collect()
 }
 
 /// Returns the events of one entry: `messaging`, and `standby` while another app controls the conversation.

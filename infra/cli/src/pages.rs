@@ -11,9 +11,11 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use shared::domain::ids::PageId;
 use shared::domain::job::JobStatus;
-use tokio::time;
+use shared::domain::sending::SendingState;
+use tokio::time::sleep;
 
 use crate::api::Session;
+use crate::broadcasts::words::{date_and_time, time};
 use crate::failure::{Exit, Failure};
 use crate::output::Tone;
 use crate::text::{Align, plain, table};
@@ -90,14 +92,9 @@ async fn list(session: &Session) -> Result<(), Failure> {
     if output.is_json() {
         return pages.iter().try_for_each(|page| output.object(page));
     }
-    let rows: Vec<_> = pages
-        .iter()
-        .map(|page| vec![plain(page.page_id.as_str()).into_owned(), token(page.token).to_owned()])
-        .collect();
-    for (line, page) in table(&[Align::Left, Align::Left], &rows, output.columns())
-        .iter()
-        .zip(&pages)
-    {
+    let rows: Vec<_> = pages.iter().map(row).collect();
+    let columns = [Align::Left, Align::Left, Align::Right, Align::Left];
+    for (line, page) in table(&columns, &rows, output.columns()).iter().zip(&pages) {
         let tone = if page.token == TokenState::Ok {
             Tone::Good
         } else {
@@ -110,6 +107,30 @@ async fn list(session: &Session) -> Result<(), Failure> {
         output.note("no Page has contacts yet");
     }
     Ok(())
+}
+
+/// Returns the cells of a Page: id, token, rate, and what an operator may have to know.
+fn row(page: &PageReport) -> Vec<String> {
+    let off = page.switch.as_ref().filter(|switch| switch.state != SendingState::On);
+    let off = off.map(|switch| match &switch.reason {
+        Some(reason) => format!("switched off: {}", plain(reason)),
+        None => "switched off".to_owned(),
+    });
+    let paused = page.paused_until.map(|until| format!("limited until {}", time(until)));
+    let heard = match page.webhook_heard_at {
+        Some(at) => format!("webhook heard {}", date_and_time(at)),
+        None => "webhook never heard".to_owned(),
+    };
+    vec![
+        plain(page.page_id.as_str()).into_owned(),
+        token(page.token).to_owned(),
+        format!("{}/s", page.rate),
+        [off, paused, Some(heard)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" · "),
+    ]
 }
 
 fn token(state: TokenState) -> &'static str {
@@ -142,7 +163,7 @@ async fn import(session: &Session, options: &ImportOptions) -> Result<(), Failur
     let mut import = first;
     while !is_over(import.status) {
         bar.set_message(line(&import));
-        time::sleep(LOOK_EVERY).await;
+        sleep(LOOK_EVERY).await;
         import = client.page_import(page).await?;
     }
     bar.finish_and_clear();

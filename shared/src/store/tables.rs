@@ -38,6 +38,8 @@ pub struct Store {
     ids: Arc<Mutex<Option<(Timestamp, TableIds)>>>,
     /// The Pages that this process has added to the list of Pages.
     pub(super) noted_pages: Arc<Mutex<HashSet<PageId>>>,
+    /// The times at which this process has written that it heard a Page's webhook.
+    pub(super) heard_pages: Arc<Mutex<HashMap<PageId, Timestamp>>>,
 }
 
 /// The ids that DynamoDB gave the three tables when they were created or restored.
@@ -125,6 +127,7 @@ impl Store {
             metrics,
             ids: Arc::default(),
             noted_pages: Arc::default(),
+            heard_pages: Arc::default(),
         }
     }
 

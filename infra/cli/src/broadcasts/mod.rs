@@ -10,7 +10,7 @@ mod screen;
 mod send;
 mod sending;
 mod status;
-mod words;
+pub(crate) mod words;
 
 use clap::Subcommand;
 

@@ -4,6 +4,7 @@
 //! [`create_broadcast`](Client::create_broadcast) with a key only, [`resume`](Client::resume) and the other controls never.
 
 mod call;
+pub mod contact_file;
 mod contacts;
 mod lists;
 mod sign;

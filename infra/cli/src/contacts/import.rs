@@ -1,31 +1,23 @@
 //! `oncecast contacts import FILE`: stores the contacts of a file of any size, in parts that are stored several at once.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use client::api::problems::Fault;
-use futures_util::stream::{self, StreamExt};
+use client::contact_file::{CutError, NotContacts, Parts, Position, Refused, Source, Stopped, StoredPart};
+use futures_util::StreamExt;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio::task;
 
 use super::journal::{FileState, Journal};
-use super::parts::{CutError, Part, Parts, Position, Refused};
-use super::refused::{RefusedFile, beside};
-use super::source::{NotContacts, STDIN, Source};
+use super::refused::{RefusedFile, STDIN, beside};
 use crate::api::Session;
 use crate::failure::{Exit, Failure};
 use crate::text::counted;
 
-/// The parts that are stored at the same time.
-const AT_ONCE: usize = 4;
-/// The time from which an answer is slow: API Gateway gives up after 30 s.
-const SLOW: Duration = Duration::from_secs(10);
 /// The time between two lines about the progress where stderr is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The bar of a file whose size is known.
@@ -66,21 +58,8 @@ pub async fn run(session: &Session, options: Options) -> Result<(), Failure> {
         skipped.map(|()| parts)
     });
     let parts = parts.await.map_err(|error| import.of_file(&error))?;
-    let parts = stream::unfold(Some(parts), |parts| async {
-        let mut parts = parts?;
-        let (part, parts) = task::spawn_blocking(move || (parts.next_part(), parts)).await.ok()?;
-        match part.transpose()? {
-            Ok(part) => Some((Ok(part), Some(parts))),
-            Err(error) => Some((Err(error), None)),
-        }
-    });
     // A part that is stored before the one above it is not in the journal: it is stored again after an interruption.
-    let pace = Pace::default();
-    let stored = parts.map(async |part| match part {
-        Ok(part) => pace.of(store(session, part)).await,
-        Err(error) => Err(Stopped::Cut(error)),
-    });
-    let mut stored = Box::pin(stored.buffered(AT_ONCE));
+    let mut stored = Box::pin(session.client.store_contacts(parts));
     import.tell_if_interrupted();
     while let Some(part) = stored.next().await {
         let added = part.map_err(|stopped| import.stopped(stopped));
@@ -107,14 +86,26 @@ async fn blocking<T: Send + 'static, E: From<io::Error> + Send + 'static>(
 
 /// Opens a file, and returns its state unless it is stdin or a pipe.
 fn open(path: &Path) -> Result<(Parts, Option<FileState>), Failure> {
-    let source = Source::open(path).map_err(|error| Failure::of_file(path, &error))?;
-    if let Some(NotContacts { what, remedy }) = source.not_contacts() {
-        let what = format!("{} {what}", path.display());
-        return Err(Failure::new(Exit::Arguments, what).and(remedy));
+    let source = source(path).map_err(|error| Failure::of_file(path, &error))?;
+    if let Some(form) = source.not_contacts() {
+        let what = format!("{} {form}", path.display());
+        return Err(Failure::new(Exit::Arguments, what).and(match form {
+            NotContacts::Empty => "export the contacts again",
+            NotContacts::Archive => "save it as CSV UTF-8",
+            NotContacts::Compressed => "unpack it on the way: gunzip -c FILE | oncecast contacts import -",
+            NotContacts::Binary => "give a file of CSV, or of JSON with a contact in each line",
+        }));
     }
     let state = file_state(path, &source.beginning);
     let parts = Parts::new(source).map_err(|error| of_file(path, &error))?;
     Ok((parts, state))
+}
+
+fn source(path: &Path) -> io::Result<Source> {
+    match path == Path::new(STDIN) {
+        true => Source::new(io::stdin()),
+        false => Source::new(File::open(path)?),
+    }
 }
 
 fn file_state(path: &Path, beginning: &[u8]) -> Option<FileState> {
@@ -132,87 +123,6 @@ fn of_file(path: &Path, error: &CutError) -> Failure {
             failure(Exit::Arguments).and("write a contact in each line: jq -c '.[]' FILE | oncecast contacts import -")
         }
     }
-}
-
-/// The number of parts that are stored at the same time. It falls by one with each slow answer: a database that is full of work would
-/// let all of them time out.
-struct Pace {
-    turns: Semaphore,
-    left: AtomicUsize,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            turns: Semaphore::new(AT_ONCE),
-            left: AtomicUsize::new(AT_ONCE),
-        }
-    }
-}
-
-impl Pace {
-    async fn of<T>(&self, part: impl Future<Output = T>) -> T {
-        // It is never closed.
-        let turn = self.turns.acquire().await.ok();
-        let begun = Instant::now();
-        let stored = part.await;
-        let is_slow = begun.elapsed() >= SLOW && self.left.load(Ordering::Relaxed) > 1;
-        if let Some(turn) = turn.filter(|_| is_slow) {
-            self.left.fetch_sub(1, Ordering::Relaxed);
-            turn.forget();
-        }
-        stored
-    }
-}
-
-/// A part that is stored.
-struct Stored {
-    end: Position,
-    read: u64,
-    contacts: u64,
-    refused_contacts: u64,
-    refused: Vec<Refused>,
-}
-
-/// The reason why an import does not go on.
-enum Stopped {
-    Cut(CutError),
-    /// The API failed, or refused all of a part, with the lines of its faults.
-    Api(Box<client::Error>, Position, Vec<Refused>),
-}
-
-/// Stores the contacts of a part that are right.
-async fn store(session: &Session, mut part: Part) -> Result<Stored, Stopped> {
-    let body = std::mem::take(&mut part.body);
-    let imported = match (part.contacts, part.is_csv()) {
-        (0, _) => Ok(None),
-        (_, true) => session.client.import_right_csv(body).await.map(Some),
-        (_, false) => session.client.import_right_json(body).await.map(Some),
-    };
-    let located = |faults: &[Fault]| faults.iter().map(|fault| part.located(fault)).collect::<Vec<_>>();
-    let imported = match imported {
-        Ok(imported) => imported,
-        Err(error) => {
-            let faults = match &error {
-                client::Error::Refused { problem, .. } => located(&problem.errors),
-                _ => Vec::new(),
-            };
-            return Err(Stopped::Api(Box::new(error), part.begin, faults));
-        }
-    };
-    let contacts = imported.as_ref().map_or(0, |imported| imported.upserted);
-    let faults = imported.and_then(|imported| imported.refused).unwrap_or_default();
-    let mut refused = located(&faults);
-    let refused_contacts = part.contacts.saturating_sub(contacts) + part.refused.len() as u64;
-    refused.append(&mut part.refused);
-    refused.sort_by_key(|refused| refused.line);
-    Ok(Stored {
-        end: part.end,
-        read: part.read,
-        contacts,
-        refused_contacts,
-        refused,
-    })
 }
 
 /// Returns the time that the rest of a file takes, if it takes as long for a byte as what was read since the skipped bytes.
@@ -287,7 +197,7 @@ impl<'a> Import<'a> {
     }
 
     /// Takes a part that is stored into account. Refused rows are written before the journal says so.
-    fn add(&mut self, part: &Stored) -> Result<(), Failure> {
+    fn add(&mut self, part: &StoredPart) -> Result<(), Failure> {
         self.refused.add(&part.refused)?;
         self.journal.position = part.end;
         self.journal.stored += part.contacts;
@@ -363,7 +273,7 @@ impl<'a> Import<'a> {
     fn stopped(&self, stopped: Stopped) -> Failure {
         let (error, begin, faults) = match stopped {
             Stopped::Cut(error) => return self.of_file(&error),
-            Stopped::Api(error, begin, faults) => (*error, begin, faults),
+            Stopped::Api { error, begin, faults } => (*error, begin, faults),
         };
         let status = error.status().filter(|_| !faults.is_empty());
         if status.is_none_or(|status| !status.is_client_error()) {
@@ -386,8 +296,8 @@ impl<'a> Import<'a> {
 
     /// Returns true if the file has not changed since it was opened.
     fn is_as_it_was(&self) -> bool {
-        let source = Source::open(self.path).ok().filter(|_| self.state.is_some());
-        source.is_none_or(|source| file_state(self.path, &source.beginning) == self.state)
+        let opened = source(self.path).ok().filter(|_| self.state.is_some());
+        opened.is_none_or(|source| file_state(self.path, &source.beginning) == self.state)
     }
 
     /// Ends the import, and reports on all of it.

@@ -4,11 +4,11 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use client::contact_file::Position;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::parts::Position;
 use crate::failure::{Exit, Failure};
 
 /// The end of the name of a journal.

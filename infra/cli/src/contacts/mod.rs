@@ -4,9 +4,7 @@ mod export;
 mod import;
 mod journal;
 mod one;
-mod parts;
 mod refused;
-mod source;
 
 use clap::Subcommand;
 

@@ -4,12 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use csv::{Terminator, WriterBuilder};
-use send::csv_cells::marked;
+use client::contact_file::{Refused, refused_csv};
 
-use super::parts::Refused;
-use super::source::STDIN;
 use crate::failure::Failure;
+
+/// The name by which a command reads stdin.
+pub const STDIN: &str = "-";
 
 /// The file, which is made for the first refused contact.
 pub struct RefusedFile {
@@ -58,7 +58,7 @@ impl RefusedFile {
         if refused.is_empty() {
             return Ok(());
         }
-        let rows = self.rows(refused).map_err(io::Error::from);
+        let rows = refused_csv(refused, self.bytes == 0).map_err(io::Error::from);
         let written = rows.and_then(|rows| {
             if self.file.is_none() {
                 self.file = Some(File::create(&self.path)?);
@@ -83,20 +83,6 @@ impl RefusedFile {
             }
             _ => Ok(()),
         }
-    }
-
-    fn rows(&self, refused: &[Refused]) -> Result<Vec<u8>, csv::Error> {
-        let mut writer = WriterBuilder::new()
-            .terminator(Terminator::CRLF)
-            .from_writer(Vec::new());
-        if self.bytes == 0 {
-            writer.write_record(["line", "column", "message"])?;
-        }
-        for Refused { line, column, message } in refused {
-            let line = line.map_or_else(String::new, |line| line.to_string());
-            writer.write_record([line.as_str(), &marked(column), message])?;
-        }
-        writer.into_inner().map_err(|error| error.into_error().into())
     }
 }
 

@@ -3,14 +3,15 @@
 use std::io;
 
 use bytes::BytesMut;
-use client::api::problems::Fault;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
+use send::api::problems::Fault;
 use send::csv::{is_blank_cell, is_column};
 use send::csv_form::CsvFile;
 use send::csv_lines::line_ends;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::refused::Refused;
 use super::source::{Source, unmarked};
 
 /// The most contacts of a part. It is the API's own limit.
@@ -31,17 +32,6 @@ pub struct Position {
     pub bytes: u64,
     /// Line ends.
     pub lines: u64,
-}
-
-/// A fault of a contact, by its line in the whole file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The line, counted from 1; `None` if the fault is not that of a line.
-    pub line: Option<u64>,
-    /// The column, or the field; empty if it concerns the whole line.
-    pub column: String,
-    /// The fault as a predicate.
-    pub message: String,
 }
 
 /// A part of a file.

@@ -1,8 +1,6 @@
 //! The bytes of a file of contacts as UTF-8, in pieces.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
 use bytes::BytesMut;
 use send::request::BYTE_ORDER_MARK;
@@ -10,10 +8,7 @@ use send::request::BYTE_ORDER_MARK;
 /// The bytes that are read at once, and by which the form of a file is told.
 const CHUNK: usize = 64 * 1024;
 
-/// The name by which a command reads stdin.
-pub const STDIN: &str = "-";
-
-/// A file, or stdin.
+/// A file, or another stream of bytes.
 pub struct Source {
     input: Box<dyn Read + Send>,
     /// The bytes at the beginning as they are in the file.
@@ -27,25 +22,31 @@ pub struct Source {
     is_begun: bool,
 }
 
-/// The reason why a file is none of contacts, and what to do.
-pub struct NotContacts {
-    /// The form of the file as a predicate.
-    pub what: &'static str,
-    /// The step that helps.
-    pub remedy: &'static str,
+/// The form of a file that is none of contacts, as a predicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotContacts {
+    /// There is nothing in it.
+    #[error("is empty")]
+    Empty,
+    /// It is what spreadsheet programs save by themselves.
+    #[error("is a spreadsheet or a zip archive")]
+    Archive,
+    /// It is compressed by gzip.
+    #[error("is compressed")]
+    Compressed,
+    /// It is no text.
+    #[error("is a binary file")]
+    Binary,
 }
 
 impl Source {
-    /// Opens a file and reads its beginning.
+    /// Reads the beginning of a file.
     ///
     /// # Errors
     ///
-    /// Fails if there is no such file, or it is a directory.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let mut input: Box<dyn Read + Send> = match path == Path::new(STDIN) {
-            true => Box::new(io::stdin()),
-            false => Box::new(File::open(path)?),
-        };
+    /// Fails if it cannot be read.
+    pub fn new(input: impl Read + Send + 'static) -> io::Result<Self> {
+        let mut input: Box<dyn Read + Send> = Box::new(input);
         let mut beginning = Vec::new();
         input.by_ref().take(CHUNK as u64).read_to_end(&mut beginning)?;
         let unit: Option<fn([u8; 2]) -> u16> = match beginning.as_slice() {
@@ -65,18 +66,11 @@ impl Source {
 
     /// Returns the form of a file that cannot be one of contacts.
     pub fn not_contacts(&self) -> Option<NotContacts> {
-        let form = |what, remedy| Some(NotContacts { what, remedy });
         match self.beginning.as_slice() {
-            [] => form("is empty", "export the contacts again"),
-            [b'P', b'K', 3, 4, ..] => form("is a spreadsheet or a zip archive", "save it as CSV UTF-8"),
-            [0x1F, 0x8B, ..] => form(
-                "is compressed",
-                "unpack it on the way: gunzip -c FILE | oncecast contacts import -",
-            ),
-            bytes if self.unit.is_none() && bytes.contains(&0) => form(
-                "is a binary file",
-                "give a file of CSV, or of JSON with a contact in each line",
-            ),
+            [] => Some(NotContacts::Empty),
+            [b'P', b'K', 3, 4, ..] => Some(NotContacts::Archive),
+            [0x1F, 0x8B, ..] => Some(NotContacts::Compressed),
+            bytes if self.unit.is_none() && bytes.contains(&0) => Some(NotContacts::Binary),
             _ => None,
         }
     }

@@ -19,6 +19,8 @@ mod cli_output;
 mod cli_send;
 mod clocks;
 mod command_line;
+mod console_contacts;
+mod console_pages;
 mod console_sessions;
 mod console_speed;
 mod contact_list;

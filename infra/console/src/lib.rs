@@ -9,15 +9,19 @@
 //! - `show`, `fields`: values as they are shown, and as they are sent
 //! - `failure`: what went wrong, as a page
 //! - `broadcasts`: the list of the broadcasts, and each of them
+//! - `contacts`: the contacts, and the imports of files
+//! - `pages`: the Pages
 //! - `sending`: the switch for sending
 //! - `sandbox`: what contacts see of the messages, where there is no Messenger
 
 mod assets;
 mod broadcasts;
+mod contacts;
 mod failure;
 mod fields;
 mod frame;
 mod page;
+mod pages;
 mod sandbox;
 mod sending;
 mod session;
@@ -26,10 +30,12 @@ mod show;
 use std::fmt;
 use std::sync::Arc;
 
-use axum::routing::get;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
 use axum::{Router, middleware};
 use client::Client;
 
+use contacts::imports::Imports;
 use frame::{Chrome, Section};
 use sandbox::Sandbox;
 use session::{Sessions, Visitor};
@@ -53,6 +59,7 @@ pub(crate) struct Console {
     client: Client,
     sandbox: Option<Sandbox>,
     sessions: Sessions,
+    imports: Imports,
 }
 
 impl fmt::Debug for Console {
@@ -81,10 +88,13 @@ pub fn router(settings: Settings) -> Router {
         client: settings.client,
         sandbox: settings.sandbox.as_deref().and_then(Sandbox::new),
         sessions: Sessions::new(settings.entry),
+        imports: Imports::default(),
     });
     let pages = Router::new()
         .route("/", get(broadcasts::list::show))
         .route("/broadcasts/{id}", get(broadcasts::one::show))
+        .merge(contact_routes())
+        .merge(page_routes())
         .route("/sending", get(sending::show).post(sending::change))
         .merge(sandbox::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&console), session::let_in));
@@ -94,4 +104,33 @@ pub fn router(settings: Settings) -> Router {
         .route("/static/{name}", get(assets::show))
         .layer(middleware::map_response(page::with_rules))
         .with_state(console)
+}
+
+fn contact_routes() -> Router<Arc<Console>> {
+    use contacts::{delete, export, list, one, upload};
+    Router::new()
+        .route("/contacts", get(list::show))
+        .route("/contacts.csv", get(export::show))
+        .route("/contacts/{id}", get(one::show))
+        .route("/contacts/{id}/change", post(one::change))
+        .route("/contacts/{id}/delete", get(delete::ask).post(delete::delete))
+        // A file has a limit of its own.
+        .route(
+            "/import",
+            get(upload::ask).post(upload::begin).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/import/{id}", get(upload::show))
+        .route("/import/{id}/stop", post(upload::stop))
+        .route("/import/{id}/refused.csv", get(upload::refused_rows))
+}
+
+fn page_routes() -> Router<Arc<Console>> {
+    use pages::{list, one};
+    Router::new()
+        .route("/pages", get(list::show))
+        .route("/pages/{id}", get(one::show))
+        .route("/pages/{id}/checks", get(one::checks))
+        .route("/pages/{id}/sending", post(one::switch))
+        .route("/pages/{id}/import", post(one::import))
+        .route("/pages/{id}/import/cancel", post(one::cancel_import))
 }

@@ -32,6 +32,14 @@ pub fn counted(count: &u64, noun: &str) -> String {
     format!("{} {noun}{plural}", number(count))
 }
 
+/// Returns a size in megabytes, or in kilobytes if it is small.
+pub fn size(bytes: &u64) -> String {
+    match *bytes / (1024 * 1024) {
+        0 => format!("{} kB", bytes.div_ceil(1024)),
+        megabytes => format!("{} MB", number(&megabytes)),
+    }
+}
+
 /// Returns a digest in hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

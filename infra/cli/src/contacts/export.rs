@@ -1,15 +1,13 @@
 //! `oncecast contacts export`: all contacts, or those of a Page, a tag or a name, as a file that can be imported.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use client::ContactQuery;
-use csv::{ReaderBuilder, Terminator, WriterBuilder};
+use client::contact_file::CsvExport;
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::domain::contact::ATTRIBUTE_PREFIX;
 use shared::domain::ids::PageId;
 
 use crate::api::Session;
@@ -102,14 +100,7 @@ async fn ndjson(
     }
 }
 
-/// A part of an export as it came, by the numbers of its columns in the whole file.
-struct CsvPart {
-    bytes: u64,
-    columns: Vec<usize>,
-}
-
-/// Writes one file of all parts. Each part has columns for the attributes of its own contacts, so that the columns of the whole
-/// are known at the end only: the parts wait in a temporary file.
+/// Writes one file of all parts, which wait for the last of them in a temporary file.
 async fn csv(
     session: &Session,
     query: &mut ContactQuery,
@@ -117,87 +108,22 @@ async fn csv(
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
     query.limit = Some(CSV_PART);
-    let mut spool = tempfile::tempfile().map_err(no_spool)?;
-    let (mut parts, mut names, mut count) = (Vec::new(), Vec::new(), 0);
+    let mut export = CsvExport::new().map_err(no_spool)?;
     loop {
         let part = session.client.contacts_csv(query).await?;
-        spool.write_all(&part.csv).map_err(no_spool)?;
-        let mut rows = reader(&part.csv);
-        let header = rows.headers().map_err(io::Error::from)?.clone();
-        let columns = header.iter().map(|name| column(&mut names, name)).collect();
-        count += rows.into_records().count() as u64;
-        let bytes = part.csv.len() as u64;
-        parts.push(CsvPart { bytes, columns });
-        bar.set_message(counted(count, "contact"));
+        export.add(&part.csv).map_err(no_spool)?;
+        bar.set_message(counted(export.contacts, "contact"));
         query.cursor = part.next_cursor;
         if query.cursor.is_none() {
             break;
         }
     }
-    spool.rewind()?;
-    let order = order(&names);
-    target.write(&written([order
-        .iter()
-        .map(|column| names.get(*column).cloned().unwrap_or_default())])?)?;
-    for part in parts {
-        let mut bytes = Vec::new();
-        Read::by_ref(&mut spool).take(part.bytes).read_to_end(&mut bytes)?;
-        // The cell of each column of the whole file in the rows of the part.
-        let cells: HashMap<_, _> = part
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(n, column)| (*column, n))
-            .collect();
-        let rows: Result<Vec<_>, _> = reader(&bytes).into_records().collect();
-        let rows = rows.map_err(io::Error::from)?;
-        let rows = rows.iter().map(|row| {
-            let cell = |column| cells.get(column).and_then(|n| row.get(*n)).unwrap_or_default();
-            order.iter().map(cell)
-        });
-        target.write(&written(rows)?)?;
-    }
-    Ok(())
+    export.write(|rows| target.write(rows))
 }
 
 fn no_spool(error: io::Error) -> Failure {
     Failure::from(error)
         .and("an export as CSV waits in the directory of temporary files, TMPDIR; --format ndjson does not")
-}
-
-fn reader(csv: &[u8]) -> csv::Reader<&[u8]> {
-    ReaderBuilder::new().from_reader(csv)
-}
-
-/// Returns the number of a column, which gets one if it is new.
-fn column(names: &mut Vec<String>, name: &str) -> usize {
-    let known = names.iter().position(|known| known == name);
-    known.unwrap_or_else(|| {
-        names.push(name.to_owned());
-        names.len() - 1
-    })
-}
-
-/// Returns the columns in the order of the file: the fields, and then the attributes by name.
-fn order(names: &[String]) -> Vec<usize> {
-    let is_attribute = |n: &usize| names.get(*n).is_some_and(|name| name.starts_with(ATTRIBUTE_PREFIX));
-    let (attributes, fields): (Vec<_>, Vec<_>) = (0..names.len()).partition(is_attribute);
-    let attributes: BTreeSet<_> = attributes.into_iter().map(|n| (names.get(n), n)).collect();
-    fields
-        .into_iter()
-        .chain(attributes.into_iter().map(|(_, n)| n))
-        .collect()
-}
-
-fn written<R: IntoIterator<Item: AsRef<[u8]>>>(rows: impl IntoIterator<Item = R>) -> Result<Vec<u8>, Failure> {
-    let mut writer = WriterBuilder::new()
-        .terminator(Terminator::CRLF)
-        .from_writer(Vec::new());
-    for row in rows {
-        writer.write_record(row).map_err(io::Error::from)?;
-    }
-    let written = writer.into_inner().map_err(|error| error.into_error());
-    Ok(written?)
 }
 
 /// The place to which an export is written.

@@ -18,6 +18,6 @@ pub fn name(summary: &BroadcastSummary) -> String {
 }
 
 /// Returns the end of an id, by which broadcasts of the same time differ.
-fn short(id: &str) -> &str {
+pub fn short(id: &str) -> &str {
     id.get(id.len().saturating_sub(8)..).unwrap_or(id)
 }

@@ -50,6 +50,7 @@ impl BroadcastReport {
             name: broadcast.name,
             metadata: broadcast.metadata,
             created_at: broadcast.created_at,
+            page_ids: progress.jobs.iter().map(|job| job.page_id.clone()).collect(),
             scheduled_at: broadcast.scheduled_at,
             contacts,
             audience,

@@ -65,7 +65,8 @@ impl From<Error> for Failure {
                     .errors
                     .iter()
                     .map(|fault| format!("{}: {}", fault.field, fault.message));
-                let request = request_id.map(|id| format!("The API's log names this request {id}."));
+                let request = request_id.filter(|_| status.is_server_error());
+                let request = request.map(|id| format!("The API's log names this request {id}."));
                 Self {
                     status,
                     title: problem.detail.clone(),

@@ -11,12 +11,15 @@
 //! - `broadcasts`: the list of the broadcasts, and each of them
 //! - `contacts`: the contacts, and the imports of files
 //! - `pages`: the Pages
+//! - `broadcasts`: the list of the broadcasts, each of them, and the orders for it
+//! - `deliveries`: the outcome of a broadcast for each contact
 //! - `sending`: the switch for sending
 //! - `sandbox`: what contacts see of the messages, where there is no Messenger
 
 mod assets;
 mod broadcasts;
 mod contacts;
+mod deliveries;
 mod failure;
 mod fields;
 mod frame;
@@ -95,6 +98,22 @@ pub fn router(settings: Settings) -> Router {
         .route("/broadcasts/{id}", get(broadcasts::one::show))
         .merge(contact_routes())
         .merge(page_routes())
+        .route("/broadcasts/{id}/lookup", get(broadcasts::lookup::show))
+        .route(
+            "/broadcasts/{id}/retry",
+            get(broadcasts::retry::ask).post(broadcasts::retry::order),
+        )
+        .route(
+            "/broadcasts/{id}/change",
+            get(broadcasts::change::ask).post(broadcasts::change::order),
+        )
+        .route(
+            "/broadcasts/{id}/{order}",
+            get(broadcasts::actions::ask).post(broadcasts::actions::order),
+        )
+        .route("/broadcasts/{id}/deliveries", get(deliveries::list))
+        .route("/broadcasts/{id}/deliveries.csv", get(deliveries::csv::download))
+        .route("/broadcasts/{id}/deliveries/{contact_id}", get(deliveries::one::show))
         .route("/sending", get(sending::show).post(sending::change))
         .merge(sandbox::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&console), session::let_in));

@@ -6,7 +6,10 @@ use askama::filters::HtmlSafe;
 use client::api::broadcasts::BroadcastReport;
 use client::api::progress::MinuteReport;
 use jiff::Timestamp;
+use shared::domain::audience::Audience;
+use shared::domain::delivery::Status;
 use shared::domain::job::{Counters, JobStatus};
+use shared::domain::reasons::NotSent;
 
 /// The seconds of a minute.
 const MINUTE: i64 = 60;
@@ -68,6 +71,82 @@ impl fmt::Display for State<'_> {
 }
 
 impl HtmlSafe for State<'_> {}
+
+/// The status of a delivery, with the mark of its colour.
+pub struct Delivered<'a>(pub &'a Status);
+
+impl fmt::Display for Delivered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (class, words) = match self.0 {
+            Status::Reserved => ("pending", "being sent"),
+            Status::Sent => ("sent", "sent"),
+            Status::Failed => ("failed", "failed"),
+            Status::Skipped => ("skipped", "skipped"),
+            Status::Waiting => ("waiting", "waiting"),
+            Status::InDoubt => ("doubt", "in doubt"),
+        };
+        write!(f, "<span class=\"chip {class}\">{words}</span>")
+    }
+}
+
+impl HtmlSafe for Delivered<'_> {}
+
+/// Returns a status of contacts that are not known to have got the message in an operator's words.
+pub fn not_sent(status: &NotSent) -> &'static str {
+    match status {
+        NotSent::Failed => "failed",
+        NotSent::Skipped => "skipped",
+        NotSent::InDoubt => "in doubt",
+    }
+}
+
+/// Returns the code of a reason in words: an operator's if there are any, else its meaning as the API tells it.
+pub fn reason(code: &str, meaning: Option<&str>) -> String {
+    const GENERAL: &str = "refused by Messenger";
+    let words = client::words::reason_words(code).filter(|words| *words != GENERAL);
+    let words = words.or(meaning.filter(|meaning| !meaning.is_empty())).unwrap_or(code);
+    let mut rest = words.chars();
+    let first = rest
+        .next()
+        .map(|first| first.to_uppercase().to_string())
+        .unwrap_or_default();
+    format!("{first}{}", rest.as_str())
+}
+
+/// Returns the filters of an audience in words.
+pub fn audience(audience: &Audience) -> String {
+    let mut filters = Vec::new();
+    let mut filter = |words: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            filters.push(format!("{words} {}", values.join(", ")));
+        }
+    };
+    let pages = audience.page_id.iter().chain(&audience.page_ids);
+    filter("of", pages.map(|page| page.as_str().to_owned()).collect());
+    filter("tagged with any of", audience.tags_any.clone());
+    filter("tagged with all of", audience.tags_all.clone());
+    filter("tagged with none of", audience.tags_none.clone());
+    let attributes = audience.attributes.iter().map(|(name, values)| {
+        let values: Vec<_> = values
+            .iter()
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .collect();
+        format!("{name} = {}", values.join(" or "))
+    });
+    filter("with", attributes.collect());
+    let hours = |hours: Option<u32>| hours.map(|hours| format!("{hours} h")).into_iter().collect();
+    filter("active in the last", hours(audience.active_within_hours));
+    filter("not active for", hours(audience.inactive_for_hours));
+    filter("that got", audience.sent_in.iter().map(ToString::to_string).collect());
+    filter(
+        "that did not get",
+        audience.not_sent_in.iter().map(ToString::to_string).collect(),
+    );
+    match filters.is_empty() {
+        true => "everybody".to_owned(),
+        false => format!("contacts {}", filters.join("; ")),
+    }
+}
 
 /// A bar with the part of each outcome, and the numbers as its text.
 pub struct Bar<'a>(pub &'a Counters);

@@ -137,7 +137,7 @@ impl NewBroadcast {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
     "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "name": "Opening hours", "metadata": {"campaign": "spring"},
-    "status": "queued", "created_at": "2026-12-01T01:00:00Z",
+    "status": "queued", "created_at": "2026-12-01T01:00:00Z", "page_ids": ["page-1"],
     "scheduled_at": null,
     "contacts": {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
@@ -182,7 +182,7 @@ pub struct BroadcastReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
     "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "name": "Opening hours", "metadata": {"campaign": "spring"},
-    "status": "completed", "created_at": "2026-12-01T01:00:00Z",
+    "status": "completed", "created_at": "2026-12-01T01:00:00Z", "page_ids": ["page-1"],
     "scheduled_at": null,
     "contacts": {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
@@ -205,6 +205,10 @@ pub struct BroadcastSummary {
     pub status: JobStatus,
     /// The time at which the request was received.
     pub created_at: Timestamp,
+    /// The Pages that send, sorted.
+    #[serde(default)]
+    #[schema(required)]
+    pub page_ids: Vec<PageId>,
     /// The time at which sending begins; `null` if it begins at once.
     #[schema(required)]
     pub scheduled_at: Option<Timestamp>,

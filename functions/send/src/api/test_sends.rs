@@ -65,7 +65,7 @@ impl TestSend {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({
     "broadcast_id": "019ac2f07d3e7c51a0e0b5c4d3e2f1a0", "name": null, "metadata": {}, "status": "completed",
-    "created_at": "2026-12-01T01:00:00Z", "scheduled_at": null,
+    "created_at": "2026-12-01T01:00:00Z", "page_ids": ["page-1"], "scheduled_at": null,
     "contacts": {
         "requested": 1, "duplicates_removed": 0, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 1
     }, "audience": null,

@@ -47,6 +47,15 @@ impl Row {
         super::name(&self.summary)
     }
 
+    /// Returns the Page, or the number of them; `None` if the API is of a version that does not tell.
+    fn pages(&self) -> Option<String> {
+        match self.summary.page_ids.as_slice() {
+            [] => None,
+            [page] => Some(page.as_str().to_owned()),
+            pages => Some(show::counted(&(pages.len() as u64), "Page")),
+        }
+    }
+
     fn rate(&self) -> Option<u64> {
         self.report.as_ref().and_then(show::rate)
     }

@@ -31,6 +31,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     vec![
         asset("console.css", CSS, include_bytes!("../assets/console.css")),
         asset("console.js", SCRIPT, include_bytes!("../assets/console.js")),
+        asset("compose.js", SCRIPT, include_bytes!("../assets/compose.js")),
         asset("htmx.js", SCRIPT, include_bytes!("../assets/htmx.min.js")),
         asset("uplot.css", CSS, include_bytes!("../assets/uPlot.min.css")),
         asset("uplot.js", SCRIPT, include_bytes!("../assets/uPlot.iife.min.js")),

@@ -19,6 +19,11 @@ impl Fields {
         Self(form_urlencoded::parse(text).into_owned().collect())
     }
 
+    /// Returns true if there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|(_, value)| value.is_empty())
+    }
+
     /// Returns the first value of a name as it was sent, without the space around it.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()

@@ -13,6 +13,7 @@
 //! - `pages`: the Pages
 //! - `broadcasts`: the list of the broadcasts, each of them, and the orders for it
 //! - `deliveries`: the outcome of a broadcast for each contact
+//! - `compose`: a new broadcast
 //! - `sending`: the switch for sending
 //! - `sandbox`: what contacts see of the messages, where there is no Messenger
 
@@ -20,6 +21,7 @@ mod assets;
 mod broadcasts;
 mod contacts;
 mod deliveries;
+mod compose;
 mod failure;
 mod fields;
 mod frame;
@@ -114,6 +116,8 @@ pub fn router(settings: Settings) -> Router {
         .route("/broadcasts/{id}/deliveries", get(deliveries::list))
         .route("/broadcasts/{id}/deliveries.csv", get(deliveries::csv::download))
         .route("/broadcasts/{id}/deliveries/{contact_id}", get(deliveries::one::show))
+        .route("/new", get(compose::view::show).post(compose::send::submit))
+        .route("/new/preview", post(compose::preview::show))
         .route("/sending", get(sending::show).post(sending::change))
         .merge(sandbox::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&console), session::let_in));

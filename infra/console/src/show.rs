@@ -251,6 +251,19 @@ pub fn until(end: &Timestamp) -> String {
     }
 }
 
+/// Returns a duration to the minute, or to the second if it is short.
+pub fn duration(seconds: &u64) -> String {
+    match *seconds {
+        0..=1 => "a second".to_owned(),
+        seconds @ 2..=90 => format!("{seconds} s"),
+        seconds @ 91..=5_400 => format!("{} min", seconds.div_ceil(60)),
+        seconds => {
+            let minutes = seconds.div_ceil(60);
+            format!("{} h {} min", minutes / 60, minutes % 60)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

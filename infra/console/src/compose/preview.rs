@@ -1,0 +1,60 @@
+//! The message as contacts would get it, while it is written.
+
+use askama::Template;
+use client::api::previews::BroadcastPreview;
+
+use super::faults::Refusal;
+use super::form;
+use crate::fields::Fields;
+use crate::page::{Answer, html};
+use crate::session::{Form, Visitor};
+
+/// The ids of a list that the message is written for: a look at all of them would take long.
+const MOST_IDS: usize = 1_000;
+
+#[derive(Template)]
+#[template(path = "new-preview.html")]
+struct PreviewView {
+    preview: Option<BroadcastPreview>,
+    refusal: Option<Refusal>,
+    has_text: bool,
+    is_cut: bool,
+}
+
+impl PreviewView {
+    fn of(fields: &Fields) -> Self {
+        Self {
+            preview: None,
+            refusal: None,
+            has_text: form::has_text(fields),
+            is_cut: false,
+        }
+    }
+}
+
+/// Shows the message for the first contacts of those that the form has now. It is always answered with a part of the page: a fault
+/// of what is not written yet to its end is no failure.
+pub async fn show(visitor: Visitor, Form(fields): Form) -> Answer {
+    let view = PreviewView::of(&fields);
+    let new = match form::read_for_preview(&fields, MOST_IDS) {
+        Ok(new) => new,
+        Err(refusal) => {
+            return html(&PreviewView {
+                refusal: Some(refusal),
+                ..view
+            });
+        }
+    };
+    let is_cut = new.contact_ids.len() == MOST_IDS;
+    match visitor.client.preview_broadcast(&new).await {
+        Ok(preview) => html(&PreviewView {
+            preview: Some(preview),
+            is_cut,
+            ..view
+        }),
+        Err(error) => html(&PreviewView {
+            refusal: Some(error.into()),
+            ..view
+        }),
+    }
+}

@@ -14,6 +14,11 @@
     try { return JSON.parse(localStorage.getItem(PLACE)); } catch { return null; }
   }
 
+  function tell(words) {
+    byId('draft').textContent = words;
+    byId('discard').hidden = false;
+  }
+
   // Keeps the draft. With `attempt`, it was sent, and the answer is not there yet.
   function save(attempt) {
     clearTimeout(timer);
@@ -21,10 +26,10 @@
     const draft = values().map(([name, value]) => [name, name === 'attempted' && attempt ? attempt : value]);
     try {
       localStorage.setItem(PLACE, JSON.stringify(draft));
-      byId('draft').textContent = 'Draft kept in this browser';
+      tell('Draft kept in this browser');
     } catch {
       localStorage.removeItem(PLACE);
-      byId('draft').textContent = 'Too large to be kept in this browser';
+      tell('Too large to be kept in this browser');
     }
   }
 
@@ -38,7 +43,7 @@
       if (folded && (field.type === 'checkbox' ? field.checked : field.value)) folded.open = true;
     }
     byId('unanswered').hidden = !form.elements.attempted.value;
-    byId('draft').textContent = 'Draft of this browser';
+    tell('Draft of this browser');
   }
 
   for (const node of document.querySelectorAll('[data-script]')) node.hidden = false;

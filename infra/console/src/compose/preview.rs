@@ -1,7 +1,7 @@
 //! The message as contacts would get it, while it is written.
 
 use askama::Template;
-use client::api::previews::BroadcastPreview;
+use client::api::previews::{BroadcastPreview, PagePreview};
 
 use super::faults::Refusal;
 use super::form;
@@ -11,6 +11,36 @@ use crate::session::{Form, Visitor};
 
 /// The ids of a list that the message is written for: a look at all of them would take long.
 const MOST_IDS: usize = 1_000;
+
+/// A warning, about all Pages that have the same.
+pub struct Notice {
+    /// The Pages; empty if it is about all.
+    pub pages: String,
+    /// The explanation.
+    pub message: String,
+}
+
+/// Returns the warnings, each once. Those about Pages without a contact are left out.
+pub fn warnings(preview: &BroadcastPreview) -> Vec<Notice> {
+    let mut notices: Vec<Notice> = Vec::new();
+    let warnings = preview.warnings.iter();
+    for warning in warnings.filter(|warning| warning.page_id.is_none() || warning.contacts > 0) {
+        let page = warning.page_id.as_ref().map_or("", |page| page.as_str());
+        match notices.iter_mut().find(|notice| notice.message == warning.message) {
+            Some(notice) => notice.pages = format!("{}, {page}", notice.pages),
+            None => notices.push(Notice {
+                pages: page.to_owned(),
+                message: warning.message.clone(),
+            }),
+        }
+    }
+    notices
+}
+
+/// Returns the Pages that have contacts to send to.
+pub fn sending(preview: &BroadcastPreview) -> Vec<&PagePreview> {
+    preview.pages.iter().filter(|page| page.contacts > 0).collect()
+}
 
 #[derive(Template)]
 #[template(path = "new-preview.html")]

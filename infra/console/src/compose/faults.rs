@@ -113,7 +113,7 @@ impl Faults {
         match self.0.is_empty() {
             true => Ok(value),
             false => Err(Refusal {
-                title: "Nothing is sent yet: the form has faults".to_owned(),
+                title: "Nothing was sent: something is to be mended".to_owned(),
                 lines: Vec::new(),
                 faults: self.0,
             }),

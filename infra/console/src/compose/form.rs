@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use shared::domain::ids::ContactId;
 use shared::domain::job::Priority;
+use shared::domain::markup::refuse_foreign_placeholders;
 use shared::domain::message::{Message, MessagingType, NotificationType, Tag};
 use shared::domain::schedule::{QuietHours, TimeOfDay, Zone};
+use shared::domain::template::Template;
 use shared::domain::window::OutsideWindow;
 
 use super::faults::{Faults, Refusal};
@@ -67,8 +69,21 @@ pub fn read_for_preview(fields: &Fields, most_ids: usize) -> Result<NewBroadcast
         Some(audience) => audience,
         None => Recipients::Ids(Vec::new()),
     };
-    let message = message(fields, &mut Faults::default()).unwrap_or_else(no_message);
-    faults.or(with_message(recipients, message, fields))
+    // What is still empty is no fault.
+    let message = match has_text(fields) {
+        true => message(fields, &mut faults),
+        false => message(fields, &mut Faults::default()),
+    };
+    let new = with_message(recipients, message.clone().unwrap_or_else(no_message), fields);
+    faults.or(match message {
+        Some(_) => new,
+        // A mark has no other kind.
+        None => NewBroadcast {
+            messaging_type: MessagingType::Update,
+            tag: None,
+            ..new
+        },
+    })
 }
 
 /// Returns true if there is a text.
@@ -87,6 +102,16 @@ pub fn message(fields: &Fields, faults: &mut Faults) -> Option<Message> {
         faults.add("text", "write what the contacts shall read");
         return None;
     }
+    if !fields.is_ticked("literal")
+        && let Err(fault) = refuse_foreign_placeholders(&text)
+    {
+        let fault = fault
+            .to_string()
+            .replace("set allow_literal_braces", "tick the box below the text");
+        faults.add("text", fault);
+        return None;
+    }
+    faults.check("text", Template::parse(&text).map(drop))?;
     Some(Message {
         text: Some(text),
         ..no_message()

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use client::api::previews::{BroadcastPreview, PagePreview};
+use shared::domain::message::MessagingType;
 
 use super::faults::Refusal;
 use super::form;
@@ -48,6 +49,7 @@ struct PreviewView {
     preview: Option<BroadcastPreview>,
     refusal: Option<Refusal>,
     has_text: bool,
+    is_template: bool,
     is_cut: bool,
 }
 
@@ -57,6 +59,7 @@ impl PreviewView {
             preview: None,
             refusal: None,
             has_text: form::has_text(fields),
+            is_template: form::messaging_type(fields) == MessagingType::Utility,
             is_cut: false,
         }
     }

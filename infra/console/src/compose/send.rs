@@ -113,10 +113,10 @@ fn confirmed(fields: &Fields, check: &Check) -> Result<(), Refusal> {
         Ok(typed) if typed == expected => Ok(()),
         Ok(typed) => {
             let (typed, found) = (number(&typed), counted(&expected, "contact"));
-            let message = format!("you typed {typed}, and the check finds {found} now. Nothing was sent");
+            let message = format!("you typed {typed}, and the check finds {found} now");
             Err(Refusal::of("confirm", message))
         }
-        Err(_) => Err(Refusal::of("confirm", "type it in digits. Nothing was sent")),
+        Err(_) => Err(Refusal::of("confirm", "type it in digits")),
     }
 }
 

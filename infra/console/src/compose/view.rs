@@ -85,6 +85,14 @@ impl Check {
         is_ahead.then_some(&self.preview.begins_at)
     }
 
+    /// Returns the same by the clock of the broadcast's time zone.
+    fn begins_local(&self) -> Option<String> {
+        let local = self.preview.begins_local.as_ref()?;
+        let (time, zone) = local.split_once('[')?;
+        let (date, time) = (time.get(..10)?, time.get(11..16)?);
+        Some(format!("{date} {time} in {}", zone.trim_end_matches(']')))
+    }
+
     /// Returns the words on the button that sends.
     fn action(&self) -> &'static str {
         match self.begins_at() {

@@ -24,6 +24,7 @@ mod console_contacts;
 mod console_deliveries;
 mod console_orders;
 mod console_pages;
+mod console_compose;
 mod console_sessions;
 mod console_speed;
 mod contact_list;

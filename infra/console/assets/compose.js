@@ -35,10 +35,14 @@
 
   function restore(draft) {
     const all = name => draft.filter(([known]) => known === name).map(([, value]) => value);
+    const seen = {};
     for (const field of form.elements) {
       if (!field.name || field.type === 'submit' || NOT_KEPT.includes(field.name)) continue;
       if (field.type === 'checkbox' || field.type === 'radio') field.checked = all(field.name).includes(field.value);
-      else if (all(field.name).length) field.value = all(field.name)[0];
+      else {
+        const at = seen[field.name] = (seen[field.name] ?? -1) + 1;
+        field.value = all(field.name)[at] ?? field.value;
+      }
       const folded = field.closest('details');
       if (folded && (field.type === 'checkbox' ? field.checked : field.value)) folded.open = true;
     }

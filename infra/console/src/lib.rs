@@ -19,9 +19,9 @@
 
 mod assets;
 mod broadcasts;
+mod compose;
 mod contacts;
 mod deliveries;
-mod compose;
 mod failure;
 mod fields;
 mod frame;

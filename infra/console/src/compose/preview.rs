@@ -50,7 +50,8 @@ struct PreviewView {
     refusal: Option<Refusal>,
     has_text: bool,
     is_template: bool,
-    is_cut: bool,
+    /// The number of ids, if they are the first ones only.
+    first: Option<u64>,
 }
 
 impl PreviewView {
@@ -60,7 +61,7 @@ impl PreviewView {
             refusal: None,
             has_text: form::has_text(fields),
             is_template: form::messaging_type(fields) == MessagingType::Utility,
-            is_cut: false,
+            first: None,
         }
     }
 }
@@ -78,11 +79,11 @@ pub async fn show(visitor: Visitor, Form(fields): Form) -> Answer {
             });
         }
     };
-    let is_cut = new.contact_ids.len() == MOST_IDS;
+    let first = (new.contact_ids.len() == MOST_IDS).then_some(MOST_IDS as u64);
     match visitor.client.preview_broadcast(&new).await {
         Ok(preview) => html(&PreviewView {
             preview: Some(preview),
-            is_cut,
+            first,
             ..view
         }),
         Err(error) => html(&PreviewView {

@@ -90,7 +90,7 @@ async fn send(page: Page) -> Answer {
 
 /// Checks that the visitor has seen what is to be sent.
 fn confirmed(fields: &Fields, check: &Check) -> Result<(), Refusal> {
-    if fields.raw("checked") != check.digest {
+    if !is_checked(fields, check) {
         let title = match fields.get("checked") {
             Some(_) => "Nothing was sent: the form is not as it was checked",
             None => "Nothing was sent: the form was not checked",
@@ -110,7 +110,7 @@ fn confirmed(fields: &Fields, check: &Check) -> Result<(), Refusal> {
             .unwrap_or(found),
     };
     match typed.parse::<u64>() {
-        Ok(typed) if typed == expected => Ok(()),
+        Ok(typed) if is_confirmed(typed, expected) => Ok(()),
         Ok(typed) => {
             let (typed, found) = (number(&typed), counted(&expected, "contact"));
             let message = format!("you typed {typed}, and the check finds {found} now");
@@ -120,16 +120,30 @@ fn confirmed(fields: &Fields, check: &Check) -> Result<(), Refusal> {
     }
 }
 
+/// Returns true if the visitor has seen a check of the form as it is.
+fn is_checked(fields: &Fields, check: &Check) -> bool {
+    fields.raw("checked") == check.digest
+}
+
+fn is_confirmed(typed: u64, expected: u64) -> bool {
+    typed == expected
+}
+
 /// Sends the request again that was not answered, with its key, and only that one.
 async fn repeat(page: Page) -> Answer {
     let new = match form::read(&page.fields) {
         Ok(new) => new,
         Err(refusal) => return page.refused(refusal).await,
     };
-    match form::digest(&page.key, &new) == page.attempted {
+    match is_attempted(&page, &new) {
         true => create(page, &new, None).await,
         false => check(page).await,
     }
+}
+
+/// Returns true if this very request was made before, with the same key, and not answered.
+fn is_attempted(page: &Page, new: &NewBroadcast) -> bool {
+    page.attempted == form::digest(&page.key, new)
 }
 
 /// Requests the broadcast.

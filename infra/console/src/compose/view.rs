@@ -20,6 +20,7 @@ use super::faults::Refusal;
 use super::form;
 use super::recipients::Way;
 use crate::Console;
+use crate::broadcasts;
 use crate::fields::Fields;
 use crate::page::{Answer, Chrome, Section, rendered};
 use crate::session::Visitor;
@@ -132,7 +133,18 @@ struct Lists {
     audiences: Vec<String>,
     has_more_audiences: bool,
     pages: Vec<String>,
+    /// True if no Page has contacts.
+    has_no_contacts: bool,
     earlier: Vec<BroadcastSummary>,
+}
+
+/// An earlier broadcast, whose contacts can be left out.
+struct Earlier {
+    id: String,
+    /// The name; the id, if the broadcast is not one of the latest.
+    name: String,
+    created_at: Option<Timestamp>,
+    is_chosen: bool,
 }
 
 #[derive(Template)]
@@ -203,6 +215,22 @@ impl NewView {
         offered
             .map(|value| (value.to_owned(), chosen.contains(&value)))
             .collect()
+    }
+
+    fn earlier(&self) -> Vec<Earlier> {
+        let listed = &self.lists.earlier;
+        let ids: Vec<_> = listed.iter().map(|summary| summary.broadcast_id.to_string()).collect();
+        let offered = self.offered("not_sent_in", &ids).into_iter().enumerate();
+        let earlier = offered.map(|(at, (id, is_chosen))| {
+            let summary = listed.get(at);
+            Earlier {
+                name: summary.map_or_else(|| id.clone(), broadcasts::name),
+                created_at: summary.map(|summary| summary.created_at),
+                id,
+                is_chosen,
+            }
+        });
+        earlier.collect()
     }
 
     fn kinds(&self) -> [(&'static str, &'static str, &'static str, bool); 4] {
@@ -320,11 +348,13 @@ impl Lists {
         );
         let has_more_audiences = audiences.as_ref().is_ok_and(|part| part.next_cursor.is_some());
         let audiences = audiences.map_or_else(|_| Vec::new(), |part| part.items);
+        let has_no_contacts = pages.as_ref().is_ok_and(|part| part.items.is_empty());
         let pages = pages.map_or_else(|_| Vec::new(), |part| part.items);
         Self {
             audiences: audiences.iter().map(|saved| saved.name.as_str().to_owned()).collect(),
             has_more_audiences,
             pages: pages.iter().map(|page| page.page_id.as_str().to_owned()).collect(),
+            has_no_contacts,
             earlier: earlier.map_or_else(|_| Vec::new(), |part| part.items),
         }
     }

@@ -6,6 +6,7 @@
 //! - `function`: `oncecast function NAME`, which the other two start as child processes
 //! - `broadcasts`: the commands that send, follow, stop and export broadcasts
 //! - `listen`: `oncecast listen`, which shows the events that `up --notify-url` posts
+//! - `console`: `oncecast console`, the pages for operators over any API
 //! - `contacts`: the commands that import, export, show and delete contacts
 //! - `pages`, `doctor`: the Pages, and what is wrong
 //! - `completions`: completions for shells, and man pages
@@ -16,6 +17,7 @@
 mod api;
 mod broadcasts;
 mod completions;
+mod console;
 mod contacts;
 mod demo;
 mod doctor;
@@ -63,6 +65,8 @@ enum Command {
     Pages(pages::Options),
     /// Checks the API, its services, and the token, permissions and webhook of each Page
     Doctor(doctor::Options),
+    /// Serves web pages for operators on this machine, over any API, until Ctrl-C
+    Console(console::ConsoleOptions),
     /// Runs the API, the functions and the services that they need, until Ctrl-C
     Up(Box<up::Options>),
     /// Sends to 1,000 contacts of the sandbox, with repeated ids and killed processes, and counts the messages that
@@ -95,6 +99,7 @@ fn run(api: &api::Options, command: Command) -> Result<ExitCode, Failure> {
         Command::Contacts(command) => with_api(api, async |session| command.run(session).await)?,
         Command::Pages(options) => with_api(api, async |session| pages::run(session, options).await)?,
         Command::Doctor(options) => with_api(api, async |session| doctor::run(session, options).await)?,
+        Command::Console(options) => with_api(api, async |session| console::run(session, &options).await)?,
         Command::Up(options) => Runtime::new()?
             .block_on(up::run(*options))
             .map_err(|error| failed(&error))?,

@@ -8,6 +8,7 @@
 //! - [`data_dir`], `recovery`: the data that is kept from one start to the next, and the jobs that it resumes
 //! - [`lambda`]: the functions as child processes that speak the Lambda Runtime API
 //! - [`calls`]: an optional log of the AWS actions that each function calls
+//! - [`server`]: the HTTP server that each of them is, on 127.0.0.1 only
 //! - `gateway`, `event_source`, `schedule`: the parts that invoke the functions
 //! - [`notify`]: the delivery of events to a URL
 //! - [`sandbox`]: a stand-in for Messenger, with a ledger and injected faults; `messenger`: the choice between the
@@ -29,7 +30,7 @@ mod runtime_thread;
 pub mod sandbox;
 mod schedule;
 mod secrets;
-mod server;
+pub mod server;
 pub mod stack;
 
 pub use messenger::SANDBOX_PAGES;

@@ -47,8 +47,9 @@ pub fn routes() -> Router<Arc<Console>> {
 impl Console {
     fn sandbox(&self) -> Result<&Sandbox, Failure> {
         self.sandbox.as_ref().ok_or_else(|| {
-            Failure::new(StatusCode::NOT_FOUND, "There is no sandbox here")
-                .and("Messages go to Messenger itself, or the console was started without --sandbox.")
+            Failure::new(StatusCode::NOT_FOUND, "There is no sandbox here").and(
+                "Messages go to Messenger itself, or the sandbox belongs to another console: that of `oncecast up`.",
+            )
         })
     }
 }

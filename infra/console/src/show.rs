@@ -3,7 +3,7 @@
 use std::fmt;
 
 use askama::filters::HtmlSafe;
-use client::api::broadcasts::BroadcastReport;
+use client::api::broadcasts::{BroadcastReport, JobReport};
 use client::api::progress::MinuteReport;
 use jiff::Timestamp;
 use shared::domain::audience::Audience;
@@ -13,6 +13,8 @@ use shared::domain::reasons::NotSent;
 
 /// The seconds of a minute.
 const MINUTE: i64 = 60;
+/// The seconds whose minutes a report tells of.
+const HOUR: i64 = 3_600;
 /// The width of a bar, in units of its drawing.
 const BAR: u64 = 1_000;
 
@@ -223,21 +225,78 @@ pub fn outcomes(counters: &Counters) -> [Outcome; 6] {
 
 /// Returns the messages a second of a broadcast, all Pages together; `None` if it is not sending, or too slowly to tell.
 pub fn rate(report: &BroadcastReport) -> Option<u64> {
-    let begun = report.summary.scheduled_at.unwrap_or(report.summary.created_at);
-    let progress = report.progress.as_ref()?;
-    let is_sending = report.summary.status == JobStatus::Processing;
-    let rate = per_second(&progress.sent_per_minute, begun, Timestamp::now());
-    (is_sending && rate > 0).then_some(rate)
+    let rate = report.jobs.iter().filter_map(|job| rate_of(report, job)).sum();
+    (rate > 0).then_some(rate)
 }
 
-/// Returns the messages a second since the beginning of the last whole minute, or since the broadcast began.
-pub fn per_second(minutes: &[MinuteReport], begun: Timestamp, now: Timestamp) -> u64 {
-    let now = now.as_second();
-    let since = now - now % MINUTE - MINUTE;
-    let recent = minutes.iter().filter(|minute| minute.minute.as_second() >= since);
-    let sent: u64 = recent.map(|minute| minute.sent).sum();
-    let seconds = (now - since.max(begun.as_second())).max(1).unsigned_abs();
-    (sent + seconds / 2) / seconds
+/// Returns the messages a second of a job; `None` if it is not sending, or too slowly to tell.
+pub fn rate_of(report: &BroadcastReport, job: &JobReport) -> Option<u64> {
+    let sending = Sending::of(report, job, Timestamp::now())?;
+    let rate = sending.per_second();
+    (rate > 0).then_some(rate)
+}
+
+/// Returns the messages of the present minute, all Pages together. The API counts a minute when it is over.
+pub fn not_counted_yet(report: &BroadcastReport) -> u64 {
+    let sending = report
+        .jobs
+        .iter()
+        .filter_map(|job| Sending::of(report, job, Timestamp::now()));
+    sending.map(|sending| sending.not_counted()).sum()
+}
+
+/// A job at work.
+struct Sending<'a> {
+    minutes: &'a [MinuteReport],
+    /// The messages a second that its Page may send.
+    limit: u64,
+    /// All messages that the job has sent.
+    sent: u64,
+    /// The seconds of the epoch at the beginning of the broadcast.
+    begun: i64,
+    /// The seconds of the epoch now.
+    now: i64,
+}
+
+impl<'a> Sending<'a> {
+    fn of(report: &'a BroadcastReport, job: &JobReport, now: Timestamp) -> Option<Self> {
+        let pages = &report.progress.as_ref()?.pages;
+        let page = pages.iter().find(|page| page.page_id == job.page_id)?;
+        let begun = report.summary.scheduled_at.unwrap_or(report.summary.created_at);
+        (job.status == JobStatus::Processing).then(|| Self {
+            minutes: &page.sent_per_minute,
+            limit: u64::from(page.rate.get()),
+            sent: job.counters.outcomes.sent,
+            begun: begun.as_second(),
+            now: now.as_second(),
+        })
+    }
+
+    /// Returns what the counted minutes leave of all messages, and no more than the limit allows since then: what short runs sent may
+    /// never be counted. A broadcast that is older than the minutes that are kept does not tell.
+    fn not_counted(&self) -> u64 {
+        if self.now - self.begun >= HOUR {
+            return 0;
+        }
+        let counted: u64 = self.minutes.iter().map(|minute| minute.sent).sum();
+        let end = self
+            .minutes
+            .last()
+            .map_or(self.begun, |last| last.minute.as_second() + MINUTE);
+        let seconds = (self.now - end.max(self.begun)).clamp(0, 2 * MINUTE).unsigned_abs();
+        self.sent.saturating_sub(counted).min(self.limit * seconds)
+    }
+
+    /// Returns the messages a second since the beginning of the last whole minute, or since the broadcast began.
+    fn per_second(&self) -> u64 {
+        let (present, not_counted) = (self.now - self.now % MINUTE, self.not_counted());
+        let since = present - MINUTE;
+        let recent = self.minutes.iter().filter(|minute| minute.minute.as_second() >= since);
+        let sent = not_counted + recent.map(|minute| minute.sent).sum::<u64>();
+        let until = if not_counted > 0 { self.now } else { present };
+        let seconds = (until - since.max(self.begun)).max(1).unsigned_abs();
+        (sent + seconds / 2) / seconds
+    }
 }
 
 /// Returns the time until `end`, as a person says it.
@@ -280,6 +339,37 @@ mod tests {
         ] {
             assert_eq!(number(&plain), shown);
         }
+    }
+
+    #[test]
+    fn speed_counts_the_minute_that_has_begun() {
+        let minute = |minute: i64, sent| MinuteReport {
+            minute: Timestamp::from_second(6_000 + 60 * minute).unwrap(),
+            sent,
+        };
+        let speed = |minutes: &[MinuteReport], sent, now| {
+            let sending = Sending {
+                minutes,
+                limit: 30,
+                sent,
+                begun: 6_030,
+                now: 6_000 + now,
+            };
+            (sending.not_counted(), sending.per_second())
+        };
+
+        assert_eq!(speed(&[], 200, 50), (200, 10), "before the first minute is over");
+        assert_eq!(speed(&[minute(0, 300)], 600, 75), (300, 13), "in the second minute");
+        assert_eq!(
+            speed(&[minute(0, 300)], 9_000, 75),
+            (450, 17),
+            "no faster than the limit"
+        );
+        assert_eq!(
+            speed(&[minute(58, 900), minute(59, 900)], 90_000, 3_640),
+            (0, 15),
+            "after an hour"
+        );
     }
 
     #[test]

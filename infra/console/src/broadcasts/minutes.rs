@@ -1,10 +1,10 @@
 //! The messages of a broadcast in each minute: the table that the page's script draws, and that a screen reader reads.
 
 use client::api::progress::ProgressReport;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-/// The length of a minute.
-const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+/// The seconds of a minute.
+const MINUTE: i64 = 60;
 /// The most minutes that are shown: those of the hour that a report tells of, and the one that has begun.
 const MOST: usize = 61;
 
@@ -19,26 +19,27 @@ pub struct Minute {
     pub sent: u64,
 }
 
-/// Returns the minutes from the first with a message to the last, or to the present one if the broadcast goes on, without gaps.
-pub fn minutes(progress: Option<&ProgressReport>, until: Option<Timestamp>) -> Vec<Minute> {
+/// Returns the minutes from the first with a message to the last, without gaps; or to the present one, of which the time is given and
+/// the messages that are not counted yet.
+pub fn minutes(progress: Option<&ProgressReport>, present: Option<(Timestamp, u64)>) -> Vec<Minute> {
     let counted = progress
         .map(|progress| progress.sent_per_minute.as_slice())
         .unwrap_or_default();
-    let (Some(first), Some(last)) = (counted.first(), counted.last()) else {
+    let present = present.map(|(now, sent)| (now.as_second() - now.as_second() % MINUTE, sent));
+    let counted = counted.iter().map(|minute| (minute.minute.as_second(), minute.sent));
+    let mut known: Vec<_> = counted.chain(present).collect();
+    known.sort_unstable();
+    let has_any = known.iter().any(|(_, sent)| *sent > 0);
+    let (Some((first, _)), Some((last, _)), true) = (known.first(), known.last(), has_any) else {
         return Vec::new();
     };
-    let end = until.map_or(last.minute, |until| until.max(last.minute));
-    let (mut minutes, mut at) = (Vec::new(), first.minute);
-    while at <= end && minutes.len() < MOST {
-        let sent = counted.iter().find(|minute| minute.minute == at);
-        minutes.push(Minute {
-            at,
-            second: at.as_second(),
-            sent: sent.map_or(0, |minute| minute.sent),
-        });
-        at += MINUTE;
-    }
-    minutes
+    let seconds = (*first..=*last).filter(|second| second % MINUTE == 0).take(MOST);
+    let minutes = seconds.map(|second| Minute {
+        at: Timestamp::from_second(second).unwrap_or_default(),
+        second,
+        sent: known.iter().filter(|(at, _)| *at == second).map(|(_, sent)| sent).sum(),
+    });
+    minutes.collect()
 }
 
 #[cfg(test)]
@@ -66,16 +67,17 @@ mod tests {
     #[test]
     fn minute_without_messages_is_shown_between_others() {
         let progress = progress(&[(0, 10), (2, 30)]);
-        let sent = |until| -> Vec<_> {
-            minutes(Some(&progress), until)
+        let sent = |present| -> Vec<_> {
+            minutes(Some(&progress), present)
                 .iter()
                 .map(|minute| minute.sent)
                 .collect()
         };
 
         assert_eq!(sent(None), [10, 0, 30]);
-        assert_eq!(sent(Some(at(4) + SignedDuration::from_secs(30))), [10, 0, 30, 0, 0]);
-        assert_eq!(sent(Some(at(500))).len(), 61);
-        assert_eq!(minutes(None, Some(at(4))), []);
+        assert_eq!(sent(Some((at(4), 7))), [10, 0, 30, 0, 7]);
+        assert_eq!(sent(Some((at(500), 1))).len(), 61);
+        assert_eq!(minutes(None, Some((at(4), 7))).len(), 1);
+        assert_eq!(minutes(None, Some((at(4), 0))), []);
     }
 }

@@ -88,7 +88,8 @@ impl BroadcastView {
     /// Returns the messages of each minute, up to now while it is sending.
     fn minutes(&self) -> Vec<Minute> {
         let is_sending = self.report.summary.status == JobStatus::Processing;
-        minutes::minutes(self.report.progress.as_ref(), is_sending.then(Timestamp::now))
+        let present = is_sending.then(|| (Timestamp::now(), show::not_counted_yet(&self.report)));
+        minutes::minutes(self.report.progress.as_ref(), present)
     }
 
     /// Returns the state of the Page of a job.
@@ -98,11 +99,7 @@ impl BroadcastView {
     }
 
     fn rate_of(&self, job: &JobReport) -> Option<u64> {
-        let summary = &self.report.summary;
-        let begun = summary.scheduled_at.unwrap_or(summary.created_at);
-        let minutes = &self.page(job)?.sent_per_minute;
-        let rate = show::per_second(minutes, begun, Timestamp::now());
-        (job.status == JobStatus::Processing && rate > 0).then_some(rate)
+        show::rate_of(&self.report, job)
     }
 
     /// Returns what an operator has to know of a job beyond its status.
@@ -152,8 +149,14 @@ impl BroadcastView {
         if !is_over && page.is_some_and(|page| page.token == TokenState::Missing) {
             notes.push(bad("no access token: add one to the Page tokens".to_owned()));
         }
-        if job.resolving && !is_over {
-            notes.push(good("its contacts are being found", None));
+        let is_ahead = matches!(
+            job.status,
+            JobStatus::Scheduled | JobStatus::AwaitingApproval | JobStatus::Paused
+        );
+        match (job.resolving, is_ahead) {
+            (true, true) => notes.push(good("its contacts are found when it starts", None)),
+            (true, false) if !is_over => notes.push(good("its contacts are being found", None)),
+            _ => {}
         }
         notes
     }
@@ -188,6 +191,11 @@ impl BroadcastView {
     /// Returns true if the duplicates of any layer were prevented.
     fn has_duplicates(&self) -> bool {
         self.duplicates().iter().any(|(_, count)| *count > 0)
+    }
+
+    /// Returns true if contacts are left, or may be.
+    fn goes_on(&self) -> bool {
+        !matches!(self.report.summary.status, JobStatus::Completed | JobStatus::Cancelled)
     }
 
     /// Returns the duplicates that each layer prevented, in words.

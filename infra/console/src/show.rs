@@ -347,7 +347,7 @@ mod tests {
             minute: Timestamp::from_second(6_000 + 60 * minute).unwrap(),
             sent,
         };
-        let speed = |minutes: &[MinuteReport], sent, now| {
+        let speed = |minutes: &[MinuteReport], sent, now: i64| {
             let sending = Sending {
                 minutes,
                 limit: 30,

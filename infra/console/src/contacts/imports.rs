@@ -151,10 +151,7 @@ impl Imports {
     /// Returns the imports of this visitor, from the newest.
     pub fn of(&self, visitor: &Visitor) -> Vec<Arc<Import>> {
         let kept = lock(&self.kept);
-        kept.iter()
-            .filter(|import| import.owner == visitor.csrf)
-            .cloned()
-            .collect()
+        kept.iter().filter(|import| import.is_of(visitor)).cloned().collect()
     }
 }
 

@@ -29,6 +29,8 @@ mod console_pages;
 mod console_sandbox;
 mod console_sessions;
 mod console_speed;
+mod console_stories;
+mod console_views;
 mod contact_list;
 mod contact_tags;
 mod contacts;

@@ -8,12 +8,11 @@
 //! - `frame`, `page`: the frame of all pages, and the answers with one
 //! - `show`, `fields`: values as they are shown, and as they are sent
 //! - `failure`: what went wrong, as a page
-//! - `broadcasts`: the list of the broadcasts, and each of them
-//! - `contacts`: the contacts, and the imports of files
-//! - `pages`: the Pages
 //! - `broadcasts`: the list of the broadcasts, each of them, and the orders for it
 //! - `deliveries`: the outcome of a broadcast for each contact
 //! - `compose`: a new broadcast
+//! - `contacts`: the contacts, and the imports of files
+//! - `pages`: the Pages
 //! - `sending`: the switch for sending
 //! - `sandbox`: what contacts see of the messages, where there is no Messenger
 
@@ -35,16 +34,15 @@ mod show;
 use std::fmt;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Router, middleware};
 use client::Client;
+use shared::domain::sending::SendingState;
 
-use contacts::imports::Imports;
+use contacts::Imports;
 use frame::{Chrome, Section};
 use sandbox::Sandbox;
 use session::{Sessions, Visitor};
-use shared::domain::sending::SendingState;
 
 pub use session::Entry;
 
@@ -95,65 +93,19 @@ pub fn router(settings: Settings) -> Router {
         sessions: Sessions::new(settings.entry),
         imports: Imports::default(),
     });
-    let pages = Router::new()
-        .route("/", get(broadcasts::list::show))
-        .route("/broadcasts/{id}", get(broadcasts::one::show))
-        .merge(contact_routes())
-        .merge(page_routes())
-        .route("/broadcasts/{id}/lookup", get(broadcasts::lookup::show))
-        .route(
-            "/broadcasts/{id}/retry",
-            get(broadcasts::retry::ask).post(broadcasts::retry::order),
-        )
-        .route(
-            "/broadcasts/{id}/change",
-            get(broadcasts::change::ask).post(broadcasts::change::order),
-        )
-        .route(
-            "/broadcasts/{id}/{order}",
-            get(broadcasts::actions::ask).post(broadcasts::actions::order),
-        )
-        .route("/broadcasts/{id}/deliveries", get(deliveries::list))
-        .route("/broadcasts/{id}/deliveries.csv", get(deliveries::csv::download))
-        .route("/broadcasts/{id}/deliveries/{contact_id}", get(deliveries::one::show))
-        .route("/new", get(compose::view::show).post(compose::send::submit))
-        .route("/new/preview", post(compose::preview::show))
-        .route("/sending", get(sending::show).post(sending::change))
+    let views = Router::new()
+        .merge(broadcasts::routes())
+        .merge(deliveries::routes())
+        .merge(compose::routes())
+        .merge(contacts::routes())
+        .merge(pages::routes())
         .merge(sandbox::routes())
+        .merge(sending::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&console), session::let_in));
     Router::new()
-        .merge(pages)
+        .merge(views)
         .merge(session::routes())
         .route("/static/{name}", get(assets::show))
         .layer(middleware::map_response(page::with_rules))
         .with_state(console)
-}
-
-fn contact_routes() -> Router<Arc<Console>> {
-    use contacts::{delete, export, list, one, upload};
-    Router::new()
-        .route("/contacts", get(list::show))
-        .route("/contacts.csv", get(export::show))
-        .route("/contacts/{id}", get(one::show))
-        .route("/contacts/{id}/change", post(one::change))
-        .route("/contacts/{id}/delete", get(delete::ask).post(delete::delete))
-        // A file has a limit of its own.
-        .route(
-            "/import",
-            get(upload::ask).post(upload::begin).layer(DefaultBodyLimit::disable()),
-        )
-        .route("/import/{id}", get(upload::show))
-        .route("/import/{id}/stop", post(upload::stop))
-        .route("/import/{id}/refused.csv", get(upload::refused_rows))
-}
-
-fn page_routes() -> Router<Arc<Console>> {
-    use pages::{list, one};
-    Router::new()
-        .route("/pages", get(list::show))
-        .route("/pages/{id}", get(one::show))
-        .route("/pages/{id}/checks", get(one::checks))
-        .route("/pages/{id}/sending", post(one::switch))
-        .route("/pages/{id}/import", post(one::import))
-        .route("/pages/{id}/import/cancel", post(one::cancel_import))
 }

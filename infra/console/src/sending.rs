@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect};
+use axum::routing::get;
 use client::api::sending::{SendingChange, SendingReport};
 use shared::domain::sending::SendingState;
 
@@ -13,6 +15,11 @@ use crate::Console;
 use crate::failure::Failure;
 use crate::page::{Answer, Chrome, Section, html, refused};
 use crate::session::{Form, Visitor};
+
+/// Returns the view of the switch.
+pub fn routes() -> Router<Arc<Console>> {
+    Router::new().route("/sending", get(show).post(change))
+}
 
 #[derive(Template)]
 #[template(path = "sending.html")]
@@ -31,7 +38,7 @@ impl SendingView {
 }
 
 /// Shows the switch and its history.
-pub async fn show(State(console): State<Arc<Console>>, visitor: Visitor) -> Answer {
+async fn show(State(console): State<Arc<Console>>, visitor: Visitor) -> Answer {
     let (chrome, sending) = tokio::join!(console.chrome(&visitor, Section::None), visitor.client.sending(None));
     html(&SendingView {
         chrome,
@@ -43,7 +50,7 @@ pub async fn show(State(console): State<Arc<Console>>, visitor: Visitor) -> Answ
 }
 
 /// Sets the switch.
-pub async fn change(State(console): State<Arc<Console>>, visitor: Visitor, Form(fields): Form) -> Answer {
+async fn change(State(console): State<Arc<Console>>, visitor: Visitor, Form(fields): Form) -> Answer {
     let state = fields.word("state");
     let state: SendingState = state.ok_or_else(|| Failure::new(StatusCode::BAD_REQUEST, "Choose on or off"))?;
     let change = SendingChange {

@@ -5,20 +5,36 @@
 //! - `orders`: the orders for a broadcast that its state allows
 //! - `actions`: pause, resume, cancel and approve; `retry`; `change`
 
-pub mod actions;
-pub mod change;
-pub mod list;
-pub mod lookup;
+mod actions;
+mod change;
+mod list;
+mod lookup;
 mod minutes;
-pub mod one;
+mod one;
 mod orders;
-pub mod retry;
+mod retry;
 
+use std::sync::Arc;
+
+use axum::Router;
 use axum::http::StatusCode;
+use axum::routing::get;
 use client::api::broadcasts::BroadcastSummary;
 use shared::domain::ids::BroadcastId;
 
+use crate::Console;
 use crate::failure::Failure;
+
+/// Returns the views of the broadcasts.
+pub fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/", get(list::show))
+        .route("/broadcasts/{id}", get(one::show))
+        .route("/broadcasts/{id}/lookup", get(lookup::show))
+        .route("/broadcasts/{id}/retry", get(retry::ask).post(retry::order))
+        .route("/broadcasts/{id}/change", get(change::ask).post(change::order))
+        .route("/broadcasts/{id}/{order}", get(actions::ask).post(actions::order))
+}
 
 /// Returns the name of a broadcast, or else the end of its id.
 pub fn name(summary: &BroadcastSummary) -> String {

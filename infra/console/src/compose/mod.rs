@@ -9,7 +9,21 @@
 
 mod faults;
 mod form;
-pub mod preview;
+mod preview;
 mod recipients;
-pub mod send;
-pub mod view;
+mod send;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::Console;
+
+/// Returns the views of a new broadcast.
+pub fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/new", get(view::show).post(send::submit))
+        .route("/new/preview", post(preview::show))
+}

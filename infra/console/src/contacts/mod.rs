@@ -5,20 +5,44 @@
 //! - `delete`: deletes a contact, or all that is stored of it
 //! - `upload`, `imports`: the file that is imported, and the imports of this console
 
-pub mod delete;
-pub mod export;
-pub mod imports;
-pub mod list;
-pub mod one;
-pub mod upload;
+mod delete;
+mod export;
+mod imports;
+mod list;
+mod one;
+mod upload;
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
+use axum::routing::{get, post};
 use client::ContactQuery;
 use client::api::contacts::Contact;
 use shared::domain::ids::{ContactId, PageId};
 
+use crate::Console;
 use crate::failure::Failure;
 use crate::fields::{Fields, in_path};
+
+pub use imports::Imports;
+
+/// Returns the views of the contacts.
+pub fn routes() -> Router<Arc<Console>> {
+    // A file has a limit of its own.
+    let upload = get(upload::ask).post(upload::begin).layer(DefaultBodyLimit::disable());
+    Router::new()
+        .route("/contacts", get(list::show))
+        .route("/contacts.csv", get(export::show))
+        .route("/contacts/{id}", get(one::show))
+        .route("/contacts/{id}/change", post(one::change))
+        .route("/contacts/{id}/delete", get(delete::ask).post(delete::delete))
+        .route("/import", upload)
+        .route("/import/{id}", get(upload::show))
+        .route("/import/{id}/stop", post(upload::stop))
+        .route("/import/{id}/refused.csv", get(upload::refused_rows))
+}
 
 /// Returns the name of a contact, or else its id.
 fn name(contact: &Contact) -> String {

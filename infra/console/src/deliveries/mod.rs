@@ -3,15 +3,17 @@
 //! - `one`: one delivery, with the evidence for its outcome
 //! - `csv`: all of them as a file
 
-pub mod csv;
-pub mod one;
+mod csv;
+mod one;
 
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect};
+use axum::routing::get;
 use client::DeliveryQuery;
 use client::api::broadcasts::BroadcastReport;
 use client::api::deliveries::DeliveryReport;
@@ -25,6 +27,14 @@ use crate::fields::{Fields, in_path};
 use crate::page::{Answer, Chrome, Section, html, refused};
 use crate::session::Visitor;
 use crate::show;
+
+/// Returns the views of the deliveries.
+pub fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/broadcasts/{id}/deliveries", get(list))
+        .route("/broadcasts/{id}/deliveries.csv", get(csv::download))
+        .route("/broadcasts/{id}/deliveries/{contact_id}", get(one::show))
+}
 
 /// The deliveries of a page.
 const PART: u32 = 50;

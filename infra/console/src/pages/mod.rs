@@ -3,15 +3,31 @@
 //! - `list`: the list
 //! - `one`: one Page, its switch for sending, and the import of its contacts
 
-pub mod list;
-pub mod one;
+mod list;
+mod one;
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
 use client::api::pages::PageReport;
 use client::api::progress::TokenState;
 use shared::domain::ids::PageId;
 use shared::domain::sending::{SendingState, SendingSwitch};
 
+use crate::Console;
 use crate::fields::in_path;
+
+/// Returns the views of the Pages.
+pub fn routes() -> Router<Arc<Console>> {
+    Router::new()
+        .route("/pages", get(list::show))
+        .route("/pages/{id}", get(one::show))
+        .route("/pages/{id}/checks", get(one::checks))
+        .route("/pages/{id}/sending", post(one::switch))
+        .route("/pages/{id}/import", post(one::import))
+        .route("/pages/{id}/import/cancel", post(one::cancel_import))
+}
 
 /// Returns the path of a Page.
 fn path(page_id: &PageId) -> String {

@@ -24,6 +24,7 @@ mod console_broadcasts;
 mod console_compose;
 mod console_contacts;
 mod console_deliveries;
+mod console_live;
 mod console_orders;
 mod console_pages;
 mod console_sandbox;

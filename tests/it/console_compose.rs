@@ -457,7 +457,10 @@ async fn send_without_an_answer_is_repeated_and_sends_once() {
 #[tokio::test]
 async fn text_is_shown_as_contacts_get_it_while_it_is_written() {
     let up = stack_with_contacts().await;
-    let mut form = Form::to_three(up.url()).await.with("text", "Hi {{ first_name }} 🎉");
+    let mut form = Form::to_three(up.url())
+        .await
+        .with("text", "Hi {{ first_name }} 🎉")
+        .with("replies", "Yes\r\n\r\n <No> ");
 
     let preview = form.post("/new/preview", &[]).await;
     assert_eq!(preview.status, 200);
@@ -469,6 +472,7 @@ async fn text_is_shown_as_contacts_get_it_while_it_is_written() {
         "Hi Ana 🎉",
         "9 of 1,999",
         "The longest has 31 of 1,999 characters.",
+        "<bdi>Yes</bdi><bdi>&#60;No&#62;</bdi>",
     ] {
         assert!(preview.has(shown), "{shown}: {}", preview.html);
     }
@@ -524,6 +528,47 @@ async fn text_is_shown_as_contacts_get_it_while_it_is_written() {
     let preview = Page::read(preview).await;
     assert_eq!(preview.status, 200);
     assert!(preview.has("The API does not answer"), "{}", preview.html);
+}
+
+#[tokio::test]
+async fn large_audience_is_not_counted_for_every_change_of_the_text() {
+    let up = stack_with_contacts().await;
+    let contact = |n: usize| json!({"contact_id": format!("7{n:05}"), "page_id": "page-1", "tags": ["many"], "first_name": "Eva"});
+    for part in [0..1_000, 1_000..1_001] {
+        let contacts: Vec<_> = part.map(contact).collect();
+        up.call("PUT", "/v1/contacts", &json!({ "contacts": contacts })).await;
+    }
+    let mut form = Form::open(up.url())
+        .await
+        .with("tags_any", "many")
+        .with("text", "Hi {{ first_name }}");
+    let sample = loop {
+        let preview = form.post("/new/preview", &[]).await;
+        if preview.has("1,001 contacts on 1 Page") {
+            break ["sample_of", "sample", "sample_words"].map(|name| (name, hidden(&preview, name).unwrap()));
+        }
+    };
+    for (name, value) in &sample {
+        form.set(name, value);
+    }
+    form.set("text", "Bye {{ first_name }}");
+
+    let again = form.post("/new/preview", &[]).await;
+
+    assert!(
+        again.has("1,001 contacts on 1 Page") && again.has("Bye Eva"),
+        "{}",
+        again.html
+    );
+    assert_eq!(again.html.matches("<figure").count(), 3, "{}", again.html);
+    form.set("tags_any", "vip");
+    let other = form.post("/new/preview", &[]).await;
+    assert!(
+        other.has("3 contacts on 2 Pages") && other.has("Bye Ana"),
+        "{}",
+        other.html
+    );
+    assert_eq!(hidden(&other, "sample"), None);
 }
 
 #[tokio::test]
@@ -617,8 +662,12 @@ async fn broadcast_is_scheduled_by_the_clock_of_its_zone() {
         .with("quiet_to", "10:00")
         .with("name", "New year")
         .with("urgent", "on")
-        .with("notification_type", "NO_PUSH");
+        .with("notification_type", "NO_PUSH")
+        .with("replies", "Yes\r\nAn answer that is longer than twenty");
 
+    let refused = form.press("check").await;
+    assert!(refused.has("Replies to tap on</a>: <bdi>entry 2 "), "{}", refused.html);
+    form.set("replies", "Yes\r\nNo");
     let checked = form.press("check").await;
     assert!(checked.has("Schedule for 3 contacts"), "{}", checked.html);
     assert!(

@@ -5,7 +5,7 @@
   const byId = id => document.getElementById(id);
   const PLACE = 'oncecast-draft';
   // Values of the session or of one check, which are no part of what was written.
-  const NOT_KEPT = ['csrf', 'test_key', 'checked', 'found', 'confirm'];
+  const NOT_KEPT = ['csrf', 'test_key', 'checked', 'found', 'confirm', 'sample_of', 'sample', 'sample_words'];
   let timer, discarded = false;
 
   const values = () => [...new FormData(form)].filter(([name]) => !NOT_KEPT.includes(name));

@@ -6,7 +6,7 @@ use client::api::problems::ProblemDetails;
 use crate::failure::Failure;
 
 /// The fields of the form by their names, each as the page calls it.
-const LABELS: [(&str, &str); 28] = [
+const LABELS: [(&str, &str); 29] = [
     ("audience", "Saved audience"),
     ("page", "Pages"),
     ("tags_any", "With any of these tags"),
@@ -20,6 +20,7 @@ const LABELS: [(&str, &str); 28] = [
     ("save_as", "Name of the audience"),
     ("ids", "Ids"),
     ("text", "Text"),
+    ("replies", "Replies to tap on"),
     ("template_name", "Name of the template"),
     ("template_language", "Language of the template"),
     ("template_values", "Values of the template"),
@@ -39,7 +40,7 @@ const LABELS: [(&str, &str); 28] = [
 
 /// The parts of a request, by the beginning of their place in it, each with the field of the form that it comes from. The first
 /// that fits counts.
-const PLACES: [(&str, &str); 29] = [
+const PLACES: [(&str, &str); 30] = [
     ("/contact_ids", "ids"),
     ("/audience/name", "audience"),
     ("/audience/page_ids", "page"),
@@ -54,6 +55,7 @@ const PLACES: [(&str, &str); 29] = [
     ("/message/template/language", "template_language"),
     ("/message/template/components", "template_values"),
     ("/message/template", "template_name"),
+    ("/message/quick_replies", "replies"),
     ("/message", "text"),
     ("/allow_literal_braces", "text"),
     ("/messaging_type", "messaging_type"),
@@ -176,6 +178,7 @@ impl Refusal {
 /// Returns the message, with the number of the entry of a list that it is about.
 fn numbered(below: Option<&str>, message: &str) -> String {
     let entry = below.and_then(|below| below.strip_prefix('/'));
+    let entry = entry.and_then(|entry| entry.split('/').next());
     match entry.and_then(|entry| entry.parse::<usize>().ok()) {
         Some(entry) => format!("entry {} {message}", entry + 1),
         None => message.to_owned(),

@@ -112,10 +112,20 @@ pub fn message(fields: &Fields, faults: &mut Faults) -> Option<Message> {
         return None;
     }
     faults.check("text", Template::parse(&text).map(drop))?;
+    let replies = replies(fields).into_iter();
     Some(Message {
         text: Some(text),
+        quick_replies: replies
+            .map(|title| json!({"content_type": "text", "title": title, "payload": title}))
+            .collect(),
         ..no_message()
     })
+}
+
+/// Returns the replies that contacts can tap on, one a line.
+pub fn replies(fields: &Fields) -> Vec<String> {
+    let lines = fields.raw("replies").lines().map(str::trim);
+    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// Reads an approved template. Its values are one a line, in their order.
@@ -232,6 +242,12 @@ pub fn testers(fields: &Fields, faults: &mut Faults) -> Vec<ContactId> {
         faults.add("testers", "name a contact that is marked as a tester");
     }
     ids.into_iter().flatten().collect()
+}
+
+/// Returns a digest of the audience of a request, by which a look at it tells whether it is still the same; `None` for a list of ids.
+pub fn audience_digest(new: &NewBroadcast) -> Option<String> {
+    let audience = serde_json::to_string(new.audience.as_ref()?).ok()?;
+    Some(hex(&Sha256::digest(audience)))
 }
 
 /// Returns a digest of a request and its key, by which the form tells whether it was changed since.

@@ -255,6 +255,10 @@ impl NewView {
             .collect()
     }
 
+    fn replies(&self) -> Vec<String> {
+        form::replies(&self.fields)
+    }
+
     fn zone(&self) -> &str {
         self.fields.get("zone").unwrap_or(form::UTC)
     }

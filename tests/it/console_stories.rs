@@ -46,7 +46,9 @@ async fn exported(browser: &Browser, name: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn newcomer_writes_sends_watches_finds_and_exports() {
     let up = UpProcess::start(&[], &[]);
-    let browser = Browser::start().await;
+    let mut browser = Browser::start().await;
+    // A form that is refused.
+    browser.expect_error("422");
     browser.open(up.url()).await;
     browser.press("Make 100 contacts and write to them").await;
     browser.sees("New broadcast").await;

@@ -20,6 +20,7 @@ mod cli_output;
 mod cli_send;
 mod clocks;
 mod command_line;
+mod console_attacks;
 mod console_broadcasts;
 mod console_compose;
 mod console_contacts;

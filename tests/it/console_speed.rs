@@ -38,8 +38,8 @@ async fn console_speed() {
         .as_str()
         .unwrap()
         .to_owned();
-    for n in 1..BROADCASTS {
-        let small = json!({"contact_ids": [ids[n]], "message": text, "name": format!("Broadcast {n}")});
+    for (n, id) in ids.iter().enumerate().take(BROADCASTS).skip(1) {
+        let small = json!({"contact_ids": [id], "message": text, "name": format!("Broadcast {n}")});
         up.call("POST", "/v1/broadcasts", &small).await;
     }
     let path = format!("/broadcasts/{large}");

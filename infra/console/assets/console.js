@@ -41,7 +41,7 @@ function chart() {
     ...size(),
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-    scales: { x: { range: (_, min, max) => [min - 30, Math.max(max, min + 600) + 30] }, y: { range: (_, min, max) => [0, Math.max(max, 1) * 1.1] } },
+    scales: { x: { range: ({ data: [seconds] }) => [seconds[0] - 30, Math.max(seconds.at(-1), seconds[0] + 600) + 30] }, y: { range: (_, min, max) => [0, Math.max(max, 1) * 1.1] } },
     axes: [
       { ...axis, size: 24, space: 60, values: (_, seconds) => seconds.map(second => timeOfDay.format(second * 1000)) },
       { ...axis, size: 48, values: (_, counts) => counts.map(count => Number.isInteger(count) ? number.format(count) : '') },

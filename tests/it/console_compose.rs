@@ -1,4 +1,4 @@
-//! The console's form for a new broadcast, as a browser without scripts uses it.
+//! The console's form for a new broadcast: as a browser without scripts uses it, and its draft in Chromium.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use client::Client;
 use console::{Entry, Settings};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tempfile::TempDir;
 
-use crate::fixture::console::{Page, Visitor};
+use crate::fixture::browser::Browser;
+use crate::fixture::console::{Page, Visitor, serve};
 use crate::fixture::up::UpProcess;
 
 /// A name that a page must not take for a part of itself.
@@ -399,19 +400,12 @@ async fn console_with_lost_answers(up: &UpProcess, is_lossy: Arc<AtomicBool>) ->
             response
         }
     };
-    let serve = async |router: Router| {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async { axum::serve(listener, router).await });
-        url
-    };
-    let api = serve(Router::new().fallback(forward)).await;
-    let console = console::router(Settings {
-        client: Client::new(reqwest::Client::new(), &api).unwrap(),
+    let router = console::router(Settings {
+        client: Client::new(reqwest::Client::new(), &serve(Router::new().fallback(forward)).await).unwrap(),
         entry: Entry::Open,
         sandbox: None,
     });
-    serve(console).await
+    serve(router).await
 }
 
 #[tokio::test]
@@ -497,35 +491,22 @@ async fn text_is_shown_as_contacts_get_it_while_it_is_written() {
     assert!(form.post("/new/preview", &[]).await.has("Ids: <bdi>there is none yet"));
 
     // The API is away: the form stays, and says so.
-    let form = [("to", "ids"), ("ids", "6001"), ("text", "Hi")];
     let console = console::router(Settings {
         client: Client::new(reqwest::Client::new(), "http://127.0.0.1:1").unwrap(),
         entry: Entry::Open,
         sandbox: None,
     });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, console).await });
+    let url = serve(console).await;
     let page = reqwest::get(format!("{url}/new")).await.unwrap();
-    let cookie = page.headers()["set-cookie"]
-        .to_str()
-        .unwrap()
-        .split(';')
-        .next()
-        .unwrap()
-        .to_owned();
+    let cookie = page.headers()["set-cookie"].to_str().unwrap().split(';').next();
+    let cookie = cookie.unwrap().to_owned();
     let page = Page::read(page).await;
     assert_eq!(page.status, 200, "{}", page.html);
     let csrf = hidden(&page, "csrf").unwrap();
-    let body = reqwest::Url::parse_with_params("http://localhost", [&form[..], &[("csrf", csrf.as_str())]].concat());
     let preview = reqwest::Client::new().post(format!("{url}/new/preview"));
     let preview = preview.header("cookie", cookie).header("origin", &url);
-    let preview = preview
-        .body(body.unwrap().query().unwrap().to_owned())
-        .send()
-        .await
-        .unwrap();
-    let preview = Page::read(preview).await;
+    let preview = preview.body(format!("csrf={csrf}&to=ids&ids=6001&text=Hi"));
+    let preview = Page::read(preview.send().await.unwrap()).await;
     assert_eq!(preview.status, 200);
     assert!(preview.has("The API does not answer"), "{}", preview.html);
 }
@@ -720,4 +701,77 @@ async fn testers_get_the_message_first() {
         assert!(page.has("Test to 6001: sent"), "{}", page.html);
     }
     assert_eq!(messages(&up, 1).await, [("6001".to_owned(), "Hi Ana".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draft_survives_a_reload_and_is_gone_once_it_was_sent() {
+    let up = stack_with_contacts().await;
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ids.csv");
+    std::fs::write(&file, "name;contact_id\r\n\"Sá; Ana\";6001\r\nRui;6003\r\n").unwrap();
+    let browser = Browser::start().await;
+    browser.time_zone("Asia/Manila").await;
+    browser.open(&format!("{}/new", up.url())).await;
+    let zone = "document.getElementById('zone').value";
+    assert_eq!(browser.evaluate(zone).await, "Asia/Manila");
+    assert_eq!(browser.evaluate("localStorage.length").await, 0);
+
+    browser.tick("A list of ids").await;
+    browser.attach("Or take them from a file", &file).await;
+    browser.sees("ids.csv was read").await;
+    browser.press("What can be filled in for each contact").await;
+    browser.press("Insert {{ first_name | default('there') }}").await;
+    browser.sees("2 contacts on 2 Pages").await;
+    browser.sees("6001 · page-1 · 3 of 1,999").await;
+    browser.sees("Draft kept in this browser").await;
+    browser.reload().await;
+
+    browser.sees("Draft of this browser").await;
+    browser.sees("2 contacts on 2 Pages").await;
+    let text = "document.getElementById('text').value";
+    assert_eq!(browser.evaluate(text).await, "{{ first_name | default('there') }}");
+    browser.press("Check").await;
+    browser.sees("Send to 2 contacts").await;
+    browser.fill("Text", "Bye {{ first_name | default('there') }}").await;
+    browser.sees("The form was changed: check it again").await;
+    browser.press("Check again").await;
+    browser.sees("Bye Ana").await;
+    browser.fill("Type the number of contacts", "2").await;
+    browser.press("Send to 2 contacts").await;
+    let expected = [("6001", "Bye Ana".to_owned()), ("6003", format!("Bye {ARABIC}"))];
+    let expected = expected.map(|(id, text)| (id.to_owned(), text));
+    assert_eq!(messages(&up, 2).await, expected);
+    browser.sees("completed").await;
+
+    browser.open(&format!("{}/new", up.url())).await;
+    assert_eq!(browser.evaluate(text).await, "");
+    assert_eq!(browser.evaluate("localStorage.length").await, 0);
+    browser.fill("Text", "Another one").await;
+    browser.sees("Draft kept in this browser").await;
+    browser.press("Discard the draft").await;
+    browser.sees_no_more("Draft kept in this browser").await;
+    assert_eq!(browser.evaluate("localStorage.length").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draft_that_was_sent_without_an_answer_is_repeated_after_a_reload() {
+    let up = stack_with_contacts().await;
+    let is_lossy = Arc::new(AtomicBool::new(true));
+    let url = console_with_lost_answers(&up, Arc::clone(&is_lossy)).await;
+    let mut browser = Browser::start().await;
+    browser.expect_error("502");
+    browser.open(&format!("{url}/new?to=ids&ids=6001&text=Hi")).await;
+    browser.press("Check").await;
+    browser.fill("Type the number of contacts", "1").await;
+    browser.press("Send to 1 contact").await;
+    browser.sees("the broadcast may have been accepted, or not").await;
+    is_lossy.store(false, Ordering::Relaxed);
+    browser.open(&format!("{url}/new")).await;
+
+    browser.sees("This draft was sent, and there was no answer").await;
+    browser.press("Repeat the send").await;
+
+    browser.sees("completed").await;
+    accepted_only(&up, 1).await;
+    assert_eq!(messages(&up, 1).await, [("6001".to_owned(), "Hi".to_owned())]);
 }

@@ -63,6 +63,7 @@ impl BroadcastReport {
         };
         Self {
             summary,
+            message: broadcast.message,
             jobs: progress.jobs,
             reasons: reasons::report(jobs),
             stopped: None,

@@ -8,6 +8,7 @@
 //! - `frame`, `page`: the frame of all pages, and the answers with one
 //! - `show`, `fields`: values as they are shown, and as they are sent
 //! - `failure`: what went wrong, as a page
+//! - `message`: the parts of a message
 //! - `broadcasts`: the list of the broadcasts, each of them, and the orders for it
 //! - `deliveries`: the outcome of a broadcast for each contact
 //! - `compose`: a new broadcast
@@ -24,6 +25,7 @@ mod deliveries;
 mod failure;
 mod fields;
 mod frame;
+mod message;
 mod page;
 mod pages;
 mod sandbox;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 const MEDIA_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
 /// Messenger's message object: a text, an attachment or a template. Only the text is rendered for each contact.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The text: the source of a [`Template`](crate::domain::template::Template).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -145,7 +145,7 @@ impl NewBroadcast {
     "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
     "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
-    "test": false,
+    "test": false, "message": {"text": "Hi {{ first_name | default('there') }}, we open at nine."},
     "jobs": [{
         "page_id": "page-1", "status": "queued", "reason": null, "contacts": 2, "resolving": false,
         "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0}, "reasons": [],
@@ -157,6 +157,10 @@ pub struct BroadcastReport {
     /// The broadcast without its jobs.
     #[serde(flatten)]
     pub summary: BroadcastSummary,
+    /// The message as the request gave it, with its variables.
+    #[serde(default)]
+    #[schema(required, value_type = MessageForm)]
+    pub message: Message,
     /// The jobs, sorted by Page.
     pub jobs: Vec<JobReport>,
     /// The contacts of all jobs that are not known to have got the message, by reason, as of the last checkpoints.

@@ -27,7 +27,7 @@ pub struct ControlRequest {
         "requested": 3, "duplicates_removed": 1, "unknown": 0, "unknown_ids": [], "opted_out": 0, "accepted": 2
     }, "audience": null,
     "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},
-    "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0},
+    "duplicates_prevented": {"request": 1, "replay": 0, "claim": 0, "reservation": 0}, "message": {"text": "Hi {{ first_name | default('there') }}, we open at nine."},
     "jobs": [{
         "page_id": "page-1", "status": "paused", "reason": null, "contacts": 2, "resolving": false,
         "counters": {"pending": 2, "waiting": 0, "sent": 0, "failed": 0, "skipped": 0, "in_doubt": 0},

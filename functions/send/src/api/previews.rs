@@ -20,7 +20,7 @@ use super::broadcasts::BroadcastReport;
     "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0},
     "duplicates_prevented": {"request": 0, "replay": 0, "claim": 0, "reservation": 0},
     "scheduled_local": null, "quiet_hours": null, "expires_at": null, "requires_approval": false, "approved_at": null,
-    "test": false,
+    "test": false, "message": {"text": "Hi {{ first_name | default('there') }}, we open at nine."},
     "jobs": [{
         "page_id": "page-1", "status": "completed", "reason": null, "contacts": 1, "resolving": false,
         "counters": {"pending": 0, "waiting": 0, "sent": 1, "failed": 0, "skipped": 0, "in_doubt": 0}, "due_at": null

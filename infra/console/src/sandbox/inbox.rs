@@ -9,13 +9,13 @@ use axum::response::{IntoResponse as _, Redirect};
 use jiff::Timestamp;
 use shared::domain::ids::ContactId;
 
-use super::content::{self, Part};
 use super::control::Written;
 use super::{is_sending, newest};
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
 use crate::frame::{Chrome, Section};
+use crate::message::{self, Part};
 use crate::page::{Answer, fresh, html, refused};
 use crate::session::{Form, Visitor};
 
@@ -31,12 +31,12 @@ impl From<Written> for Bubble {
     fn from(message: Written) -> Self {
         Self {
             from_contact: message.from_contact,
-            parts: content::parts(
+            parts: message::parts(
                 message.text.as_deref(),
                 message.attachment.as_ref(),
                 message.template.as_ref(),
             ),
-            replies: content::replies(message.quick_replies.as_ref()),
+            replies: message::replies(message.quick_replies.as_ref()),
             at: message.at,
         }
     }

@@ -9,13 +9,13 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Redirect};
 use jiff::Timestamp;
 
-use super::content::{self, Part};
 use super::control::{Arrived, Counted, MessageQuery};
 use super::{is_sending, newest};
 use crate::Console;
 use crate::broadcasts;
 use crate::fields::Fields;
 use crate::frame::{Chrome, Section};
+use crate::message::{self, Part};
 use crate::page::{Answer, fresh, html};
 use crate::session::{Form, Visitor};
 
@@ -33,7 +33,7 @@ struct Row {
 
 impl From<Arrived> for Row {
     fn from(message: Arrived) -> Self {
-        let parts = content::parts(
+        let parts = message::parts(
             message.text.as_deref(),
             message.attachment.as_ref(),
             message.template.as_ref(),

@@ -4,10 +4,8 @@
 //! - `inbox`: a conversation as the contact sees it
 //! - `faults`: the faults that are switched on
 //! - `samples`: contacts to try things out with
-//! - `content`: the parts of a message
 //! - `control`: the sandbox's own API
 
-mod content;
 mod control;
 mod faults;
 mod inbox;

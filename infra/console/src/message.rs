@@ -1,6 +1,7 @@
 //! The parts of a message as a contact sees them. Files are named and not shown: a page loads nothing from another host.
 
 use serde_json::Value;
+use shared::domain::message::Message;
 
 /// A part of a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +34,21 @@ pub fn parts(text: Option<&str>, attachment: Option<&Value>, template: Option<&V
     let text = text.map(|text| Part::Text(text.to_owned()));
     let attached = attachment.map(attached).unwrap_or_default();
     text.into_iter().chain(attached).chain(template.map(approved)).collect()
+}
+
+/// Returns the parts of the message of a broadcast, with its variables, and the answers that a contact can tap on.
+pub fn of(message: &Message) -> (Vec<Part>, Vec<String>) {
+    let Message {
+        text,
+        attachment,
+        template,
+        quick_replies,
+    } = message;
+    let replies = Value::Array(quick_replies.clone());
+    (
+        parts(text.as_deref(), attachment.as_ref(), template.as_ref()),
+        self::replies(Some(&replies)),
+    )
 }
 
 /// Returns the texts of the answers that the contact can tap on.

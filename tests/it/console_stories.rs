@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -183,4 +184,33 @@ async fn names_from_a_file_are_shown_as_text_in_every_view() {
             .await;
         browser.sees(&format!("Inbox of {name}")).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filter_is_in_the_address_and_times_are_those_of_the_viewer() {
+    let up = UpProcess::start(&[], &[]);
+    let ids = contacts(&up, 1).await;
+    let tomorrow = Timestamp::now() + SignedDuration::from_hours(24);
+    let message = json!({"text": "We open at nine."});
+    let body = json!({"contact_ids": ids, "name": "Opening hours", "message": message, "scheduled_at": tomorrow});
+    up.call("POST", "/v1/broadcasts", &body).await;
+    until_listed(&up, "/v1/broadcasts", "Opening hours").await;
+    let browser = Browser::start().await;
+    browser.time_zone("Asia/Manila").await;
+    browser.open(up.url()).await;
+    let there = tomorrow.in_tz("Asia/Manila").unwrap().strftime("%I:%M %p").to_string();
+    browser.sees(&there).await;
+
+    browser.choose("State", "paused").await;
+    browser.press("Filter").await;
+    browser.sees("No broadcast matches.").await;
+    browser.reload().await;
+    browser.sees("No broadcast matches.").await;
+    assert!(
+        browser.place().await.contains("status=paused"),
+        "{}",
+        browser.place().await
+    );
+    browser.back().await;
+    browser.sees("Opening hours").await;
 }

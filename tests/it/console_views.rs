@@ -160,19 +160,53 @@ async fn every_view_with_data_is_accessible_and_fits() {
     }
 }
 
-/// Makes the pictures of the README anew.
+/// Makes the pictures of the README anew: a broadcast on its way, and what has arrived of it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes pictures into the repository"]
 async fn pictures_of_the_console() {
-    let filled = Filled::start().await;
+    let up = UpProcess::start(&[], &[("PAGE_RATE_PER_SECOND", "20")]);
+    let names = ["Ana", "Ben", "Chloé", "محمد", "Δήμητρα", "王小明", "Olena"];
+    let ids: Vec<_> = (6001..18_001).map(|id: usize| id.to_string()).collect();
+    for (part, ids) in ids.chunks(1_000).enumerate() {
+        let contact = |(n, id)| {
+            let page = format!("page-{}", (part + n) % 4 + 1);
+            json!({"contact_id": id, "page_id": page, "first_name": names[n % names.len()]})
+        };
+        let contacts: Vec<_> = ids.iter().enumerate().map(contact).collect();
+        up.call("PUT", "/v1/contacts", &json!({ "contacts": contacts })).await;
+    }
+    let faults = up.address("/sandbox/summary").replace("/summary", "/faults");
+    let every =
+        |n: usize, answer: Value| json!({"contacts": ids.iter().step_by(n).collect::<Vec<_>>(), "answer": answer});
+    let blocked = json!({"error": {"code": 551, "message": "not now"}});
+    let unknown = json!({"error": {"code": 100, "subcode": 2_018_001, "message": "No matching user found"}});
+    let faults_of = json!({"faults": [every(47, blocked), every(153, unknown)]});
+    reqwest::Client::new()
+        .put(faults)
+        .json(&faults_of)
+        .send()
+        .await
+        .unwrap();
+    let message = json!({"text": "Hi {{ first_name | default('there') }}, 20 % off until Sunday."});
+    let twice = [ids.as_slice(), &ids[..1_204]].concat();
+    let body = json!({"contact_ids": twice, "name": "Black Friday, loyal customers", "message": message});
+    let accepted = up.call("POST", "/v1/broadcasts", &body).await;
+    let broadcast = format!("/broadcasts/{}", accepted["broadcast_id"].as_str().unwrap());
+    let sent = async || {
+        let report = up.call("GET", &format!("/v1{broadcast}"), &Value::Null).await;
+        report["counters"]["sent"].as_u64().unwrap()
+    };
+    while sent().await < 8_000 {
+        sleep(Duration::from_secs(1)).await;
+    }
     let browser = Browser::start().await;
     fs::create_dir_all(PICTURES).unwrap();
     for (name, path, colours) in [
-        ("broadcast.png", filled.broadcast.as_str(), Colours::Light),
+        ("broadcast.png", broadcast.as_str(), Colours::Light),
         ("sandbox.png", "/sandbox", Colours::Dark),
     ] {
         browser.view(1_200, colours).await;
-        browser.open(&format!("{}{path}", filled.up.url())).await;
+        browser.open(&format!("{}{path}", up.url())).await;
         browser.sees("Black Friday").await;
         let picture = browser.picture().await;
         assert!(picture.len() < MOST_BYTES, "{name} has {} bytes", picture.len());

@@ -65,6 +65,7 @@ async fn name_is_shown_as_it_is_written() {
     let mut body = request(&ids);
     body["name"] = json!(NAME);
     body["metadata"] = json!({"<b>owner</b>": NAME});
+    body["message"] = json!({"text": "<b>owner</b> of {{ first_name | default('a shop') }}"});
     body["scheduled_at"] = json!((stack.app.clock.now() + Duration::from_secs(7_200)).to_string());
     let id = stack.post(&body).await.broadcast_id();
     stack.let_reads_catch_up();
@@ -92,6 +93,9 @@ async fn name_is_shown_as_it_is_written() {
             assert!(!page.has(raw), "{view}: {}", page.html);
         }
     }
+    let page = visitor.page(&format!("/broadcasts/{id}")).await;
+    let text = "&#60;b&#62;owner&#60;/b&#62; of {{ first_name | default(&#39;a shop&#39;) }}";
+    assert!(page.has(text), "{}", page.html);
 }
 
 #[tokio::test]

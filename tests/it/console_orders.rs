@@ -207,7 +207,11 @@ async fn broadcast_is_approved_as_it_was_shown() {
         (422, "awaiting_approval".to_owned())
     );
     assert!(refused.has("Changed by"), "{}", refused.html);
-    assert!(!form.has("Another text.") && refused.has("Another text."), "{}", refused.html);
+    assert!(
+        !form.has("Another text.") && refused.has("Another text."),
+        "{}",
+        refused.html
+    );
     let (_, approved) = visitor.give(&id, "approve").await;
 
     assert_eq!((approved.status, stack.status(&id).await), (303, "queued".to_owned()));

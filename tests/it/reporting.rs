@@ -92,7 +92,7 @@ async fn broadcasts_are_listed_newest_first_without_gap_or_repeat() {
     assert_eq!(listed.len(), expected.len());
     for id in &expected {
         let mut report = stack.report(id).await;
-        for of_report in ["jobs", "reasons", "progress", "history", "stopped"] {
+        for of_report in ["message", "jobs", "reasons", "progress", "history", "stopped"] {
             report.as_object_mut().unwrap().remove(of_report).unwrap();
         }
         assert_eq!(listed.iter().filter(|item| **item == report).count(), 1);

@@ -13,7 +13,8 @@ use crate::fixture::up::UpProcess;
 async fn other_site(console: &str) -> String {
     let page = format!(
         "<!doctype html><title>Prizes</title><form method=post action='{console}/sending'>
-        <input name=csrf value=guessed><input name=state value=off><button>Win a prize</button></form>"
+        <input name=csrf value=guessed><input name=state value=off><button>Win a prize</button></form>
+        <a href='{console}/'>The console</a>"
     );
     other_api::start(move |_, _| Some(Html(page.clone()).into_response())).await
 }
@@ -45,6 +46,24 @@ async fn page_of_another_origin_changes_and_reads_nothing() {
 
     let switch = up.call("GET", "/v1/sending", &Value::Null).await;
     assert_eq!(switch["all_pages"], "on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn link_of_another_site_keeps_the_session_of_open_pages() {
+    let up = UpProcess::start(&[], &[]);
+    let browser = Browser::start().await;
+    let token = async || {
+        browser.open(&format!("{}/sending", up.url())).await;
+        browser.evaluate("document.querySelector('[name=csrf]').value").await
+    };
+    let before = token().await;
+    let other_host = other_site(up.url()).await.replace("127.0.0.1", "localhost");
+
+    browser.open(&other_host).await;
+    browser.press("The console").await;
+    browser.sees("Nothing has been sent yet.").await;
+
+    assert_eq!(token().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

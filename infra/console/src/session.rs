@@ -157,6 +157,9 @@ pub async fn let_in(State(console): State<Arc<Console>>, mut request: Request, n
     }
     let sessions = &console.sessions;
     let cookie = cookie(request.headers());
+    if cookie.is_none() && is_from_another_site(&request) {
+        return html(&AgainView {}).unwrap_or_else(Failure::into_response);
+    }
     let admitted = cookie.as_deref().and_then(|id| sessions.find(id));
     let visitor = match (&sessions.entry, cookie, admitted) {
         (Entry::Open, cookie, _) => {
@@ -184,6 +187,19 @@ pub async fn let_in(State(console): State<Arc<Console>>, mut request: Request, n
     };
     request.extensions_mut().insert(visitor);
     next.run(request).await
+}
+
+/// A page that loads itself again.
+#[derive(Template)]
+#[template(path = "again.html")]
+struct AgainView {}
+
+/// Returns true for a visitor who follows a link of another site. The browser then keeps the cookie back, so that the visitor seems
+/// to have no session, and a new one would end the one of the pages that are open; it sends the cookie with what this site's own page
+/// loads.
+fn is_from_another_site(request: &Request) -> bool {
+    let is = |name: &str, value: &str| request.headers().get(name).is_some_and(|header| header == value);
+    request.method() == Method::GET && is("sec-fetch-site", "cross-site") && is("sec-fetch-mode", "navigate")
 }
 
 fn not_admitted() -> Failure {

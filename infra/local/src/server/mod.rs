@@ -1,7 +1,7 @@
 //! An HTTP/1 server on this machine. Dropping its value closes the port and every connection.
 //!
-//! Every server of the local stack is one of these. It answers only requests that are meant for it ([`names`]), closes
-//! connections on which a request does not arrive in time ([`connection`]), and bounds their number.
+//! Every server of the local stack is one of these. It answers only requests that are meant for it (`names`), closes
+//! connections on which a request does not arrive in time (`connection`), and bounds their number.
 
 mod connection;
 mod names;

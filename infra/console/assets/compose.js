@@ -62,6 +62,8 @@
   if (isBlank && draft) restore(draft);
   else if (isBlank) form.elements.zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone ?? form.elements.zone.value;
   else save();
+  // From now on the draft has what the address had, and a reload shows the draft.
+  if (location.search) history.replaceState(null, '', location.pathname);
   // The preview of what is there already.
   if (!isBlank || draft) document.addEventListener('htmx:after:init', () =>
     byId('message').dispatchEvent(new Event('input', { bubbles: true })), { once: true });

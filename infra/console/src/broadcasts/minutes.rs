@@ -33,7 +33,7 @@ pub fn minutes(progress: Option<&ProgressReport>, present: Option<(Timestamp, u6
     let (Some((first, _)), Some((last, _)), true) = (known.first(), known.last(), has_any) else {
         return Vec::new();
     };
-    let seconds = (*first..=*last).filter(|second| second % MINUTE == 0).take(MOST);
+    let seconds = (*first..=*last).step_by(60).take(MOST);
     let minutes = seconds.map(|second| Minute {
         at: Timestamp::from_second(second).unwrap_or_default(),
         second,

@@ -24,7 +24,7 @@ pub async fn create(State(console): State<Arc<Console>>, visitor: Visitor, _: Fo
     let pages: Vec<_> = tokens.keys().filter_map(|id| PageId::parse(id).ok()).collect();
     let contacts = (0..CONTACTS).filter_map(|number| contact(number, &pages)).collect();
     visitor.client.import_contacts(&ContactImport { contacts }).await?;
-    Ok(Redirect::to("/new").into_response())
+    Ok(Redirect::to("/new?everybody=on").into_response())
 }
 
 fn contact(number: usize, pages: &[PageId]) -> Option<ContactChange> {

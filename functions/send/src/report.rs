@@ -109,8 +109,8 @@ impl From<HistoryEntry> for HistoryReport {
 }
 
 /// The part of a report that changes while the broadcast is worked on. Its entity tag is that of the report, so that a look at
-/// the jobs alone tells whether the report has changed. Repetitions of the request and the erasure of an unknown id, which
-/// change the broadcast itself, do not count: hence the tag is a weak one.
+/// the jobs alone tells whether the report has changed. Repetitions of the request, a change of the message before the broadcast
+/// begins, and the erasure of an unknown id, which change the broadcast itself, do not count: hence the tag is a weak one.
 #[derive(Clone, Debug)]
 pub struct Progress {
     /// The jobs, sorted by Page.

@@ -1,6 +1,8 @@
 //! The forms of a message, as Messenger has them, for the document: a request keeps the parts of a message as they are, in
 //! [`Message`](shared::domain::message::Message).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -153,6 +155,9 @@ pub enum OwnTemplateKind {
 pub struct OwnTemplatePayload {
     /// Messenger's name for the kind of template, such as `button` or `generic`.
     pub template_type: String,
+    /// The other fields.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, Value>,
 }
 
 /// A template that Meta has approved.

@@ -36,8 +36,16 @@ pub fn parts(text: Option<&str>, attachment: Option<&Value>, template: Option<&V
     text.into_iter().chain(attached).chain(template.map(approved)).collect()
 }
 
-/// Returns the parts of the message of a broadcast, with its variables, and the answers that a contact can tap on.
-pub fn of(message: &Message) -> (Vec<Part>, Vec<String>) {
+/// The message of a broadcast, with its variables.
+pub struct Shown {
+    /// The parts, in their order.
+    pub parts: Vec<Part>,
+    /// The answers that a contact can tap on.
+    pub replies: Vec<String>,
+}
+
+/// Returns the message of a broadcast, as a page shows it.
+pub fn of(message: &Message) -> Shown {
     let Message {
         text,
         attachment,
@@ -45,10 +53,10 @@ pub fn of(message: &Message) -> (Vec<Part>, Vec<String>) {
         quick_replies,
     } = message;
     let replies = Value::Array(quick_replies.clone());
-    (
-        parts(text.as_deref(), attachment.as_ref(), template.as_ref()),
-        self::replies(Some(&replies)),
-    )
+    Shown {
+        parts: parts(text.as_deref(), attachment.as_ref(), template.as_ref()),
+        replies: self::replies(Some(&replies)),
+    }
 }
 
 /// Returns the texts of the answers that the contact can tap on.

@@ -17,7 +17,6 @@ use super::{missing, parse_id};
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::message::{self, Part};
 use crate::page::{Answer, Chrome, Section, html, refused};
 use crate::session::{Form, Visitor};
 
@@ -37,16 +36,6 @@ struct OrderView {
 impl OrderView {
     fn name(&self) -> String {
         super::name(&self.report.summary)
-    }
-
-    /// Returns the parts of the message, with its variables.
-    fn parts(&self) -> Vec<Part> {
-        message::of(&self.report.message).0
-    }
-
-    /// Returns the answers that a contact can tap on.
-    fn replies(&self) -> Vec<String> {
-        message::of(&self.report.message).1
     }
 
     fn mark(&self) -> String {

@@ -19,7 +19,6 @@ use super::orders::{self, Order};
 use super::{missing, parse_id};
 use crate::Console;
 use crate::fields::{Fields, in_path};
-use crate::message::{self, Part};
 use crate::page::{Answer, Chrome, Section, has, html, not_modified, rendered, tagged};
 use crate::session::Visitor;
 use crate::show;
@@ -49,16 +48,6 @@ struct Note {
 impl BroadcastView {
     fn name(&self) -> String {
         super::name(&self.report.summary)
-    }
-
-    /// Returns the parts of the message, with its variables.
-    fn parts(&self) -> Vec<Part> {
-        message::of(&self.report.message).0
-    }
-
-    /// Returns the answers that a contact can tap on.
-    fn replies(&self) -> Vec<String> {
-        message::of(&self.report.message).1
     }
 
     /// Returns the time between two looks; `None` if the page does not change any more.

@@ -154,7 +154,8 @@ async fn stop_signal() -> std::io::Result<()> {
 
 fn print_addresses(stack: &Stack, own_pages: bool, data: Option<&Path>, notify: Option<&NotifySettings>) {
     let api = stack.api_url();
-    println!("Oncecast is ready. Open {api} in a browser.");
+    println!("Oncecast is ready.");
+    println!("  Console   {api}");
     println!("  API       {api}");
     println!("            {api}/docs");
     if let Some(sandbox) = stack.sandbox() {

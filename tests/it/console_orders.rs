@@ -331,6 +331,7 @@ async fn change_moves_the_start_and_a_refused_one_keeps_what_was_typed() {
     let id = stack.post(&body).await.broadcast_id();
     let visitor = Visitor::of(&stack).await;
     let form = visitor.page(&path(&id, "change")).await;
+    assert!(form.has("we open at nine."), "{}", form.html);
     let (mark, local) = (field(&form, "mark"), start.strftime("%Y-%m-%dT09:00").to_string());
     assert_eq!(
         (field(&form, "scheduled_at"), field(&form, "time_zone")),

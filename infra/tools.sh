@@ -55,6 +55,8 @@ local_stack() {
     STACK_DIR=$(mktemp -d)
     (umask 077 && printf '[{"name": "check", "token": "%s", "scopes": ["broadcasts:read", "broadcasts:write", "contacts:write"]}]\n' \
         "$TOKEN" >"$STACK_DIR/tokens.json")
+    # The log of an earlier stack would pass for this one's until it is begun anew.
+    : >"$log"
     "$executable" up --port 0 --schedule-every 1s --api-token "$STACK_DIR/tokens.json" "$@" >"$log" 2>&1 &
     STACK=$!
     trap 'kill "$STACK" 2>/dev/null; wait "$STACK" || true; rm -rf "$STACK_DIR"' EXIT

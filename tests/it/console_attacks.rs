@@ -1,4 +1,4 @@
-//! What pages of other sites, and the end of the stack, do to the console in a browser.
+//! The console in a browser against pages of other sites, and at the end of the stack.
 
 use axum::response::{Html, IntoResponse as _};
 use jiff::{SignedDuration, Timestamp};

@@ -1,4 +1,4 @@
-//! What went wrong, as a page: what happened, and what to do.
+//! Failures as pages: the event, and the remedy.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -12,7 +12,7 @@ use crate::frame::{Chrome, Section};
 pub struct Failure {
     /// The status of the answer.
     pub status: StatusCode,
-    /// What happened.
+    /// The event, in a line.
     pub title: String,
     /// The details, a line each.
     pub lines: Vec<String>,

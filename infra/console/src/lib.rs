@@ -7,7 +7,7 @@
 //! - `assets`: the files that the pages load
 //! - `frame`, `page`: the frame of all pages, and the answers with one
 //! - `show`, `fields`: values as they are shown, and as they are sent
-//! - `failure`: what went wrong, as a page
+//! - `failure`: failures as pages
 //! - `message`: the parts of a message
 //! - `broadcasts`: the list of the broadcasts, each of them, and the orders for it
 //! - `deliveries`: the outcome of a broadcast for each contact

@@ -30,7 +30,7 @@ struct DeliveryView {
     evidence: Option<DeliveryEvidence>,
 }
 
-/// What is known of a delivery: some words, and the time that they end with.
+/// A fact about a delivery: some words, and the time that they end with.
 struct Known {
     at: Option<Timestamp>,
     words: &'static str,

@@ -7,7 +7,6 @@ use axum::response::{Html, IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::Failure;
-pub use crate::frame::{Chrome, Section};
 use crate::show::hex;
 
 /// The sources that a page may load from: this server. Nothing is written inline.

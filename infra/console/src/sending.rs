@@ -13,7 +13,8 @@ use shared::domain::sending::SendingState;
 
 use crate::Console;
 use crate::failure::Failure;
-use crate::page::{Answer, Chrome, Section, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, refused};
 use crate::session::{Form, Visitor};
 
 /// Returns the view of the switch.

@@ -24,7 +24,8 @@ use uuid::Uuid;
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, refused};
 use crate::show::hex;
 
 /// The sessions that are kept. Beyond them the oldest ends.

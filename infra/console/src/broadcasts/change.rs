@@ -18,7 +18,8 @@ use super::{missing, parse_id};
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, refused};
 use crate::session::{Form, Visitor};
 
 /// The characters of a time as a browser's field for it has them: to the minute, without a zone.

@@ -14,7 +14,8 @@ use shared::domain::job::JobStatus;
 
 use crate::Console;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, fresh, html};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, fresh, html};
 use crate::session::Visitor;
 use crate::show;
 

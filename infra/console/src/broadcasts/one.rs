@@ -19,7 +19,8 @@ use super::orders::{self, Order};
 use super::{missing, parse_id};
 use crate::Console;
 use crate::fields::{Fields, in_path};
-use crate::page::{Answer, Chrome, Section, has, html, not_modified, rendered, tagged};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, has, html, not_modified, rendered, tagged};
 use crate::session::Visitor;
 use crate::show;
 

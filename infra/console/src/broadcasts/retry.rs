@@ -21,7 +21,8 @@ use super::{missing, parse_id};
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, fresh, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, fresh, html, refused};
 use crate::session::{Form, Visitor};
 use crate::show;
 

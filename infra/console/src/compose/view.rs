@@ -22,7 +22,8 @@ use super::recipients::Way;
 use crate::Console;
 use crate::broadcasts;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, rendered};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, rendered};
 use crate::session::Visitor;
 
 /// The saved audiences, and the Pages, that are listed: the most of one part of a list.

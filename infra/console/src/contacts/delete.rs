@@ -14,7 +14,8 @@ use shared::domain::ids::{ContactId, PageId};
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, refused};
 use crate::session::{Form, Visitor};
 
 /// The time for the parts of an erasure that one form does. The page that follows goes on.

@@ -12,7 +12,8 @@ use shared::domain::ids::PageId;
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, refused};
 use crate::session::Visitor;
 
 /// The contacts of a page.

@@ -17,7 +17,8 @@ use crate::Console;
 use crate::broadcasts;
 use crate::failure::Failure;
 use crate::fields::{Fields, in_path};
-use crate::page::{Answer, Chrome, Section, html};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html};
 use crate::session::{Form, Visitor};
 
 /// The broadcasts that are asked for a delivery to the contact.

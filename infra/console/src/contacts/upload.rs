@@ -20,7 +20,8 @@ use super::imports::{Import, ImportState, Progress, Upload, unusable};
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, fresh, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, fresh, html, refused};
 use crate::session::{CSRF, Form, Visitor};
 use crate::show::size;
 

@@ -24,7 +24,8 @@ use crate::Console;
 use crate::broadcasts::{missing, name, parse_id};
 use crate::failure::Failure;
 use crate::fields::{Fields, in_path};
-use crate::page::{Answer, Chrome, Section, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, refused};
 use crate::session::Visitor;
 use crate::show;
 

@@ -15,7 +15,8 @@ use shared::domain::ids::ContactId;
 use crate::Console;
 use crate::broadcasts::{missing, name, parse_id};
 use crate::fields::in_path;
-use crate::page::{Answer, Chrome, Section, html, rendered};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, rendered};
 use crate::session::Visitor;
 use crate::show;
 

@@ -13,7 +13,8 @@ use shared::domain::ids::PageId;
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, html, refused};
 use crate::session::Visitor;
 
 /// The Pages of a page.

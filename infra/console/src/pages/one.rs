@@ -18,7 +18,8 @@ use shared::domain::sending::SendingState;
 use crate::Console;
 use crate::failure::Failure;
 use crate::fields::Fields;
-use crate::page::{Answer, Chrome, Section, fresh, html, refused};
+use crate::frame::{Chrome, Section};
+use crate::page::{Answer, fresh, html, refused};
 use crate::session::{Form, Visitor};
 
 /// The Pages of a part of the list, in which this one is looked for.

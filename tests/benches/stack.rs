@@ -1,0 +1,124 @@
+//! A whole local stack whose functions are the deployed executables, and the broadcasts that it sends.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use local::stack::{Settings, Stack};
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+/// The Page of single-Page benchmarks, one of the sandbox's own.
+pub const PAGE: &str = "page-1";
+/// The rate at which the pace is no limit.
+pub const UNPACED: u32 = 100_000;
+/// The contacts of one request that imports them.
+const IMPORT: usize = 1_000;
+/// The time between two looks at a broadcast.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The longest time for a broadcast. The largest has a million contacts.
+const PATIENCE: Duration = Duration::from_secs(3_000);
+
+/// A stack, and a client of its API.
+pub struct Bench {
+    pub stack: Stack,
+    http: Client,
+}
+
+impl Bench {
+    /// Starts a stack that sends at a rate for each Page, with its data in memory or in a directory, and these variables.
+    pub async fn start(rate: u32, data: Option<PathBuf>, variables: &[(&str, &str)]) -> Result<Self, Box<dyn Error>> {
+        let mut env: BTreeMap<_, _> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        // The results are printed among the logs.
+        env.insert("RUST_LOG".to_owned(), "warn".to_owned());
+        env.insert("PAGE_RATE_PER_SECOND".to_owned(), rate.to_string());
+        let settings = Settings {
+            data,
+            env,
+            ..Settings::default()
+        };
+        let stack = Stack::start(settings).await?;
+        stack.ready().await?;
+        let http = Client::builder().no_proxy().build()?;
+        Ok(Self { stack, http })
+    }
+
+    /// Imports contacts of a Page, numbered from `first` on.
+    pub async fn import(&self, page: &str, first: usize, count: usize) -> Result<(), Box<dyn Error>> {
+        let url = format!("{}/v1/contacts", self.stack.api_url());
+        let numbers: Vec<_> = (first..first + count).collect();
+        let imports = numbers.chunks(IMPORT).map(|numbers| {
+            let rows = numbers.iter().map(|n| format!("{},{page},Ana {n}\n", contact(*n)));
+            let file = format!("contact_id,page_id,first_name\n{}", rows.collect::<String>());
+            let call = self.http.put(&url).header("content-type", "text/csv").body(file);
+            async move { call.send().await?.error_for_status() }
+        });
+        let imports: Vec<_> = imports.collect();
+        stream::iter(imports)
+            .buffer_unordered(4)
+            .try_collect::<Vec<Response>>()
+            .await?;
+        Ok(())
+    }
+
+    /// Accepts a broadcast to contacts of any Pages; returns its id.
+    pub async fn accept(&self, contacts: &[String]) -> Result<String, Box<dyn Error>> {
+        let url = format!("{}/v1/broadcasts", self.stack.api_url());
+        let body = json!({
+            "contact_ids": contacts,
+            "message": {"text": "Hello {{ first_name }}, the shop opens at nine."},
+        });
+        // Without a key of its own a repeated request is answered with the broadcast of before.
+        let key = Uuid::new_v4().to_string();
+        let call = self.http.post(url).header("idempotency-key", key).json(&body);
+        let answer = call.send().await?;
+        let status = answer.status();
+        let body: Value = answer.json().await?;
+        let id = body["broadcast_id"].as_str().map(str::to_owned);
+        id.ok_or_else(|| format!("not accepted: {status} {body}").into())
+    }
+
+    /// Reads the report of a broadcast.
+    pub async fn report(&self, broadcast: &str) -> Result<Value, Box<dyn Error>> {
+        let url = format!("{}/v1/broadcasts/{broadcast}", self.stack.api_url());
+        Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Waits until a broadcast has completed; every contact of it must have been sent to. Returns the time.
+    pub async fn complete(&self, broadcast: &str, contacts: usize) -> Result<Duration, Box<dyn Error>> {
+        let begun = Instant::now();
+        let mut every = LOOK_EVERY;
+        while begun.elapsed() < PATIENCE {
+            let report = self.report(broadcast).await?;
+            if report["status"] == "completed" {
+                return match report["counters"]["sent"] == contacts {
+                    true => Ok(begun.elapsed()),
+                    false => Err(format!("not every contact was sent to: {report}").into()),
+                };
+            }
+            sleep(every).await;
+            every = (every * 2).min(Duration::from_millis(500));
+        }
+        Err("a broadcast took too long".into())
+    }
+
+    /// Returns the process of `process-job`, of which there is one while only one Page is sent for.
+    pub fn worker(&self) -> Result<u32, Box<dyn Error>> {
+        match self.stack.process_job().processes_running()[..] {
+            [worker] => Ok(worker.pid),
+            ref others => Err(format!("{} workers", others.len()).into()),
+        }
+    }
+}
+
+/// Returns the id of the nth contact, as long as Messenger's.
+pub fn contact(n: usize) -> String {
+    format!("{n:017}")
+}

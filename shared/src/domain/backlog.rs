@@ -225,6 +225,15 @@ impl Backlog {
         Next::Contact(entry)
     }
 
+    /// Returns the contacts that [`Backlog::next`] offers next, as far as they are in the same segment and it is loaded.
+    pub fn upcoming(&self, now: Timestamp) -> impl Iterator<Item = &ContactId> {
+        let (number, index) = (segment_of(self.next), index_in_segment(self.next));
+        let segment = self.loaded.iter().find(|segment| segment.number == number);
+        let is_due = |segment: &&Segment| index > 0 || segment.due_at.is_none_or(|due| due <= now);
+        let contacts = segment.filter(is_due).map(|segment| segment.contacts.iter());
+        contacts.into_iter().flatten().skip(index)
+    }
+
     /// Returns the next step when the next segment is not due: a later segment may be due earlier; if none is due, the step is
     /// to wait for the earliest.
     fn next_if_segment_is_not_due(&mut self, now: Timestamp) -> Next {

@@ -82,8 +82,19 @@ impl Contacts<'_> {
     /// # Errors
     /// If DynamoDB does not answer, or an item is unreadable.
     pub async fn get_all(&self, ids: &[ContactId]) -> Result<HashMap<ContactId, Contact>, Error> {
-        let found = self.read_fields::<Contact>(ids, None, Read::Consistent).await?;
-        let found = found.into_iter();
+        self.read_whole(ids, Read::Consistent).await
+    }
+
+    /// Reads contacts whole, as of a moment ago, at half the cost.
+    ///
+    /// # Errors
+    /// As [`Contacts::get_all`].
+    pub async fn get_all_lately(&self, ids: &[ContactId]) -> Result<HashMap<ContactId, Contact>, Error> {
+        self.read_whole(ids, Read::Eventual).await
+    }
+
+    async fn read_whole(&self, ids: &[ContactId], read: Read) -> Result<HashMap<ContactId, Contact>, Error> {
+        let found = self.read_fields::<Contact>(ids, None, read).await?.into_iter();
         Ok(found.map(|contact| (contact.contact_id.clone(), contact)).collect())
     }
 

@@ -1,6 +1,6 @@
 //! The delivery to one contact: reserve, send, record. The result goes back to the run, which alone moves the job on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{Instrument, debug, warn};
@@ -8,7 +8,7 @@ use tracing::{Instrument, debug, warn};
 use crate::app::App;
 use crate::domain::backlog::{Entry, Finish};
 use crate::domain::breakers::Signal;
-use crate::domain::contact::LastBroadcast;
+use crate::domain::contact::{Contact, LastBroadcast};
 use crate::domain::delivery::{Delivery, Doubt, Reservation, State, Status};
 use crate::domain::digest::{digest, with_line_feeds};
 use crate::domain::job::{Broadcast, Job};
@@ -25,6 +25,7 @@ use crate::store::contacts::Marked;
 use crate::store::deliveries::{Reserve, RowChange};
 use crate::store::transactions::Record;
 use crate::worker::profiles::Profiles;
+use crate::worker::read_ahead::ReadContact;
 use crate::worker::spacing::Spacing;
 
 /// The reason of a contact that another broadcast was sent to a short while before.
@@ -123,12 +124,12 @@ impl Composed {
 }
 
 impl Sender<'_> {
-    /// Delivers the message to the contact of an entry, if that is due and not done yet. `alone` is `true` if Messenger
-    /// refused the contact in this run with an error that concerns no other contact: then the contact fails if it is refused
-    /// again.
-    pub async fn deliver(&self, entry: Entry, alone: bool) -> Delivered {
+    /// Delivers the message to the contact of an entry, as it was read, if that is due and not done yet. `alone` is `true` if
+    /// Messenger refused the contact in this run with an error that concerns no other contact: then the contact fails if it is
+    /// refused again.
+    pub async fn deliver(&self, entry: Entry, contact: ReadContact, alone: bool) -> Delivered {
         let deliver = async {
-            let attempt = self.attempt(&entry, alone).await;
+            let attempt = self.attempt(&entry, contact, alone).await;
             let attempt = attempt.unwrap_or_else(|error| AttemptEnd::Unsettled(error).into());
             debug!(end = ?attempt.end, "contact worked on");
             attempt
@@ -137,29 +138,31 @@ impl Sender<'_> {
         Delivered { entry, attempt }
     }
 
-    async fn attempt(&self, entry: &Entry, alone: bool) -> Result<Attempt, store::Error> {
+    async fn attempt(&self, entry: &Entry, mut read: ReadContact, alone: bool) -> Result<Attempt, store::Error> {
         let clock = &self.app.clock;
         // The contact is read before the reservation, so that a failed read leaves no doubt. The reservation counts as being as
         // old as the read: an erasure deletes the contact and then the row that would refuse the reservation, so a worker that
         // was frozen in between must not send.
-        let (mut read_at, mut since) = (clock.now(), Instant::now());
         let mut may_ask = true;
         let composed = loop {
-            if let Some(composed) = self.compose(entry, may_ask).await? {
-                break composed;
+            match self.compose(read.contact.as_ref(), may_ask) {
+                // The contact is passed over only by what it is now: it may have been imported, or have written, a moment ago.
+                Some(Composed::NoMessage(_)) if !read.is_current => {}
+                Some(composed) => break composed,
+                None => {
+                    let ask = self.profiles.fill_in(self.app, &self.messenger, &entry.contact_id);
+                    ask.await;
+                    // The contact is read anew: it may have changed while Messenger was asked.
+                    may_ask = false;
+                }
             }
-            self.profiles
-                .fill_in(self.app, &self.messenger, &entry.contact_id)
-                .await;
-            // The contact is read anew: it may have changed while Messenger was asked.
-            (read_at, since) = (clock.now(), Instant::now());
-            may_ask = false;
+            read = ReadContact::as_of_now(self.app, &entry.contact_id).await?;
         };
         let digest = composed.text().map(digest);
         let deliveries = self.app.store.deliveries();
-        let reserve = deliveries.reserve(self.job, &entry.contact_id, digest.as_deref(), read_at);
+        let reserve = deliveries.reserve(self.job, &entry.contact_id, digest.as_deref(), read.at);
         let reservation = match reserve.await? {
-            Reserve::Granted(reservation) => reservation.counted_from(since),
+            Reserve::Granted(reservation) => reservation.counted_from(read.since),
             Reserve::Refused(row) => return Ok(Self::end_for_row(self.app, self.job, row, false).await?.into()),
         };
         let text = match composed {
@@ -223,24 +226,24 @@ impl Sender<'_> {
 
     /// Renders the text for the contact, unless the contact gets no message. `None` if the text needs a part of the contact's
     /// profile that is not stored, and Messenger may be asked for it.
-    async fn compose(&self, entry: &Entry, may_ask: bool) -> Result<Option<Composed>, store::Error> {
+    fn compose(&self, contact: Option<&Contact>, may_ask: bool) -> Option<Composed> {
         let skipped = |reason: &str| {
             Some(Composed::NoMessage(State::Skipped {
                 reason: reason.to_owned(),
             }))
         };
         if self.job.is_expired(self.app.clock.now()) {
-            return Ok(skipped(EXPIRED));
+            return skipped(EXPIRED);
         }
-        let Some(contact) = self.app.store.contacts().get(&entry.contact_id).await? else {
-            return Ok(skipped("contact_deleted"));
+        let Some(contact) = contact else {
+            return skipped("contact_deleted");
         };
         // It was deleted and created anew since it joined the backlog, and may have joined that of the other Page's job, too.
         if self.broadcast.audience.is_some() && contact.page_id != self.job.page_id {
-            return Ok(skipped("other_page"));
+            return skipped("other_page");
         }
         if contact.opted_out {
-            return Ok(skipped("opted_out"));
+            return skipped("opted_out");
         }
         let Broadcast {
             envelope,
@@ -251,7 +254,7 @@ impl Sender<'_> {
         if *outside_window == OutsideWindow::Skip
             && window::is_over(envelope.messaging_type, contact.last_interaction_at, now)
         {
-            return Ok(skipped("outside_window"));
+            return skipped("outside_window");
         }
         let blocks = |last: &LastBroadcast, gap| last.blocks(&self.job.id(), gap, now);
         if contact
@@ -260,20 +263,20 @@ impl Sender<'_> {
             .zip(self.gap())
             .is_some_and(|(last, gap)| blocks(last, gap))
         {
-            return Ok(skipped(TOO_SOON));
+            return skipped(TOO_SOON);
         }
-        if may_ask && contact.page_id == self.job.page_id && self.profiles.are_wanted_for(&contact, now) {
-            return Ok(None);
+        if may_ask && contact.page_id == self.job.page_id && self.profiles.are_wanted_for(contact, now) {
+            return None;
         }
-        let text = self.template.as_ref().map(|template| template.render(&contact));
-        Ok(Some(match text.transpose() {
+        let text = self.template.as_ref().map(|template| template.render(contact));
+        Some(match text.transpose() {
             Ok(text) => Composed::Message {
                 text: text.map(|text| with_line_feeds(&text).into_owned()),
             },
             Err(error) => Composed::NoMessage(State::Failed {
                 reason: error.to_string(),
             }),
-        }))
+        })
     }
 
     /// Records a send that Messenger did not accept, by the verdict on its error.

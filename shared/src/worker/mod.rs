@@ -13,6 +13,7 @@ mod in_flight;
 mod minutes;
 pub mod pace;
 mod profiles;
+mod read_ahead;
 pub mod resolve;
 pub mod run;
 mod send_again;

@@ -2,6 +2,7 @@
 //!
 //! Sends are pipelined, and none outlives the run. The job item has one writer: the loop here.
 
+use std::iter;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -22,6 +23,7 @@ use crate::worker::hand_over::end_for;
 use crate::worker::in_flight::InFlight;
 use crate::worker::minutes::{CurrentMinute, keep};
 use crate::worker::pace::Pace;
+use crate::worker::read_ahead::{MOST, ReadAhead, ReadContact};
 use crate::worker::stop::Stop;
 use crate::worker::suspects::Suspects;
 
@@ -64,6 +66,8 @@ pub struct Run<'a> {
     /// The reason why the backlog offers no contact.
     rest: Option<Next>,
     in_flight: InFlight<'a>,
+    /// The contacts that come next.
+    contacts: ReadAhead,
     /// The contacts that were refused with an error that may concern every contact.
     suspects: Suspects,
     /// The number of contacts finished since the last checkpoint.
@@ -97,6 +101,7 @@ impl<'a> Run<'a> {
             claim_lost: false,
             rest: None,
             in_flight: InFlight::default(),
+            contacts: ReadAhead::new(sender.app),
             suspects: Suspects::default(),
             finished: 0,
             doubts: Vec::new(),
@@ -228,30 +233,63 @@ impl<'a> Run<'a> {
 
     /// Starts the send to the next contact, if the backlog offers one.
     async fn start_next(&mut self) {
-        let (sender, app) = (self.sender, self.sender.app);
+        let sender = self.sender;
         self.left = self.left.saturating_sub(1);
-        if let Some(entry) = self.suspects.next_alone() {
-            return self.in_flight.push(sender.deliver(entry, true));
+        let alone = self.suspects.next_alone();
+        let is_alone = alone.is_some();
+        let Some(entry) = (match alone {
+            Some(entry) => Some(entry),
+            None => self.next_entry().await,
+        }) else {
+            return;
+        };
+        match self.read_contact(&entry.contact_id).await {
+            Ok(contact) => self.in_flight.push(sender.deliver(entry, contact, is_alone)),
+            Err(error) => self.stop_for(Stop::Unsettled(error)),
         }
+    }
+
+    /// Returns the next entry of the backlog, if it offers one.
+    async fn next_entry(&mut self) -> Option<Entry> {
+        let app = self.sender.app;
         loop {
             match self.backlog.next(app.clock.now()) {
-                Next::Contact(entry) => return self.in_flight.push(sender.deliver(entry, false)),
+                Next::Contact(entry) => return Some(entry),
                 Next::Load(number) => {
                     let segments = app.store.segments();
                     let load = segments.get(&self.claim.job.snapshot, number);
                     match self.in_flight.poll_while(load).await {
                         Ok(Some(segment)) => self.backlog.load(segment),
-                        Ok(None) => {
-                            return self.stop_for(Stop::Halt(format!("expired: segment {number} is gone")));
-                        }
-                        Err(error) => return self.stop_for(Stop::Unsettled(error)),
+                        Ok(None) => self.stop_for(Stop::Halt(format!("expired: segment {number} is gone"))),
+                        Err(error) => self.stop_for(Stop::Unsettled(error)),
+                    }
+                    if self.stop.is_some() {
+                        return None;
                     }
                 }
                 rest @ (Next::AfterInFlight | Next::NotBefore(_) | Next::Exhausted) => {
                     self.rest = Some(rest);
-                    return;
+                    return None;
                 }
             }
+        }
+    }
+
+    /// Returns a contact; reads it if it has not been read ahead, together with those that come next.
+    async fn read_contact(&mut self, contact_id: &ContactId) -> Result<ReadContact, store::Error> {
+        let app = self.sender.app;
+        if let Some(contact) = self.contacts.take(contact_id) {
+            return Ok(contact);
+        }
+        // At most a second's worth: what is not sent to soon is read again.
+        let most = if self.probing { 1 } else { self.pace.max_in_flight() / 2 };
+        let next = self.backlog.upcoming(app.clock.now()).take(most.min(MOST) - 1);
+        let batch = iter::once(contact_id).chain(next).cloned().collect();
+        self.in_flight.poll_while(self.contacts.read(app, batch)).await?;
+        match self.contacts.take(contact_id) {
+            Some(contact) => Ok(contact),
+            // The read took longer than it may be old.
+            None => self.in_flight.poll_while(ReadContact::as_of_now(app, contact_id)).await,
         }
     }
 

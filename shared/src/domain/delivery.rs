@@ -201,20 +201,29 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Returns the right that a won conditional write gives, which left the row as it is here; only the store calls this.
+    /// Returns the right that a won conditional write gives; only the store calls this. `before` is the row as it was before, if
+    /// there was one.
     ///
     /// `since` is the instant *before* the write was begun, so that the reservation never seems younger than it is.
-    pub(crate) fn granted(job: &Job, row: Delivery, since: Instant) -> Self {
-        let refused_and_resumed = row.refused_at.zip(job.breakers.resumed_at);
+    pub(crate) fn granted(
+        job: &Job,
+        contact_id: &ContactId,
+        token: String,
+        before: Option<&Delivery>,
+        reserved_at: Timestamp,
+        since: Instant,
+    ) -> Self {
+        let refused_at = before.and_then(|row| row.refused_at);
+        let refused_and_resumed = refused_at.zip(job.breakers.resumed_at);
         Self {
             job: job.id(),
-            contact_id: row.contact_id,
-            token: row.token,
-            attempt: row.attempts,
-            earlier_doubt: row.earlier_doubt.is_some(),
+            contact_id: contact_id.clone(),
+            token,
+            attempt: before.map_or(0, |row| row.attempts) + 1,
+            earlier_doubt: before.is_some_and(|row| row.earlier_doubt.is_some()),
             refused_before_resume: refused_and_resumed.is_some_and(|(refused, resumed)| refused <= resumed),
-            refused_at: row.refused_at,
-            reserved_at: row.reserved_at,
+            refused_at,
+            reserved_at,
             since,
         }
     }

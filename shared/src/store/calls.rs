@@ -26,7 +26,7 @@ const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
 /// The end of a conditional write.
 pub(super) enum Conditional {
-    /// The write was made; the new item if an update returns it, or the deleted one.
+    /// The write was made; the new item or the one of before if an update returns it, or the deleted one.
     Written(Item),
     /// The condition did not hold for this item, if there is one.
     Refused(Option<Item>),

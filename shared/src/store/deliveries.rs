@@ -109,19 +109,28 @@ impl Deliveries<'_> {
             .bind(":expires_at", expiry(job.retained_until, REPORT_OUTLIVES))
             .bind(":schema", SCHEMA)
             .bind(":one", 1)
-            .returning_new();
+            .returning_old();
         if let Some(digest) = text_digest {
             reserve = reserve.bind(":digest", digest);
         }
-        let row: Delivery = match store.update(OPERATION, reserve).await? {
-            Conditional::Written(item) => from_item(OPERATION, item)?,
-            Conditional::Refused(item) => refusing_row(OPERATION, item)?,
+        let before = match store.update(OPERATION, reserve).await? {
+            // Nothing is sent back for a first attempt, as nearly all are.
+            Conditional::Written(before) if before.is_empty() => None,
+            Conditional::Written(before) => Some(from_item(OPERATION, before)?),
+            Conditional::Refused(item) => {
+                let row = refusing_row(OPERATION, item)?;
+                // A call that is repeated after a lost answer finds its own reservation, unless another worker has moved it on.
+                if !is_reserved_under(&row, &token) {
+                    return Ok(Reserve::Refused(row));
+                }
+                Some(Delivery {
+                    attempts: row.attempts - 1,
+                    ..row
+                })
+            }
         };
-        // A call that is repeated after a lost answer may find its own reservation moved on by another worker.
-        if !is_reserved_under(&row, &token) {
-            return Ok(Reserve::Refused(row));
-        }
-        Ok(Reserve::Granted(Reservation::granted(job, row, since)))
+        let reservation = Reservation::granted(job, contact_id, token, before.as_ref(), now, since);
+        Ok(Reserve::Granted(reservation))
     }
 
     /// Marks a waiting row as passed by this epoch, so that a worker that has been overtaken cannot reserve it through its

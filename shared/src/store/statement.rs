@@ -127,6 +127,12 @@ impl<'a> Update<'a> {
         self
     }
 
+    /// Returns the item as it was before: an empty one if there was none.
+    pub(super) fn returning_old(mut self) -> Self {
+        self.returns = ReturnValue::AllOld;
+        self
+    }
+
     /// Returns the values that the written attributes had before: none if there was no item.
     pub(super) fn returning_replaced(mut self) -> Self {
         self.returns = ReturnValue::UpdatedOld;

@@ -32,8 +32,8 @@ use crate::runtime::secrets::Access;
 /// a freeze, and cost a false doubt.
 pub struct MessengerClient {
     client: Client,
-    /// The base of all URLs.
-    url: String,
+    /// The base of all URLs, unless it cannot be read.
+    url: Option<Url>,
     pub(crate) access: Access,
     pub(crate) page_id: PageId,
 }
@@ -54,7 +54,7 @@ impl MessengerClient {
             .build()?;
         Ok(Self {
             client,
-            url: config.graph_api_url.clone(),
+            url: Url::parse(&config.graph_api_url).ok(),
             access,
             page_id: page_id.clone(),
         })
@@ -112,7 +112,7 @@ impl MessengerClient {
     }
 
     fn call(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, SendError> {
-        let mut url = Url::parse(&self.url).map_err(|_| SendError::NotConnected)?;
+        let mut url = self.url.clone().ok_or(SendError::NotConnected)?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }

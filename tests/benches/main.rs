@@ -6,6 +6,9 @@
 //! ```
 
 mod bare_loop;
+mod cost;
+mod counter;
+mod dollars;
 mod floor;
 mod process;
 mod report;
@@ -24,7 +27,10 @@ type Measured = Result<Section, Box<dyn Error>>;
 /// A benchmark: the name of its section, and its measurement.
 struct Benchmark(&'static str, fn() -> BoxFuture<'static, Measured>);
 
-const BENCHMARKS: &[Benchmark] = &[Benchmark("floor", || Box::pin(floor::measure()))];
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark("floor", || Box::pin(floor::measure())),
+    Benchmark("cost", || Box::pin(cost::measure())),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();

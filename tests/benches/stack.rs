@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use crate::counter::Counter;
+
 /// The Page of single-Page benchmarks, one of the sandbox's own.
 pub const PAGE: &str = "page-1";
 /// The rate at which the pace is no limit.
@@ -29,9 +31,43 @@ pub struct Bench {
     http: Client,
 }
 
+/// The counters before the services of a stack.
+pub struct Counters {
+    pub dynamodb: Counter,
+    pub sqs: Counter,
+    pub messenger: Counter,
+}
+
 impl Bench {
     /// Starts a stack that sends at a rate for each Page, with its data in memory or in a directory, and these variables.
     pub async fn start(rate: u32, data: Option<PathBuf>, variables: &[(&str, &str)]) -> Result<Self, Box<dyn Error>> {
+        let bench = Self::launch(rate, data, variables).await?;
+        bench.stack.ready().await?;
+        Ok(bench)
+    }
+
+    /// Starts a stack with its data in memory, whose functions reach their services through counters.
+    pub async fn start_counted(rate: u32, variables: &[(&str, &str)]) -> Result<(Self, Counters), Box<dyn Error>> {
+        let counters = Counters {
+            dynamodb: Counter::start().await?,
+            sqs: Counter::start().await?,
+            messenger: Counter::start().await?,
+        };
+        let endpoints = [
+            ("AWS_ENDPOINT_URL_DYNAMODB", counters.dynamodb.url()),
+            ("AWS_ENDPOINT_URL_SQS", counters.sqs.url()),
+            ("GRAPH_API_URL", counters.messenger.url()),
+        ];
+        let bench = Self::launch(rate, None, &[&endpoints, variables].concat()).await?;
+        let sandbox = bench.stack.sandbox().ok_or("no sandbox")?;
+        counters.dynamodb.forward_to(bench.stack.database_endpoint());
+        counters.sqs.forward_to(bench.stack.queue_endpoint());
+        counters.messenger.forward_to(&sandbox.url());
+        bench.stack.ready().await?;
+        Ok((bench, counters))
+    }
+
+    async fn launch(rate: u32, data: Option<PathBuf>, variables: &[(&str, &str)]) -> Result<Self, Box<dyn Error>> {
         let mut env: BTreeMap<_, _> = variables
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -45,7 +81,6 @@ impl Bench {
             ..Settings::default()
         };
         let stack = Stack::start(settings).await?;
-        stack.ready().await?;
         let http = Client::builder().no_proxy().build()?;
         Ok(Self { stack, http })
     }

@@ -41,9 +41,14 @@ mod control_times;
 mod controlled_run;
 mod controls;
 mod conventions;
+mod cost;
+#[path = "../benches/counter.rs"]
+mod counter;
 mod data_directory;
 mod degraded_services;
 mod docs_page;
+#[path = "../benches/dollars.rs"]
+mod dollars;
 mod erasure;
 mod events;
 mod evidence;

@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use local::sandbox::{Answer, Fault, GraphError};
 use serde_json::{Value, json};
+use shared::domain::delivery::Metadata;
 
 use crate::fixture::{APP_SECRET, PAGES, TestStack, VERIFY_TOKEN};
 
@@ -98,6 +100,39 @@ async fn standby_echo_settles_the_delivery() {
 
     assert_eq!(status, StatusCode::OK);
     assert_eq!(stack.sent_failed_in_doubt(&id).await, [1, 0, 0]);
+}
+
+/// The rows of a call are read together, and most of them are known to have arrived.
+#[tokio::test]
+async fn one_call_settles_those_of_its_deliveries_that_are_open() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(4).await;
+    let unanswered = Fault::answering(Answer::Reset).but_arriving();
+    let refused = Fault::answering(GraphError::new(551, "not now")).but_arriving();
+    stack.sandbox.add_fault(unanswered.to_contacts([&ids[0]]));
+    stack.sandbox.add_fault(refused.to_contacts([&ids[1]]));
+    let id = stack.broadcast(&ids).await;
+    stack.drain_queue().await;
+    stack.sandbox.clear_faults();
+    assert_eq!(stack.sent_failed_in_doubt(&id).await, [2, 1, 1]);
+    stack.let_reads_catch_up();
+
+    let echo = |(metadata, message_id): (Metadata, String)| {
+        json!({
+            "sender": {"id": PAGES[0]}, "recipient": {"id": metadata.contact_id}, "timestamp": 0,
+            "message": {"is_echo": true, "mid": message_id, "metadata": metadata.to_string()},
+        })
+    };
+    let echoes: Vec<_> = stack.echoes(&id).into_iter().map(echo).collect();
+    // Twice in one call, in either order.
+    let events: Vec<_> = echoes.iter().chain(echoes.iter().rev()).cloned().collect();
+    assert_eq!(stack.webhook(PAGES[0], &events).await, StatusCode::OK);
+
+    assert_eq!(stack.sent_failed_in_doubt(&id).await, [3, 1, 0]);
+    for contact_id in &ids {
+        let row = stack.delivery(&id, contact_id).await;
+        assert_eq!(row["message_id"], stack.newest_message_id(contact_id), "{row}");
+    }
 }
 
 #[tokio::test]

@@ -331,6 +331,11 @@ pub struct Metadata {
 impl Metadata {
     const PREFIX: &str = "oncecast/1";
 
+    /// Returns the key of the delivery.
+    pub fn key(&self) -> (JobId, ContactId) {
+        (self.job.clone(), self.contact_id.clone())
+    }
+
     /// Returns `true` if a text begins as the metadata that this version writes.
     pub fn is_like(text: &str) -> bool {
         text.split(' ').next() == Some(Self::PREFIX)

@@ -1,0 +1,121 @@
+//! What a delivered contact costs, in units of DynamoDB and in requests: no more than it did. `cargo bench -p tests -- cost`
+//! measures it for more contacts, and at the pace that users have.
+
+use std::path::Path;
+use std::{env, fs};
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use shared::domain::delivery::Metadata;
+use shared::worker::run::WIND_UP;
+
+use crate::counter::{Counter, Counts};
+use crate::dollars::{self, Figures};
+use crate::fixture::template::TEMPLATE;
+use crate::fixture::{Endpoints, PAGES, Services, TestStack};
+
+const CONTACTS: usize = 400;
+
+/// Starts a stack that reaches its database through a counter.
+async fn counted_stack() -> (TestStack, Counter) {
+    let (counter, services) = (Counter::start().await.unwrap(), Services::start().await);
+    counter.forward_to(&services.endpoints.dynamodb);
+    let endpoints = Endpoints {
+        dynamodb: counter.url().to_owned(),
+        ..services.endpoints.clone()
+    };
+    (TestStack::start_on(services, &endpoints, &[]).await, counter)
+}
+
+fn echo((metadata, message_id): &(Metadata, String)) -> Value {
+    json!({
+        "sender": {"id": PAGES[0]}, "recipient": {"id": metadata.contact_id}, "timestamp": 0,
+        "message": {"is_echo": true, "mid": message_id, "metadata": metadata.to_string()},
+    })
+}
+
+/// Fails if a contact costs more write units, read units or requests of a table. Whoever makes it cheaper sets these down.
+fn check(what: &str, counts: &Counts, table: &str, most: [f64; 3]) {
+    let all = counts.sum(|origin| origin.table.ends_with(table));
+    let each = [all.write_units, all.read_units, all.requests].map(|all| all / CONTACTS as f64);
+    for ((name, each), most) in ["write units", "read units", "requests"]
+        .into_iter()
+        .zip(each)
+        .zip(most)
+    {
+        assert!(
+            each <= most,
+            "{what}: {each} {name} of {table} a contact, more than {most}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn contact_and_its_echo_cost_no_more_than_they_did() {
+    let (stack, counter) = counted_stack().await;
+    let ids = stack.import_contacts(CONTACTS).await;
+    check("import", &counter.take(), "contacts", [2.0, 0.5, 0.05]);
+    stack.let_reads_catch_up();
+
+    let id = stack.broadcast(&ids).await;
+    stack.drain_queue().await;
+
+    let counts = counter.take();
+    check("delivery", &counts, "deliveries", [2.0, 0.0, 2.0]);
+    check("delivery", &counts, "contacts", [0.0, 1.5, 1.01]);
+    // The job, and the slots of its Page: the longer it takes, the more.
+    check("delivery", &counts, "broadcasts", [0.4, 0.4, 0.4]);
+    assert_eq!(stack.sandbox.received_count(), CONTACTS);
+    assert_eq!(stack.report(&id).await["counters"]["sent"], CONTACTS);
+
+    stack.let_reads_catch_up();
+    counter.take();
+    let events: Vec<_> = stack.echoes(&id).iter().map(echo).collect();
+    for events in events.chunks(100) {
+        // One comes twice.
+        let events = [&events[..1], events].concat();
+        assert_eq!(stack.webhook(PAGES[0], &events).await, StatusCode::OK);
+    }
+    check("echo", &counter.take(), "deliveries", [0.0, 0.5, 0.01]);
+}
+
+/// The command that makes the table of prices anew, from the figures that `WRITE_COST=1 cargo bench -p tests -- cost` has measured.
+const COMMAND: &str = "WRITE_COST=1 cargo test --workspace --test it -- prices_of_the_readme";
+
+#[test]
+fn prices_of_the_readme_are_those_of_the_committed_figures() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let figures = fs::read_to_string(tests.join("benches/cost.json")).unwrap();
+    let figures: Figures = serde_json::from_str(&figures).unwrap();
+    let readme = tests.join("../infra/README.md");
+    let text = fs::read_to_string(&readme).unwrap();
+    let begin = format!("<!-- Made by `{COMMAND}`. -->\n");
+    let (before, rest) = text.split_once(&begin).unwrap();
+    let (_, after) = rest.split_once("<!-- The end of it. -->").unwrap();
+    let made = format!(
+        "{before}{begin}{}<!-- The end of it. -->{after}",
+        dollars::markdown(&figures)
+    );
+    if env::var_os("WRITE_COST").is_some() {
+        fs::write(&readme, &made).unwrap();
+    }
+    let is_same = fs::read_to_string(&readme).unwrap() == made;
+    assert!(
+        is_same,
+        "infra/README.md does not have the prices of the figures; to make them anew: {COMMAND}"
+    );
+}
+
+#[test]
+fn prices_are_computed_for_the_functions_of_the_template() {
+    let of = |function: &str, property: &str| {
+        let properties = TEMPLATE.properties(TEMPLATE.functions()[function]);
+        properties[property].as_f64().unwrap()
+    };
+    let default = |parameter: &str| TEMPLATE.parameter(parameter)["Default"].as_f64().unwrap();
+    assert_eq!(of("process-job", "MemorySize"), dollars::PROCESS_JOB_MB);
+    assert_eq!(of("send", "MemorySize"), dollars::SEND_MB);
+    assert_eq!(default("PageRatePerSecond"), dollars::RATE);
+    let last_send = WIND_UP.as_secs_f64() + default("MessengerTimeoutSeconds");
+    assert_eq!(of("process-job", "Timeout") - last_send, dollars::RUN_SECONDS);
+}

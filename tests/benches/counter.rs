@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use local::calls::calls_of;
@@ -115,7 +115,10 @@ impl Counter {
             to: watch::Sender::new(None),
             counts: Mutex::default(),
         });
-        let router = Router::new().fallback(forward).with_state(Arc::clone(&proxy));
+        let router = Router::new()
+            .fallback(forward)
+            .layer(DefaultBodyLimit::disable())
+            .with_state(Arc::clone(&proxy));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { url, proxy })
     }
@@ -144,22 +147,22 @@ async fn forward(
     body: Bytes,
 ) -> Response {
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-    let operation = target.and_then(|target| target.split_once('.')).map_or_else(
-        || format!("{method} {}", uri.path().rsplit('/').next().unwrap_or_default()),
-        |(_, operation)| operation.to_owned(),
-    );
-    let function = match target {
-        Some(_) => calls_of(&headers, &body).first().map(|call| call.function.clone()),
-        None => None,
+    let (operation, function) = match target.and_then(|target| target.split_once('.')) {
+        Some((_, operation)) => (operation.to_owned(), calls_of(&headers, &body).first().cloned()),
+        None => {
+            let end = uri.path().rsplit('/').next().unwrap_or_default();
+            (format!("{method} {end}"), None)
+        }
     };
-    let function = function.unwrap_or_else(|| "?".to_owned());
-    let reads = OPERATIONS.iter().find(|(name, _)| *name == operation);
-    let question: Option<Value> = reads.and_then(|_| {
-        let mut call: Value = serde_json::from_slice(&body).ok()?;
-        call["ReturnConsumedCapacity"] = json!("INDEXES");
-        Some(call)
-    });
-    let sent = question.as_ref().map_or(body, |call| Bytes::from(call.to_string()));
+    let charged = OPERATIONS.iter().find(|(name, _)| *name == operation);
+    let mut question: Option<Value> = charged.and_then(|_| serde_json::from_slice(&body).ok());
+    let body = match &mut question {
+        Some(question) => {
+            question["ReturnConsumedCapacity"] = json!("INDEXES");
+            Bytes::from(question.to_string())
+        }
+        None => body,
+    };
     for name in [HOST, CONTENT_LENGTH] {
         headers.remove(name);
     }
@@ -170,32 +173,43 @@ async fn forward(
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let call = proxy.http.request(method, format!("{service}{path}"));
     let answered = async {
-        let answer = call.headers(headers).body(sent).send().await?;
-        let (status, content_type) = (answer.status(), answer.headers().get(CONTENT_TYPE).cloned());
-        Ok::<_, reqwest::Error>((status, content_type, answer.bytes().await?))
+        let answer = call.headers(headers).body(body).send().await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        Ok::<_, reqwest::Error>((status, headers, answer.bytes().await?))
     };
-    let Ok((status, content_type, answer)) = answered.await else {
+    let Ok((status, mut headers, answer)) = answered.await else {
         return StatusCode::BAD_GATEWAY.into_response();
     };
-    let units = match (&question, reads) {
-        (Some(question), Some((_, is_read))) => units(question, *is_read, &answer),
+    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    let units = match (question, charged) {
+        (Some(question), Some((_, is_read))) => units(&question, *is_read, &answer),
         _ => BTreeMap::new(),
     };
-    let mut counts = proxy.counts.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut requests = 1.0;
-    let none = units.is_empty().then(|| (String::new(), Count::default()));
-    for (table, mut count) in units.into_iter().chain(none) {
-        count.requests = std::mem::take(&mut requests);
-        let origin = Origin {
-            function: function.clone(),
-            operation: operation.clone(),
-            table,
-        };
-        *counts.0.entry(origin).or_default() += count;
+    proxy.count(&operation, function.map(|call| call.function), units);
+    (status, headers, answer).into_response()
+}
+
+impl Proxy {
+    /// Counts one request, for the first of the tables that it was to.
+    fn count(&self, operation: &str, function: Option<String>, mut units: BTreeMap<String, Count>) {
+        if units.is_empty() {
+            units.insert(String::new(), Count::default());
+        }
+        let function = function.unwrap_or_else(|| "?".to_owned());
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = 1.0;
+        for (table, mut count) in units {
+            count.requests = std::mem::take(&mut requests);
+            let origin = Origin {
+                function: function.clone(),
+                operation: operation.to_owned(),
+                table,
+            };
+            *counts.0.entry(origin).or_default() += count;
+        }
     }
-    drop(counts);
-    let content_type = content_type.map(|content_type| (CONTENT_TYPE, content_type));
-    (status, HeaderMap::from_iter(content_type), answer).into_response()
 }
 
 /// Returns what a request consumed of each table, by its answer.

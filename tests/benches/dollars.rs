@@ -166,8 +166,14 @@ pub fn markdown(figures: &Figures) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "| {what} | {from} | {price} |");
     }
-    let prices = PRICES.map(|Price { dollars, of, page }| format!("[${dollars}]({page}) for {of}"));
-    let _ = writeln!(text, "\nPrices: {}.", prices.join(", "));
+    text.push_str("\n| list price | |\n|---|---|\n");
+    for Price { dollars, of, page } in PRICES {
+        let dollars = match dollars {
+            0.1.. => format!("{dollars:.3}"),
+            _ => dollars.to_string(),
+        };
+        let _ = writeln!(text, "| [{of}]({page}) | ${dollars} |");
+    }
     text
 }
 

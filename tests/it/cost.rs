@@ -16,15 +16,19 @@ use crate::fixture::{Endpoints, PAGES, Services, TestStack};
 
 const CONTACTS: usize = 400;
 
-/// Starts a stack that reaches its database through a counter.
-async fn counted_stack() -> (TestStack, Counter) {
-    let (counter, services) = (Counter::start().await.unwrap(), Services::start().await);
-    counter.forward_to(&services.endpoints.dynamodb);
+/// Starts a stack that reaches its database and Messenger through counters.
+async fn counted_stack() -> (TestStack, [Counter; 2]) {
+    let services = Services::start().await;
+    let counters = [Counter::start().await.unwrap(), Counter::start().await.unwrap()];
+    let [database, messenger] = &counters;
+    database.forward_to(&services.endpoints.dynamodb);
+    messenger.forward_to(&services.endpoints.graph);
     let endpoints = Endpoints {
-        dynamodb: counter.url().to_owned(),
+        dynamodb: database.url().to_owned(),
+        graph: messenger.url().to_owned(),
         ..services.endpoints.clone()
     };
-    (TestStack::start_on(services, &endpoints, &[]).await, counter)
+    (TestStack::start_on(services, &endpoints, &[]).await, counters)
 }
 
 fn echo((metadata, message_id): &(Metadata, String)) -> Value {
@@ -52,31 +56,31 @@ fn check(what: &str, counts: &Counts, table: &str, most: [f64; 3]) {
 
 #[tokio::test]
 async fn contact_and_its_echo_cost_no_more_than_they_did() {
-    let (stack, counter) = counted_stack().await;
+    let (stack, [database, messenger]) = counted_stack().await;
     let ids = stack.import_contacts(CONTACTS).await;
-    check("import", &counter.take(), "contacts", [2.0, 0.5, 0.05]);
+    check("import", &database.take(), "contacts", [2.0, 0.5, 0.05]);
     stack.let_reads_catch_up();
 
     let id = stack.broadcast(&ids).await;
     stack.drain_queue().await;
 
-    let counts = counter.take();
+    let counts = database.take();
     check("delivery", &counts, "deliveries", [2.0, 0.0, 2.0]);
     check("delivery", &counts, "contacts", [0.0, 1.5, 1.01]);
     // The job, and the slots of its Page: the longer it takes, the more.
     check("delivery", &counts, "broadcasts", [0.4, 0.4, 0.4]);
-    assert_eq!(stack.sandbox.received_count(), CONTACTS);
+    assert_eq!(messenger.take().total().requests, CONTACTS as f64);
     assert_eq!(stack.report(&id).await["counters"]["sent"], CONTACTS);
 
     stack.let_reads_catch_up();
-    counter.take();
+    database.take();
     let events: Vec<_> = stack.echoes(&id).iter().map(echo).collect();
     for events in events.chunks(100) {
         // One comes twice.
         let events = [&events[..1], events].concat();
         assert_eq!(stack.webhook(PAGES[0], &events).await, StatusCode::OK);
     }
-    check("echo", &counter.take(), "deliveries", [0.0, 0.5, 0.01]);
+    check("echo", &database.take(), "deliveries", [0.0, 0.5, 0.01]);
 }
 
 /// The command that makes the table of prices anew, from the figures that `WRITE_COST=1 cargo bench -p tests -- cost` has measured.

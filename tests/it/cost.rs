@@ -1,10 +1,15 @@
 //! What a delivered contact costs, in units of DynamoDB and in requests: no more than it did. `cargo bench -p tests -- cost`
 //! measures it for more contacts, and at the pace that users have.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::{env, fs};
 
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, TransactWriteItem, Update};
 use axum::http::StatusCode;
+use local::clients;
+use local::database::{Database, Reads};
+use local::resources::{Names, create_tables};
 use serde_json::{Value, json};
 use shared::domain::delivery::Metadata;
 use shared::worker::run::WIND_UP;
@@ -122,4 +127,83 @@ fn prices_are_computed_for_the_functions_of_the_template() {
     assert_eq!(default("PageRatePerSecond"), dollars::RATE);
     let last_send = WIND_UP.as_secs_f64() + default("MessengerTimeoutSeconds");
     assert_eq!(of("process-job", "Timeout") - last_send, dollars::RUN_SECONDS);
+}
+
+/// The prices stand on this: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>.
+#[tokio::test]
+async fn local_database_and_counter_charge_as_dynamodb_does() {
+    let database = Database::start(Reads::Current).unwrap();
+    let names = Names::default();
+    create_tables(&clients::dynamodb(database.endpoint()), &names)
+        .await
+        .unwrap();
+    let counter = Counter::start().await.unwrap();
+    counter.forward_to(database.endpoint());
+    let dynamodb = clients::dynamodb(counter.url());
+    let (table, text) = (&names.broadcasts, |text: &str| AttributeValue::S(text.to_owned()));
+    let charged = || {
+        let count = counter.take().total();
+        [count.write_units, count.read_units]
+    };
+    let key = |item: &str| HashMap::from([("pk".to_owned(), text(item)), ("sk".to_owned(), text("all"))]);
+    let put = |item: &str, bytes| {
+        let item = key(item)
+            .into_iter()
+            .chain([("text".to_owned(), text(&"a".repeat(bytes)))]);
+        dynamodb.put_item().table_name(table).set_item(Some(item.collect()))
+    };
+    let set = |attribute: &str, value: AttributeValue| {
+        let update = dynamodb.update_item().table_name(table).set_key(Some(key("a")));
+        let update = update.update_expression(format!("SET {attribute} = :value"));
+        update.expression_attribute_values(":value", value)
+    };
+    let number = |number: u32| AttributeValue::N(number.to_string());
+
+    put("a", 1_500).send().await.unwrap();
+    assert_eq!(charged(), [2.0, 0.0], "a KB each, rounded up");
+    put("a", 10).send().await.unwrap();
+    assert_eq!(charged(), [2.0, 0.0], "the larger of before and after");
+    put("b", 5_000).send().await.unwrap();
+    charged();
+    set("wake_at", number(1)).send().await.unwrap();
+    assert_eq!(charged(), [1.0, 0.0], "not in the index");
+    set("wake_shard", text("0")).send().await.unwrap();
+    assert_eq!(charged(), [2.0, 0.0], "now in the index");
+    set("wake_at", number(2)).send().await.unwrap();
+    assert_eq!(charged(), [3.0, 0.0], "moved in the index");
+    set("colour", number(2)).send().await.unwrap();
+    assert_eq!(charged(), [1.0, 0.0], "nothing that the index holds");
+
+    let refused = set("colour", number(3)).condition_expression("attribute_not_exists(pk)");
+    refused.send().await.unwrap_err();
+    assert_eq!(charged(), [1.0, 0.0], "refused");
+    let transact = async |condition: &str| {
+        let update = Update::builder().table_name(table).set_key(Some(key("a")));
+        let update = update
+            .update_expression("SET colour = :value")
+            .condition_expression(condition);
+        let update = update.expression_attribute_values(":value", number(4)).build().unwrap();
+        let part = TransactWriteItem::builder().update(update).build();
+        dynamodb
+            .transact_write_items()
+            .transact_items(part)
+            .send()
+            .await
+            .is_ok()
+    };
+    assert!(transact("attribute_exists(pk)").await);
+    assert_eq!(charged(), [2.0, 0.0], "in a transaction");
+    assert!(!transact("attribute_not_exists(pk)").await);
+    assert_eq!(charged(), [2.0, 0.0], "in a refused transaction");
+
+    for (is_consistent, units) in [(true, 2.0), (false, 1.0)] {
+        let get = dynamodb.get_item().table_name(table).set_key(Some(key("b")));
+        get.consistent_read(is_consistent).send().await.unwrap();
+        assert_eq!(charged(), [0.0, units], "4 KB each");
+        let keys = KeysAndAttributes::builder().keys(key("a")).keys(key("b"));
+        let keys = keys.consistent_read(is_consistent).build().unwrap();
+        let get = dynamodb.batch_get_item().request_items(table, keys);
+        get.send().await.unwrap();
+        assert_eq!(charged(), [0.0, units * 1.5], "each item by itself");
+    }
 }

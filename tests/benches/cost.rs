@@ -1,4 +1,4 @@
-//! What a delivered contact costs: the units that DynamoDB charges, the requests to each service, and the invocations.
+//! The cost of a delivered contact: the units that DynamoDB charges, the requests to each service, and the invocations.
 
 use std::error::Error;
 use std::time::Duration;

@@ -64,7 +64,7 @@ pub struct Origin {
     pub table: String,
 }
 
-/// What was counted since the last look.
+/// All that was counted since the last look, by its origin.
 #[derive(Clone, Debug, Default)]
 pub struct Counts(pub BTreeMap<Origin, Count>);
 

@@ -1,10 +1,10 @@
-//! The price of a million messages: what `cargo bench -p tests -- cost` has measured, times AWS's list prices.
+//! The price of a million messages: the figures that `cargo bench -p tests -- cost` has measured, times AWS's list prices.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-/// What the bench measured for each contact of a broadcast at 30 messages a second; committed as `cost.json`.
+/// The measured figures for each contact of a broadcast at 30 messages a second; committed as `cost.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Figures {
     /// The units of the request and of the worker.
@@ -65,7 +65,7 @@ const LOGS: Price = Price {
 };
 const PRICES: [Price; 7] = [WRITES, READS, INVOCATIONS, GB_SECONDS, CALLS, QUEUE, LOGS];
 
-/// What is assumed: the default rate of a Page, one Page at a time; the memory of the functions; the sends of one run, of two minutes
+/// The assumptions: the default rate of a Page, one Page at a time; the memory of the functions; the sends of one run, of two minutes
 /// less the time in which its last send ends; and of a call of the webhook its time and its logs (a line of the API's, `START`, `END`
 /// and `REPORT`).
 pub const RATE: f64 = 30.0;
@@ -80,7 +80,7 @@ const REQUESTS_OF_A_WAKE_UP: f64 = 3.0;
 const MESSAGES: f64 = 1e6;
 const GB: f64 = 1e9;
 
-/// A line of the table: what is paid for, from what it is computed, and the dollars.
+/// A line of the table: the thing that is paid for, its computation, and the dollars.
 pub type Line = (String, String, f64);
 
 /// Returns the lines of a million messages: those without echoes, those of echoes that come alone, and those of an import.

@@ -1,4 +1,4 @@
-//! What a delivered contact costs, in units of DynamoDB and in requests: no more than it did. `cargo bench -p tests -- cost`
+//! The cost of a delivered contact, in units of DynamoDB and in requests: no more than it was. `cargo bench -p tests -- cost`
 //! measures it for more contacts, and at the pace that users have.
 
 use std::collections::HashMap;

@@ -65,9 +65,9 @@ const LOGS: Price = Price {
 };
 const PRICES: [Price; 7] = [WRITES, READS, INVOCATIONS, GB_SECONDS, CALLS, QUEUE, LOGS];
 
-/// The assumptions: the default rate of a Page, one Page at a time; the memory of the functions; the sends of one run, of two minutes
-/// less the time in which its last send ends; and of a call of the webhook its time and its logs (a line of the API's, `START`, `END`
-/// and `REPORT`).
+// The assumptions: the default rate of a Page, one Page at a time; the memory of the functions; the sends of one run, of two minutes
+// less the time in which its last send ends; and of a call of the webhook its time and its logs (a line of the API's, `START`, `END`
+// and `REPORT`).
 pub const RATE: f64 = 30.0;
 pub const PROCESS_JOB_MB: f64 = 512.0;
 pub const SEND_MB: f64 = 1024.0;

@@ -114,8 +114,8 @@ impl Deliveries<'_> {
             reserve = reserve.bind(":digest", digest);
         }
         let before = match store.update(OPERATION, reserve).await? {
-            // Nothing is sent back for a first attempt, as nearly all are.
-            Conditional::Written(before) if before.is_empty() => None,
+            // Nothing is sent back for a first attempt, as nearly all are; nothing but the key by an emulator.
+            Conditional::Written(before) if !before.contains_key("token") => None,
             Conditional::Written(before) => Some(from_item(OPERATION, before)?),
             Conditional::Refused(item) => {
                 let row = refusing_row(OPERATION, item)?;

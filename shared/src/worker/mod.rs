@@ -12,6 +12,7 @@ mod import;
 mod in_flight;
 mod minutes;
 pub mod pace;
+mod prevented;
 mod profiles;
 mod read_ahead;
 pub mod resolve;

@@ -2,6 +2,7 @@
 //! all requests, and cost twice as much.
 
 use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use crate::store;
 const VALID_FOR: Duration = Duration::from_secs(2);
 
 /// The most contacts that are read at once, as many as DynamoDB takes in one call.
-pub const MOST: usize = 100;
+const MOST: usize = 100;
 
 /// A contact as it was read, if there is one.
 #[derive(Debug)]
@@ -72,8 +73,33 @@ impl ReadAhead {
         }
     }
 
+    /// Returns a contact. If it has not been read ahead, it is read together with those that come next, in place of the others.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn get<'c>(
+        &mut self,
+        app: &App,
+        contact_id: &'c ContactId,
+        next: impl Iterator<Item = &'c ContactId>,
+    ) -> Result<ReadContact, store::Error> {
+        if let Some(contact) = self.take(contact_id) {
+            return Ok(contact);
+        }
+        let batch: Vec<_> = iter::once(contact_id).chain(next).take(MOST).cloned().collect();
+        self.asked.clear();
+        (self.at, self.since) = (app.clock.now(), Instant::now());
+        self.found = app.store.contacts().get_all_lately(&batch).await?;
+        self.asked.extend(batch);
+        match self.take(contact_id) {
+            Some(contact) => Ok(contact),
+            // The read took longer than it may be old.
+            None => ReadContact::as_of_now(app, contact_id).await,
+        }
+    }
+
     /// Takes a contact, unless it was not read, or too long ago.
-    pub fn take(&mut self, contact_id: &ContactId) -> Option<ReadContact> {
+    fn take(&mut self, contact_id: &ContactId) -> Option<ReadContact> {
         if !self.asked.remove(contact_id) || self.since.elapsed() > self.valid_for {
             return None;
         }
@@ -83,17 +109,5 @@ impl ReadAhead {
             since: self.since,
             is_current: false,
         })
-    }
-
-    /// Reads these contacts, in place of the others. If that fails there are none.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer.
-    pub async fn read(&mut self, app: &App, contacts: Vec<ContactId>) -> Result<(), store::Error> {
-        self.asked.clear();
-        (self.at, self.since) = (app.clock.now(), Instant::now());
-        self.found = app.store.contacts().get_all_lately(&contacts).await?;
-        self.asked.extend(contacts);
-        Ok(())
     }
 }

@@ -2,18 +2,15 @@
 //!
 //! Sends are pipelined, and none outlives the run. The job item has one writer: the loop here.
 
-use std::iter;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
 
 use crate::domain::backlog::{Backlog, Entry, Finish, Next};
 use crate::domain::breakers::{BreakerTrip, Breakers, Signal};
 use crate::domain::delivery::{Delivery, Doubt};
-use crate::domain::ids::{ContactId, first_ten};
 use crate::domain::sending::SendingState;
-use crate::runtime::metrics::{Event, Layer};
+use crate::runtime::metrics::Event;
 use crate::store;
 use crate::store::hand_over::HandOver;
 use crate::store::jobs::Claim;
@@ -23,7 +20,8 @@ use crate::worker::hand_over::end_for;
 use crate::worker::in_flight::InFlight;
 use crate::worker::minutes::{CurrentMinute, keep};
 use crate::worker::pace::Pace;
-use crate::worker::read_ahead::{MOST, ReadAhead, ReadContact};
+use crate::worker::prevented::Prevented;
+use crate::worker::read_ahead::ReadAhead;
 use crate::worker::stop::Stop;
 use crate::worker::suspects::Suspects;
 
@@ -75,9 +73,7 @@ pub struct Run<'a> {
     /// The rows that the next checkpoints put in doubt.
     doubts: Vec<(Entry, Doubt)>,
     /// The contacts that were settled before this run came to them.
-    prevented: Vec<ContactId>,
-    /// The number of those that checkpoints have written.
-    prevented_written: u64,
+    prevented: Prevented,
     /// The messages that were sent in this minute.
     minute: CurrentMinute,
 }
@@ -105,8 +101,7 @@ impl<'a> Run<'a> {
             suspects: Suspects::default(),
             finished: 0,
             doubts: Vec::new(),
-            prevented: Vec::new(),
-            prevented_written: 0,
+            prevented: Prevented::default(),
             minute: CurrentMinute::default(),
             sender,
             claim,
@@ -122,7 +117,7 @@ impl<'a> Run<'a> {
         if let Some(rest) = self.minute.rest() {
             keep(self.sender.app, &self.claim.job, rest).await;
         }
-        self.log_prevented();
+        self.prevented.report(&self.sender.app.metrics);
         Ok(match to? {
             Some(to) => RunEnd::HandOver(Box::new(self.claim), to),
             None => RunEnd::Overtaken,
@@ -235,15 +230,15 @@ impl<'a> Run<'a> {
     async fn start_next(&mut self) {
         let sender = self.sender;
         self.left = self.left.saturating_sub(1);
-        let alone = self.suspects.next_alone();
-        let is_alone = alone.is_some();
-        let Some(entry) = (match alone {
-            Some(entry) => Some(entry),
-            None => self.next_entry().await,
-        }) else {
-            return;
-        };
-        match self.read_contact(&entry.contact_id).await {
+        let suspect = self.suspects.next_alone();
+        let is_alone = suspect.is_some();
+        let entry = if is_alone { suspect } else { self.next_entry().await };
+        let Some(entry) = entry else { return };
+        // At most a second's worth: what is not sent to soon is read again.
+        let most = if self.probing { 1 } else { self.pace.max_in_flight() / 2 };
+        let next = self.backlog.upcoming(sender.app.clock.now()).take(most - 1);
+        let read = self.contacts.get(sender.app, &entry.contact_id, next);
+        match self.in_flight.poll_while(read).await {
             Ok(contact) => self.in_flight.push(sender.deliver(entry, contact, is_alone)),
             Err(error) => self.stop_for(Stop::Unsettled(error)),
         }
@@ -252,7 +247,7 @@ impl<'a> Run<'a> {
     /// Returns the next entry of the backlog, if it offers one.
     async fn next_entry(&mut self) -> Option<Entry> {
         let app = self.sender.app;
-        loop {
+        while self.stop.is_none() {
             match self.backlog.next(app.clock.now()) {
                 Next::Contact(entry) => return Some(entry),
                 Next::Load(number) => {
@@ -263,9 +258,6 @@ impl<'a> Run<'a> {
                         Ok(None) => self.stop_for(Stop::Halt(format!("expired: segment {number} is gone"))),
                         Err(error) => self.stop_for(Stop::Unsettled(error)),
                     }
-                    if self.stop.is_some() {
-                        return None;
-                    }
                 }
                 rest @ (Next::AfterInFlight | Next::NotBefore(_) | Next::Exhausted) => {
                     self.rest = Some(rest);
@@ -273,24 +265,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-    }
-
-    /// Returns a contact; reads it if it has not been read ahead, together with those that come next.
-    async fn read_contact(&mut self, contact_id: &ContactId) -> Result<ReadContact, store::Error> {
-        let app = self.sender.app;
-        if let Some(contact) = self.contacts.take(contact_id) {
-            return Ok(contact);
-        }
-        // At most a second's worth: what is not sent to soon is read again.
-        let most = if self.probing { 1 } else { self.pace.max_in_flight() / 2 };
-        let next = self.backlog.upcoming(app.clock.now()).take(most.min(MOST) - 1);
-        let batch = iter::once(contact_id).chain(next).cloned().collect();
-        self.in_flight.poll_while(self.contacts.read(app, batch)).await?;
-        match self.contacts.take(contact_id) {
-            Some(contact) => Ok(contact),
-            // The read took longer than it may be old.
-            None => self.in_flight.poll_while(ReadContact::as_of_now(app, contact_id)).await,
-        }
+        None
     }
 
     /// Records the result of one delivery.
@@ -322,7 +297,7 @@ impl<'a> Run<'a> {
             AttemptEnd::Finished(finish) => self.backlog.finish(entry.position, finish),
             AttemptEnd::Prevented(finish) => {
                 self.backlog.finish(entry.position, finish);
-                self.prevented.push(entry.contact_id);
+                self.prevented.add(entry.contact_id);
             }
             AttemptEnd::Doubt(doubt) => self.doubts.push((entry, doubt)),
             AttemptEnd::Stale => self.stop_for(Stop::Overtaken),
@@ -410,7 +385,7 @@ impl<'a> Run<'a> {
         let checkpoint = Checkpoint {
             progress: self.backlog.progress(),
             doubts: &doubts,
-            prevented: self.prevented.len() as u64 - self.prevented_written,
+            prevented: self.prevented.unwritten(),
             breakers: self.breakers.clone(),
         };
         let transactions = app.store.transactions();
@@ -424,7 +399,7 @@ impl<'a> Run<'a> {
                 for (entry, _) in self.doubts.drain(..doubts.len()) {
                     self.backlog.finish(entry.position, Finish::Counted);
                 }
-                self.prevented_written += checkpoint.prevented;
+                self.prevented.record_written(checkpoint.prevented);
                 self.finished = 0;
                 self.count_minute(checkpoint.progress.sent).await;
             }
@@ -469,20 +444,5 @@ impl<'a> Run<'a> {
             Ok(false) => self.stop_for(Stop::Yield),
             Err(error) => self.stop_for(Stop::Unsettled(error)),
         }
-    }
-
-    fn log_prevented(&self) {
-        if self.prevented.is_empty() {
-            return;
-        }
-        let (count, ids) = (self.prevented.len(), first_ten(&self.prevented));
-        let metrics = &self.sender.app.metrics;
-        metrics.prevented(Layer::Reservation, count as u64);
-        warn!(
-            duplicates.layer = "reservation",
-            duplicates.prevented = count,
-            contact.ids = ids,
-            "duplicates prevented: contacts were settled before"
-        );
     }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::bare_loop::{COUNT, IN_FLIGHT, PAGE as LOOP_PAGE, TOKEN};
 use crate::process::{COUNT_TO, command, instructions, usage};
-use crate::report::{Section, Target};
+use crate::report::{Section, Target, median};
 use crate::stack::{Bench, PAGE, UNPACED, contact};
 use crate::{Measured, process};
 
@@ -49,8 +49,8 @@ pub async fn measure() -> Measured {
         ours.push(broadcast(&bench, &contacts).await?);
     }
     bench.stack.stop().await;
-    let per_message = |runs: &[Took]| median(runs, |took| took.cpu_seconds * 1e3 / CONTACTS as f64);
-    let per_second = |runs: &[Took]| median(runs, |took| CONTACTS as f64 / took.seconds);
+    let per_message = |runs: &[Took]| median(runs.iter().map(|took| took.cpu_seconds * 1e3 / CONTACTS as f64));
+    let per_second = |runs: &[Took]| median(runs.iter().map(|took| CONTACTS as f64 / took.seconds));
     let (cpu, bare_cpu) = (per_message(&ours), per_message(&bare));
     section.add("CPU a message, bare loop", bare_cpu, "ms");
     section.add("CPU a message, process-job", cpu, "ms");
@@ -160,10 +160,4 @@ fn bare_loop(bench: &Bench, count: usize, in_flight: usize, count_to: Option<&Pa
         let errors = String::from_utf8_lossy(&output.stderr);
         format!("the bare loop failed: {printed} {errors}").into()
     })
-}
-
-fn median(runs: &[Took], of: impl Fn(&Took) -> f64) -> f64 {
-    let mut values: Vec<_> = runs.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

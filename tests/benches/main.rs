@@ -9,6 +9,7 @@ mod bare_loop;
 mod cost;
 mod counter;
 mod dollars;
+mod cold_start;
 mod floor;
 mod process;
 mod report;
@@ -30,6 +31,7 @@ struct Benchmark(&'static str, fn() -> BoxFuture<'static, Measured>);
 const BENCHMARKS: &[Benchmark] = &[
     Benchmark("floor", || Box::pin(floor::measure())),
     Benchmark("cost", || Box::pin(cost::measure())),
+    Benchmark("cold_start", || Box::pin(cold_start::measure())),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

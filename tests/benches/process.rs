@@ -74,7 +74,7 @@ pub fn executables() -> PathBuf {
     own.ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
 }
 
-/// Builds the executables of the three functions as they are deployed.
+/// Builds the executables of the three functions as they are deployed, and the function that does nothing.
 pub fn build_functions() -> Result<(), Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
@@ -87,6 +87,7 @@ pub fn build_functions() -> Result<(), Box<dyn Error>> {
             "--package=send",
             "--package=process-job",
             "--package=scheduled",
+            "--package=hello",
         ]),
     };
     let target = executables().parent().map(Path::to_owned).unwrap_or_default();

@@ -150,6 +150,13 @@ pub fn write(sections: &[Section], path: &Path) -> io::Result<()> {
     fs::write(path, format!("{report:#}\n"))
 }
 
+/// Returns the middle one of some values, which are not none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// Shows three significant digits, and all digits of a whole number.
 fn number(value: f64) -> String {
     let digits = match value.abs() {

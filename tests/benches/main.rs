@@ -3,35 +3,43 @@
 //! ```sh
 //! cargo bench -p tests                # all
 //! cargo bench -p tests -- floor cost  # some, by the names of their sections
+//! WRITE_SVG=1 cargo bench -p tests -- scale
 //! ```
 
+mod accept;
 mod bare_loop;
 mod cost;
 mod counter;
 mod dollars;
+mod chart;
 mod cold_start;
 mod floor;
+mod pace;
 mod process;
 mod report;
+mod scale;
 mod stack;
 
 use std::error::Error;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
 
 use crate::report::Section;
 
 type Measured = Result<Section, Box<dyn Error>>;
 
 /// A benchmark: the name of its section, and its measurement.
-struct Benchmark(&'static str, fn() -> BoxFuture<'static, Measured>);
+struct Benchmark(&'static str, fn() -> LocalBoxFuture<'static, Measured>);
 
 const BENCHMARKS: &[Benchmark] = &[
     Benchmark("floor", || Box::pin(floor::measure())),
     Benchmark("cost", || Box::pin(cost::measure())),
     Benchmark("cold_start", || Box::pin(cold_start::measure())),
+    Benchmark("accept", || Box::pin(accept::measure())),
+    Benchmark("pace", || Box::pin(pace::measure())),
+    Benchmark("scale", || Box::pin(scale::measure())),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -36,6 +37,11 @@ pub fn usage(pid: u32) -> Result<Usage, Box<dyn Error>> {
         cpu: Duration::from_secs_f64(ticks / TICKS),
         peak_mib: status(pid, "VmHWM:")? / 1_024.0,
     })
+}
+
+/// Forgets the peak memory of a process: <https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html>.
+pub fn forget_peak(pid: u32) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
 }
 
 /// Returns a number of `/proc/PID/status`; memory is in KiB.

@@ -158,7 +158,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 /// Shows three significant digits, and all digits of a whole number.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         0.0 | 100.0.. => 0,
         10.0.. => 1,

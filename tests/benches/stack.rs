@@ -1,14 +1,19 @@
 //! A whole local stack whose functions are the deployed executables, and the broadcasts that it sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use local::clients;
 use local::stack::{Settings, Stack};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
+use shared::domain::ids::{ContactId, PageId};
+use shared::store::keys::page_shard;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -20,6 +25,8 @@ pub const PAGE: &str = "page-1";
 pub const UNPACED: u32 = 100_000;
 /// The contacts of one request that imports them.
 const IMPORT: usize = 1_000;
+/// The contacts of one call that writes them past the API: DynamoDB takes no more.
+const WRITE: usize = 25;
 /// The time between two looks at a broadcast.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The longest time for a broadcast. The largest has a million contacts.
@@ -72,14 +79,19 @@ impl Bench {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        // The results are printed among the logs.
-        env.insert("RUST_LOG".to_owned(), "warn".to_owned());
         env.insert("PAGE_RATE_PER_SECOND".to_owned(), rate.to_string());
-        let settings = Settings {
+        Self::start_with(Settings {
             data,
             env,
             ..Settings::default()
-        };
+        })
+        .await
+    }
+
+    /// Starts a stack with these settings.
+    pub async fn start_with(mut settings: Settings) -> Result<Self, Box<dyn Error>> {
+        // The results are printed among the logs.
+        settings.env.insert("RUST_LOG".to_owned(), "warn".to_owned());
         let stack = Stack::start(settings).await?;
         let http = Client::builder().no_proxy().build()?;
         Ok(Self { stack, http })
@@ -103,13 +115,46 @@ impl Bench {
         Ok(())
     }
 
+    /// Writes contacts of a Page, numbered from `first` on, as an import stores them, but several times as fast. One is imported,
+    /// so that the Page is known.
+    pub async fn store(&self, page: &str, first: usize, count: usize) -> Result<(), Box<dyn Error>> {
+        let dynamodb = clients::dynamodb(self.stack.database_endpoint());
+        let table = &self.stack.names().contacts;
+        let page_id = PageId::parse(page)?;
+        let numbers: Vec<_> = (first..first + count).collect();
+        let writes = numbers.chunks(WRITE).map(|numbers| {
+            let puts = numbers.iter().map(|n| {
+                let put = PutRequest::builder().set_item(Some(stored(&page_id, *n)));
+                Ok(WriteRequest::builder().put_request(put.build()?).build())
+            });
+            let puts: Result<Vec<_>, BuildError> = puts.collect();
+            let call = dynamodb.batch_write_item();
+            async move {
+                let written = call.request_items(table, puts?).send().await?;
+                match written.unprocessed_items.unwrap_or_default().is_empty() {
+                    true => Ok(()),
+                    false => Err("contacts were left out".into()),
+                }
+            }
+        });
+        let written: Result<Vec<()>, Box<dyn Error>> = stream::iter(writes).buffer_unordered(4).try_collect().await;
+        written?;
+        self.import(page, first, 1).await
+    }
+
     /// Accepts a broadcast to contacts of any Pages; returns its id.
     pub async fn accept(&self, contacts: &[String]) -> Result<String, Box<dyn Error>> {
+        self.broadcast(json!({"contact_ids": contacts})).await
+    }
+
+    /// Accepts a broadcast to all contacts of a Page; returns its id.
+    pub async fn accept_audience(&self, page: &str) -> Result<String, Box<dyn Error>> {
+        self.broadcast(json!({"audience": {"page_id": page}})).await
+    }
+
+    async fn broadcast(&self, mut body: Value) -> Result<String, Box<dyn Error>> {
         let url = format!("{}/v1/broadcasts", self.stack.api_url());
-        let body = json!({
-            "contact_ids": contacts,
-            "message": {"text": "Hello {{ first_name }}, the shop opens at nine."},
-        });
+        body["message"] = json!({"text": "Hello {{ first_name }}, the shop opens at nine."});
         // Without a key of its own a repeated request is answered with the broadcast of before.
         let key = Uuid::new_v4().to_string();
         let call = self.http.post(url).header("idempotency-key", key).json(&body);
@@ -144,6 +189,19 @@ impl Bench {
         Err("a broadcast took too long".into())
     }
 
+    /// Waits until no process of `process-job` works. A report shows the end of a broadcast before the worker's last call ends, and
+    /// the next Page would get a worker of its own.
+    pub async fn idle(&self) {
+        let is_busy = || {
+            let workers = self.stack.process_job().processes_running();
+            workers.iter().any(|worker| worker.busy)
+        };
+        while is_busy() {
+            sleep(LOOK_EVERY).await;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+
     /// Returns the process of `process-job`, of which there is one while only one Page is sent for.
     pub fn worker(&self) -> Result<u32, Box<dyn Error>> {
         match self.stack.process_job().processes_running()[..] {
@@ -156,4 +214,19 @@ impl Bench {
 /// Returns the id of the nth contact, as long as Messenger's.
 pub fn contact(n: usize) -> String {
     format!("{n:017}")
+}
+
+/// Returns a contact as an import stores it.
+fn stored(page_id: &PageId, n: usize) -> HashMap<String, AttributeValue> {
+    let id = contact(n);
+    let shard = ContactId::parse(&id).map(|id| page_shard(page_id, &id));
+    let text = AttributeValue::S;
+    HashMap::from([
+        ("contact_id".to_owned(), text(id)),
+        ("page_id".to_owned(), text(page_id.to_string())),
+        ("page_shard".to_owned(), text(shard.unwrap_or_default())),
+        ("first_name".to_owned(), text(format!("Ana {n}"))),
+        ("source".to_owned(), text("api".to_owned())),
+        ("schema".to_owned(), AttributeValue::N("1".to_owned())),
+    ])
 }

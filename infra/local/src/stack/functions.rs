@@ -11,8 +11,6 @@ use crate::lambda::{Definition, Function, RecursiveLoop};
 use crate::messenger::MessengerEndpoint;
 use crate::secrets::SharedSecrets;
 
-/// The maximal number of processes of a function, and so of Pages that are worked on at the same time.
-const MAX_CHILDREN: u32 = 10;
 /// The time-out of the `send` function, on AWS too.
 pub const SEND_TIMEOUT: Duration = gateway::ANSWER_TIMEOUT;
 /// The time-out of the `scheduled` function, on AWS too.
@@ -36,7 +34,7 @@ impl Functions {
                 args: vec!["function".to_owned(), name.to_owned()],
                 env: env.clone(),
                 timeout,
-                max_children: MAX_CHILDREN,
+                max_children: settings.max_children,
                 recursive_loop: settings.recursive_loop.unwrap_or(match allows_recursive_loop(name) {
                     true => RecursiveLoop::Allow,
                     false => RecursiveLoop::Terminate,

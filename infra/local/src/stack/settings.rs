@@ -10,6 +10,9 @@ use crate::gateway::JwtSettings;
 use crate::lambda::RecursiveLoop;
 use crate::notify::NotifySettings;
 
+/// The maximal number of processes of a function of `up`.
+const MAX_CHILDREN: u32 = 10;
+
 /// The settings with which the system runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -37,6 +40,8 @@ pub struct Settings {
     pub process_timeout: Duration,
     /// The time by which the visibility time-out of a queue message exceeds `process_timeout`.
     pub visibility_margin: Duration,
+    /// The maximal number of processes of a function, and so of Pages that are worked on at the same time.
+    pub max_children: u32,
     /// The executable of the functions' processes. With the arguments `function NAME` it must run that function, as the
     /// command line `oncecast` does.
     pub executable: PathBuf,
@@ -66,6 +71,7 @@ impl Default for Settings {
             schedule_every: Duration::from_secs(60),
             process_timeout: Duration::from_secs(120),
             visibility_margin: Duration::from_secs(30),
+            max_children: MAX_CHILDREN,
             executable: std::env::current_exe().unwrap_or_default(),
             recursive_loop: None,
             log_calls: None,

@@ -79,6 +79,8 @@ pub async fn create(
     let is_dry_run = query.take("dry_run", flag).unwrap_or_default();
     query.finish()?;
     let new = NewBroadcast::parse(&body, &caller.pages)?;
+    // As large as what was read from it, and not needed any more.
+    drop(body);
     if is_dry_run {
         return Ok(Json(preview(&app, &caller, &new, received).await?).into_response());
     }

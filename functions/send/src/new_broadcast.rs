@@ -145,13 +145,7 @@ impl NewBroadcast {
     }
 
     fn fingerprint(&self, kind: &str, caller: Option<&str>) -> String {
-        let ids: BTreeSet<_> = self.contact_ids.iter().collect();
-        let mut body = vec![
-            json!(ids),
-            json!(self.message),
-            json!(self.envelope()),
-            json!(self.scheduled_at),
-        ];
+        let mut body = vec![json!(self.message), json!(self.envelope()), json!(self.scheduled_at)];
         // Absent otherwise, so that requests which earlier versions have accepted keep their fingerprints.
         if let Some(audience) = &self.audience {
             body.push(json!({"audience": audience}));
@@ -183,7 +177,7 @@ impl NewBroadcast {
         if self.priority != Priority::Normal {
             body.push(json!({"priority": self.priority}));
         }
-        digest(kind, caller, &Value::from(body).to_string())
+        digest(kind, caller, &with_ids(&self.contact_ids, &body))
     }
 
     /// Checks the times of the request against the time at which it was received.
@@ -395,6 +389,18 @@ fn tag(text: &str) -> Result<Tag, String> {
 
 /// Returns the SHA-256 of a text, in hexadecimal.
 ///
+/// Returns the JSON of a list of the sorted ids and these values. The values of 100,000 ids are not made all at once.
+fn with_ids(ids: &[ContactId], others: &[Value]) -> String {
+    let ids: BTreeSet<_> = ids.iter().collect();
+    let mut list = "[".to_owned();
+    for id in ids {
+        let mark = if list.len() > 1 { "," } else { "" };
+        list.push_str(&format!("{mark}{}", json!(id)));
+    }
+    let others: Vec<_> = others.iter().map(|other| format!(",{other}")).collect();
+    format!("[{list}]{}]", others.concat())
+}
+
 /// Digests are domain-separated per kind, and per caller (length-prefixed name), so callers cannot collide. Unauthenticated
 /// callers keep the format from before authentication.
 fn digest(kind: &str, caller: Option<&str>, of: &str) -> String {
@@ -492,6 +498,14 @@ mod tests {
         ];
         let digests: BTreeSet<_> = given.into_iter().map(fingerprint).chain([without]).collect();
         assert_eq!(digests.len(), 5);
+    }
+
+    #[test]
+    fn ids_are_sorted_and_written_as_json() {
+        let ids = ["b", "a\"", "b"].map(|id| ContactId::parse(id).unwrap());
+        let written = with_ids(&ids, &[json!({"text": "Hi"}), json!(null)]);
+        assert_eq!(written, json!([["a\"", "b"], {"text": "Hi"}, null]).to_string());
+        assert_eq!(with_ids(&[], &[]), "[[]]");
     }
 
     /// The data directory of an earlier version holds such keys. If they changed, its requests could be made twice.

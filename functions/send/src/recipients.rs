@@ -101,8 +101,9 @@ impl SortedIds {
 /// that the caller may not use are unknown to it.
 async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedIds, Problem> {
     let mut seen = HashSet::with_capacity(ids.len());
-    let (unique, repeated): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(|id| seen.insert(id.clone()));
-    let contacts = app.store.contacts().find(&unique, pages).await?;
+    let (unique, repeated): (Vec<_>, Vec<_>) = ids.iter().partition(|id| seen.insert(*id));
+    drop(seen);
+    let mut contacts = app.store.contacts().find(&unique, pages).await?;
     let mut counts = ContactCounts {
         requested: ids.len() as u64,
         duplicates_removed: repeated.len() as u64,
@@ -110,18 +111,18 @@ async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedI
     };
     let mut accepted = BTreeMap::<_, Vec<_>>::new();
     for id in unique {
-        let contact = contacts.get(&id);
-        match contact.filter(|contact| pages.allow(&contact.page_id)) {
+        let found = contacts.remove_entry(id);
+        match found.filter(|(_, contact)| pages.allow(&contact.page_id)) {
             None => {
                 counts.unknown += 1;
                 if counts.unknown_ids.len() < MAX_UNKNOWN_IDS {
                     counts.unknown_ids.push(id.to_string());
                 }
             }
-            Some(contact) if contact.opted_out => counts.opted_out += 1,
-            Some(contact) => {
+            Some((_, contact)) if contact.opted_out => counts.opted_out += 1,
+            Some((id, contact)) => {
                 counts.accepted += 1;
-                accepted.entry(contact.page_id.clone()).or_default().push(id);
+                accepted.entry(contact.page_id).or_default().push(id);
             }
         }
     }
@@ -134,7 +135,7 @@ async fn sort_ids(app: &App, pages: &Pages, ids: &[ContactId]) -> Result<SortedI
     Ok(SortedIds {
         counts,
         accepted,
-        repeated,
+        repeated: repeated.into_iter().cloned().collect(),
     })
 }
 

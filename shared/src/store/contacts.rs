@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -69,10 +69,10 @@ impl Contacts<'_> {
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn find(&self, ids: &[ContactId], pages: &Pages) -> Result<HashMap<ContactId, Recipient>, Error> {
+    pub async fn find(&self, ids: &[&ContactId], pages: &Pages) -> Result<HashMap<ContactId, Recipient>, Error> {
         let mut found = self.read_all(ids, Read::Eventual).await?;
         found.retain(|_, contact| !contact.opted_out && pages.allow(&contact.page_id));
-        let missed: Vec<_> = ids.iter().filter(|id| !found.contains_key(id)).cloned().collect();
+        let missed: Vec<_> = ids.iter().copied().filter(|id| !found.contains_key(id)).collect();
         found.extend(self.read_all(&missed, Read::Consistent).await?);
         Ok(found)
     }
@@ -94,35 +94,46 @@ impl Contacts<'_> {
     }
 
     async fn read_whole(&self, ids: &[ContactId], read: Read) -> Result<HashMap<ContactId, Contact>, Error> {
-        let found = self.read_fields::<Contact>(ids, None, read).await?.into_iter();
-        Ok(found.map(|contact| (contact.contact_id.clone(), contact)).collect())
+        let ids: Vec<_> = ids.iter().collect();
+        let whole = |contact: Contact| (contact.contact_id.clone(), contact);
+        self.read_fields(&ids, None, read, whole).await
     }
 
-    pub(super) async fn read_all(&self, ids: &[ContactId], read: Read) -> Result<HashMap<ContactId, Recipient>, Error> {
-        const FIELDS: &str = "contact_id, page_id, opted_out";
-        let found = self.read_fields::<Found>(ids, Some(FIELDS), read).await?;
-        let found = found.into_iter();
-        Ok(found.map(|found| (found.contact_id, found.recipient)).collect())
-    }
-
-    /// Reads these fields of contacts, or all, as far as the contacts exist.
-    pub(super) async fn read_fields<T: DeserializeOwned>(
+    pub(super) async fn read_all(
         &self,
-        ids: &[ContactId],
+        ids: &[&ContactId],
+        read: Read,
+    ) -> Result<HashMap<ContactId, Recipient>, Error> {
+        const FIELDS: &str = "contact_id, page_id, opted_out";
+        let recipient = |found: Found| (found.contact_id, found.recipient);
+        self.read_fields(ids, Some(FIELDS), read, recipient).await
+    }
+
+    /// Reads these fields of contacts, or all, as far as the contacts exist. The keys of a batch are made when it is read, and its
+    /// answer is kept in the form that is asked for: there may be a thousand batches.
+    pub(super) async fn read_fields<T: DeserializeOwned, F>(
+        &self,
+        ids: &[&ContactId],
         fields: Option<&'static str>,
         read: Read,
-    ) -> Result<Vec<T>, Error> {
+        form: impl Fn(T) -> (ContactId, F),
+    ) -> Result<HashMap<ContactId, F>, Error> {
         let Self(store) = self;
-        let batch = |ids: &[ContactId]| {
-            let keys = ids.iter().map(keys::contact).collect();
-            store.batch_get::<T>("read contacts", &store.contacts, keys, fields, read)
-        };
-        let batches: Vec<_> = ids.chunks(BATCH_GET).map(batch).collect();
-        let found: Vec<_> = stream::iter(batches)
-            .buffer_unordered(BATCHES_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(found.into_iter().flatten().collect())
+        let (mut batches, mut reads) = (ids.chunks(BATCH_GET), FuturesUnordered::new());
+        let mut found = HashMap::with_capacity(ids.len());
+        loop {
+            while reads.len() < BATCHES_AT_ONCE
+                && let Some(ids) = batches.next()
+            {
+                let keys = ids.iter().map(|id| keys::contact(id)).collect();
+                reads.push(store.batch_get::<T>("read contacts", &store.contacts, keys, fields, read));
+            }
+            let Some(batch) = reads.try_next().await? else {
+                break;
+            };
+            found.extend(batch.into_iter().map(&form));
+        }
+        Ok(found)
     }
 
     /// Records the time of a contact's interaction, if it is later than the known one.

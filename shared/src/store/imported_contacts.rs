@@ -80,10 +80,9 @@ impl Contacts<'_> {
     /// Reads the contacts of patches, as of a moment ago, as far as they exist.
     async fn known(&self, patches: &[ContactPatch]) -> Result<HashMap<ContactId, Known>, Error> {
         const FIELDS: &str = "contact_id, page_id, #source";
-        let ids: Vec<_> = patches.iter().map(|patch| patch.contact_id.clone()).collect();
-        let known = self.read_fields::<Known>(&ids, Some(FIELDS), Read::Eventual).await?;
-        let known = known.into_iter();
-        Ok(known.map(|known| (known.contact_id.clone(), known)).collect())
+        let ids: Vec<_> = patches.iter().map(|patch| &patch.contact_id).collect();
+        let form = |known: Known| (known.contact_id.clone(), known);
+        self.read_fields(&ids, Some(FIELDS), Read::Eventual, form).await
     }
 
     /// Returns the contacts that are known on another Page than their patch names, with that Page.
@@ -105,7 +104,7 @@ impl Contacts<'_> {
             return Ok(HashMap::new());
         }
         // The contact may have been deleted, and created on its new Page, a moment ago.
-        let ids: Vec<_> = suspects.keys().map(|id| (*id).clone()).collect();
+        let ids: Vec<_> = suspects.keys().copied().collect();
         let mut found = self.read_all(&ids, Read::Consistent).await?;
         found.retain(|id, contact| suspects.get(id).is_some_and(|page| **page != contact.page_id));
         Ok(found.into_iter().map(|(id, contact)| (id, contact.page_id)).collect())

@@ -27,6 +27,7 @@ use crate::domain::message::Envelope;
 use crate::messenger::errors::SendError;
 use crate::runtime::config::Config;
 use crate::runtime::secrets::Access;
+use crate::runtime::tls;
 
 /// The Messenger client of one Page, for one invocation: a connection that outlived an invocation would be found dead after
 /// a freeze, and cost a false doubt.
@@ -44,7 +45,7 @@ impl MessengerClient {
     /// # Errors
     /// If the TLS backend cannot be initialized.
     pub fn new(config: &Config, page_id: &PageId, access: Access) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+        let client = tls::client()
             .timeout(config.messenger_timeout)
             // A connection that is not made in time must fail as such, since that proves that nothing was sent.
             .connect_timeout(config.messenger_timeout / 2)

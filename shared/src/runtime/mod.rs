@@ -10,3 +10,4 @@ pub mod queue;
 pub mod secrets;
 pub mod spans;
 pub mod telemetry;
+pub mod tls;

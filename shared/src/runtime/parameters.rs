@@ -16,6 +16,8 @@ use reqwest::{Client, StatusCode};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::runtime::tls;
+
 /// Attempts of one call to AWS.
 pub const ATTEMPTS: u32 = 3;
 /// Time-out of one attempt, from the credentials to the end of the answer.
@@ -179,15 +181,13 @@ impl Endpoint {
     /// Makes a client for one reading. Readings are minutes apart, so that a connection kept for the next one would be
     /// closed by then, or frozen together with the invocation.
     fn client(&self) -> reqwest::Result<Client> {
-        let client = Client::builder()
-            .retry(reqwest::retry::never())
-            .redirect(reqwest::redirect::Policy::none());
         // An endpoint without TLS is an emulator on this machine: no proxy reaches it, and no certificates are needed.
         let client = match self.url.starts_with("http:") {
-            true => client.no_proxy().tls_certs_only([]),
-            false => client,
+            true => Client::builder().no_proxy().tls_certs_only([]),
+            false => tls::client(),
         };
-        client.build()
+        let client = client.retry(reqwest::retry::never());
+        client.redirect(reqwest::redirect::Policy::none()).build()
     }
 
     async fn get(&self, http: &Client, name: &str) -> Result<Option<SecretString>, ParameterError> {

@@ -14,7 +14,7 @@ const TICKS: f64 = 100.0;
 pub const COUNT_TO: &str = "BENCH_CALLGRIND";
 
 /// The use of one process until now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// The time of the CPU, in the program and in the kernel.
     pub cpu: Duration,

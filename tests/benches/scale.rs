@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::Measured;
 use crate::chart::{Chart, Line};
-use crate::process::{executables, forget_peak, usage};
+use crate::process::{Usage, executables, forget_peak, usage};
 use crate::report::{Section, Target, median, number};
 use crate::stack::{Bench, PAGE, UNPACED, contact};
 
@@ -116,9 +116,10 @@ async fn measure_size(bench: &Bench, size: Size) -> Result<Took, Box<dyn Error>>
     for _ in 0..rounds {
         bench.idle().await;
         sandbox.forget_messages();
-        let worker = bench.worker()?;
-        forget_peak(worker)?;
-        let (begun, before) = (Timestamp::now().as_millisecond(), usage(worker)?);
+        for worker in bench.stack.process_job().processes_running() {
+            forget_peak(worker.pid)?;
+        }
+        let (begun, before) = (Timestamp::now().as_millisecond(), workers(bench)?);
         let broadcast = match recipients {
             Named => bench.accept(&contacts).await?,
             Audience => bench.accept_audience(page).await?,
@@ -126,7 +127,7 @@ async fn measure_size(bench: &Bench, size: Size) -> Result<Took, Box<dyn Error>>
         bench.complete(&broadcast, count).await?;
         // A report is read at intervals.
         let last = sandbox.received().iter().map(|message| message.at).max();
-        let after = usage(bench.worker()?)?;
+        let after = workers(bench)?;
         all.push(Took {
             ms: (last.unwrap_or_default() - begun) as f64 / count as f64,
             cpu_ms: (after.cpu - before.cpu).as_secs_f64() * 1e3 / count as f64,
@@ -139,6 +140,18 @@ async fn measure_size(bench: &Bench, size: Size) -> Result<Took, Box<dyn Error>>
         cpu_ms: of(|took| took.cpu_ms),
         peak_mib: of(|took| took.peak_mib),
     })
+}
+
+/// Returns the use of all workers: their time of the CPU, and the peak memory of the largest. An audience that is resolved may get
+/// a second one.
+fn workers(bench: &Bench) -> Result<Usage, Box<dyn Error>> {
+    let mut all = Usage::default();
+    for worker in bench.stack.process_job().processes_running() {
+        let one = usage(worker.pid)?;
+        all.cpu += one.cpu;
+        all.peak_mib = all.peak_mib.max(one.peak_mib);
+    }
+    Ok(all)
 }
 
 /// Returns what a contact took relative to the smallest broadcast; of two broadcasts of one size, to that of named contacts.

@@ -19,7 +19,7 @@ const STYLE: &str = "
   text { font: 13px system-ui, sans-serif; fill: #24292f }
   .title { font-weight: 600 }
   .grid { stroke: #d0d7de }
-  .target { stroke: #57606a; stroke-dasharray: 5 4 }
+  line.target { stroke: #57606a; stroke-dasharray: 5 4 }
   .s0 { --c: #0077bb } .s1 { --c: #cc3311 } .s2 { --c: #009988 } .s3 { --c: #aa3377 }
   path { fill: none; stroke: var(--c); stroke-width: 2 }
   circle { fill: var(--c) }
@@ -27,7 +27,7 @@ const STYLE: &str = "
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 }
     .grid { stroke: #30363d }
-    .target { stroke: #8b949e }
+    line.target { stroke: #8b949e }
     .s0 { --c: #33bbee } .s1 { --c: #ff7755 } .s2 { --c: #33ccaa } .s3 { --c: #ee88bb }
   }
 ";

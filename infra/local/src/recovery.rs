@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use shared::domain::ids::JobId;
 use shared::domain::job::{Job, JobStatus};
@@ -17,6 +18,9 @@ use tokio::time;
 /// Page at a later checkpoint. A wake-up that finds the Page still leased to the job's own dead worker is dropped, and
 /// the next one comes a minute later.
 const PAGE_LEASE_AFTER_JOB_LEASE: Duration = Duration::from_secs(3);
+
+/// Broadcasts read at once.
+const READS_AT_ONCE: usize = 16;
 
 /// Returns the unfinished jobs of an earlier stack.
 ///
@@ -31,10 +35,14 @@ pub async fn unfinished(store: &Store) -> Result<Vec<Job>, store::Error> {
     for import in imports {
         unfinished.extend(store.jobs().get(&import).await?);
     }
-    for broadcast_id in broadcasts {
-        let found = store.broadcasts().get_with_jobs(&broadcast_id).await?;
-        unfinished.extend(found.into_iter().flat_map(|(_, jobs)| jobs));
-    }
+    let reads = broadcasts
+        .iter()
+        .map(|broadcast_id| async move { store.broadcasts().get_with_jobs(broadcast_id).await });
+    let found: Vec<_> = stream::iter(reads.collect::<Vec<_>>())
+        .buffer_unordered(READS_AT_ONCE)
+        .try_collect()
+        .await?;
+    unfinished.extend(found.into_iter().flatten().flat_map(|(_, jobs)| jobs));
     unfinished.retain(|job| job.wake_at.is_some());
     Ok(unfinished)
 }

@@ -18,6 +18,7 @@ use super::group_commit::GroupCommit;
 use super::operations::{Kind, answer, may_lag};
 use super::replica::Replica;
 use super::storage::Storage;
+use super::transactions::Transactions;
 
 /// The limit for the body of a request. It is DynamoDB's own limit:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>.
@@ -36,6 +37,8 @@ pub struct Served {
     pub group_commit: Option<Arc<GroupCommit>>,
     /// Told about the success of writes.
     pub storage: Storage,
+    /// The last transactions.
+    pub transactions: Arc<Transactions>,
 }
 
 impl Served {
@@ -90,6 +93,16 @@ impl Served {
                 let read = spawn_blocking(move || replica.read(&operation, &body)).await;
                 read.unwrap_or_else(|error| Err(DynoxideError::InternalServerError(error.to_string())))
             }
+            _ if operation == "TransactWriteItems" => {
+                let transaction = body.clone();
+                self.transactions.run(&body, || self.answer_now(operation, transaction))
+            }
+            _ => self.answer_now(operation, body),
+        }
+    }
+
+    fn answer_now(&self, operation: &str, body: Bytes) -> Result<String, DynoxideError> {
+        match &self.replica {
             Some(replica) => replica.pass_on(&self.database, operation, body),
             None => answer(&self.database, operation, &body),
         }
@@ -133,6 +146,7 @@ mod tests {
             replica: None,
             group_commit: Some(Arc::clone(&commit)),
             storage: Storage::default(),
+            transactions: Arc::default(),
         };
         (served, commit)
     }

@@ -8,6 +8,7 @@ mod group_commit;
 mod operations;
 mod replica;
 mod storage;
+mod transactions;
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -102,6 +103,7 @@ impl Database {
             replica: replica.map(Arc::new),
             group_commit: log.is_some().then(Arc::default),
             storage: storage.clone(),
+            transactions: Arc::default(),
         };
         let thread = RuntimeThread::spawn("database", || serve(listener, served, log))?;
         Ok(Database {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use dynoxide::actions::batch_execute_statement::{BatchExecuteStatementRequest, BatchExecuteStatementResponse};
+use dynoxide::actions::batch_execute_statement::{BatchExecuteStatementResponse, BatchStatementResponse};
+use dynoxide::actions::execute_transaction::{ExecuteTransactionRequest, ParameterizedStatement};
+use dynoxide::actions::transact_write_items::{TransactWriteItemsRequest, TransactWriteItemsResponse};
+use dynoxide::types::Item;
 use dynoxide::{Database, DynoxideError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -67,8 +70,8 @@ pub fn answer(database: &Database, operation: &str, body: &[u8]) -> Result<Strin
         "UpdateItem" => run(body, |call| database.update_item(call)),
         "DeleteItem" => run(body, |call| database.delete_item(call)),
         "BatchWriteItem" => run(body, |call| database.batch_write_item(call)),
-        "BatchExecuteStatement" => run(body, |call| batch_execute_statement(database, call)),
-        "TransactWriteItems" => run(body, |call| database.transact_write_items(call)),
+        "BatchExecuteStatement" => batch_execute_statement(database, body),
+        "TransactWriteItems" => run(body, |call| transact_write_items(database, call)),
         "DescribeTable" => run(body, |call| database.describe_table(call)),
         "DescribeTimeToLive" => run(body, |call| database.describe_time_to_live(call)),
         "ListTables" => run(body, |call| database.list_tables(call)),
@@ -83,18 +86,70 @@ pub fn answer(database: &Database, operation: &str, body: &[u8]) -> Result<Strin
     }
 }
 
-/// Executes a batch of statements. A failure of the storage, of which dynoxide's answer tells in one of its parts, fails all of it.
-fn batch_execute_statement(
-    database: &Database,
-    call: BatchExecuteStatementRequest,
-) -> Result<BatchExecuteStatementResponse, DynoxideError> {
+/// Executes a batch of statements, each by itself.
+///
+/// They are tried together first: dynoxide commits each statement of a batch, but only once for a transaction, which has the same
+/// effect if every statement succeeds, and none otherwise.
+fn batch_execute_statement(database: &Database, body: &[u8]) -> Result<String, DynoxideError> {
+    let together = run(body, |batch: StatementBatch| batch.execute_together(database));
+    together.or_else(|_| run(body, |call| each(database.batch_execute_statement(call)?)))
+}
+
+/// A batch of statements as a transaction takes it. Of a caller that asks for units dynoxide is told so, as a transaction costs twice
+/// as many.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StatementBatch {
+    statements: Vec<ParameterizedStatement>,
+    return_consumed_capacity: Option<String>,
+}
+
+impl StatementBatch {
+    fn execute_together(self, database: &Database) -> Result<BatchExecuteStatementResponse, DynoxideError> {
+        if self.return_consumed_capacity.is_some() {
+            return Err(DynoxideError::ValidationException(
+                "units are counted one by one".to_owned(),
+            ));
+        }
+        let count = self.statements.len();
+        let executed = database.execute_transaction(ExecuteTransactionRequest {
+            transact_statements: self.statements,
+            ..ExecuteTransactionRequest::default()
+        })?;
+        // A transaction that writes is answered without them.
+        let items = executed.responses.unwrap_or_default().into_iter().map(|one| one.item);
+        let mut responses: Vec<_> = items.map(response).collect();
+        responses.resize_with(count, BatchStatementResponse::default);
+        Ok(BatchExecuteStatementResponse {
+            responses,
+            consumed_capacity: None,
+        })
+    }
+}
+
+fn response(item: Option<Item>) -> BatchStatementResponse {
+    let mut response = BatchStatementResponse::default();
+    response.item = item;
+    response
+}
+
+/// Returns the answer to a batch, or the failure of the storage of which dynoxide tells in one of its parts.
+fn each(mut answer: BatchExecuteStatementResponse) -> Result<BatchExecuteStatementResponse, DynoxideError> {
     const FAILURE: &str = "InternalServerError";
-    let mut answer = database.batch_execute_statement(call)?;
     let errors = answer.responses.iter_mut().filter_map(|one| one.error.as_mut());
     match errors.into_iter().find(|error| error.code == FAILURE) {
         Some(error) => Err(DynoxideError::InternalServerError(std::mem::take(&mut error.message))),
         None => Ok(answer),
     }
+}
+
+/// Commits a transaction. Its token stays with [`Transactions`](super::transactions::Transactions).
+fn transact_write_items(
+    database: &Database,
+    mut call: TransactWriteItemsRequest,
+) -> Result<TransactWriteItemsResponse, DynoxideError> {
+    call.client_request_token = None;
+    database.transact_write_items(call)
 }
 
 fn run<C: DeserializeOwned, A: Serialize>(

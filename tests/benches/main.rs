@@ -8,17 +8,20 @@
 
 mod accept;
 mod bare_loop;
+mod beyond;
+mod chart;
+mod cold_start;
 mod cost;
 mod counter;
 mod dollars;
-mod chart;
-mod cold_start;
 mod floor;
+mod local_stack;
 mod pace;
 mod process;
 mod report;
 mod scale;
 mod stack;
+mod up;
 
 use std::error::Error;
 use std::os::unix::process::CommandExt as _;
@@ -40,7 +43,12 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark("accept", || Box::pin(accept::measure())),
     Benchmark("pace", || Box::pin(pace::measure())),
     Benchmark("scale", || Box::pin(scale::measure())),
+    Benchmark("local_stack", || Box::pin(local_stack::measure())),
+    Benchmark("beyond", || Box::pin(beyond::measure())),
 ];
+
+/// Benchmarks that take longer than an hour, and run only if they are named.
+const LONG: &[Benchmark] = &[Benchmark("hour", || Box::pin(local_stack::measure_hour()))];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -61,20 +69,20 @@ fn run_function(name: &str) -> Box<dyn Error> {
 }
 
 fn measure(names: &[&str]) -> Result<(), Box<dyn Error>> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !BENCHMARKS.iter().any(|bench| bench.0 == **name))
-    {
-        let known: Vec<_> = BENCHMARKS.iter().map(|bench| bench.0).collect();
+    let all = || BENCHMARKS.iter().chain(LONG);
+    if let Some(unknown) = names.iter().find(|name| !all().any(|bench| bench.0 == **name)) {
+        let known: Vec<_> = all().map(|bench| bench.0).collect();
         return Err(format!("no benchmark `{unknown}`; there are {}", known.join(", ")).into());
     }
     process::build_functions()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let mut sections = Vec::new();
-    for Benchmark(name, run) in BENCHMARKS {
-        if names.is_empty() || names.contains(name) {
-            sections.push(runtime.block_on(run())?);
-        }
+    let chosen = match names {
+        [] => BENCHMARKS.iter().collect::<Vec<_>>(),
+        names => all().filter(|bench| names.contains(&bench.0)).collect(),
+    };
+    for Benchmark(_, run) in chosen {
+        sections.push(runtime.block_on(run())?);
     }
     for section in &sections {
         print!("{section}");

@@ -152,7 +152,8 @@ impl Bench {
         self.broadcast(json!({"audience": {"page_id": page}})).await
     }
 
-    async fn broadcast(&self, mut body: Value) -> Result<String, Box<dyn Error>> {
+    /// Accepts a broadcast, of which the message is added; returns its id.
+    pub async fn broadcast(&self, mut body: Value) -> Result<String, Box<dyn Error>> {
         let url = format!("{}/v1/broadcasts", self.stack.api_url());
         body["message"] = json!({"text": "Hello {{ first_name }}, the shop opens at nine."});
         // Without a key of its own a repeated request is answered with the broadcast of before.

@@ -7,6 +7,7 @@
 //! ```
 
 mod accept;
+mod alternatives;
 mod bare_loop;
 mod beyond;
 mod chart;
@@ -38,6 +39,7 @@ struct Benchmark(&'static str, fn() -> LocalBoxFuture<'static, Measured>);
 
 const BENCHMARKS: &[Benchmark] = &[
     Benchmark("floor", || Box::pin(floor::measure())),
+    Benchmark("alternatives", || Box::pin(alternatives::measure())),
     Benchmark("cost", || Box::pin(cost::measure())),
     Benchmark("cold_start", || Box::pin(cold_start::measure())),
     Benchmark("accept", || Box::pin(accept::measure())),

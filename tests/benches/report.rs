@@ -41,12 +41,22 @@ struct Row {
     target: Option<Target>,
 }
 
+/// A result of each of several systems, in the order of the columns.
+#[derive(Debug)]
+struct Across {
+    name: String,
+    values: Vec<f64>,
+    unit: &'static str,
+}
+
 /// The results of one benchmark.
 #[derive(Debug)]
 pub struct Section {
     name: &'static str,
     title: &'static str,
     rows: Vec<Row>,
+    columns: &'static [&'static str],
+    across: Vec<Across>,
     notes: Vec<String>,
 }
 
@@ -57,6 +67,8 @@ impl Section {
             name,
             title,
             rows: Vec::new(),
+            columns: &[],
+            across: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -69,6 +81,23 @@ impl Section {
     /// Adds a result with its target.
     pub fn compare(&mut self, name: impl Into<String>, value: f64, unit: &'static str, target: Target) {
         self.push(name.into(), value, unit, Some(target));
+    }
+
+    /// Names the systems that stand side by side in a second table.
+    pub fn columns(&mut self, names: &'static [&'static str]) {
+        self.columns = names;
+    }
+
+    /// Adds a result of each system, in the order of the columns.
+    pub fn add_across(&mut self, name: &str, values: Vec<f64>, unit: &'static str) {
+        for (column, value) in self.columns.iter().zip(&values) {
+            eprintln!("{}: {name}, {column}: {} {unit}", self.name, number(*value));
+        }
+        self.across.push(Across {
+            name: name.to_owned(),
+            values,
+            unit,
+        });
     }
 
     /// Adds a sentence below the table.
@@ -99,14 +128,21 @@ impl Section {
                 "met": row.target.map(|target| target.is_met_by(row.value)),
             })
         });
-        json!({"name": self.name, "title": self.title, "rows": rows.collect::<Vec<_>>(), "notes": self.notes})
+        let across = self.across.iter().flat_map(|across| {
+            let values = self.columns.iter().zip(&across.values);
+            values.map(|(column, value)| {
+                json!({"name": format!("{}, {column}", across.name), "value": value, "unit": across.unit})
+            })
+        });
+        let rows: Vec<_> = rows.chain(across).collect();
+        json!({"name": self.name, "title": self.title, "rows": rows, "notes": self.notes})
     }
 }
 
 /// A table in Markdown.
 impl fmt::Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["", "result", "unit", "target", ""].map(str::to_owned);
+        writeln!(f, "\n## {}: {}\n", self.name, self.title)?;
         let rows = self.rows.iter().map(|row| {
             let target = row.target.map(|target| target.to_string()).unwrap_or_default();
             let verdict = match row.target.map(|target| target.is_met_by(row.value)) {
@@ -115,25 +151,57 @@ impl fmt::Display for Section {
                 None => "",
             };
             let unit = row.unit.to_owned();
-            [row.name.clone(), number(row.value), unit, target, verdict.to_owned()]
+            vec![row.name.clone(), number(row.value), unit, target, verdict.to_owned()]
         });
-        let rows: Vec<_> = [head].into_iter().chain(rows).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-        let widths: [usize; 5] = std::array::from_fn(|column| width(column).unwrap_or_default());
-        writeln!(f, "\n## {}: {}\n", self.name, self.title)?;
-        for (index, [name, value, unit, target, verdict]) in rows.iter().enumerate() {
-            let [a, b, c, d, e] = widths;
-            writeln!(
-                f,
-                "| {name:a$} | {value:>b$} | {unit:c$} | {target:d$} | {verdict:e$} |"
-            )?;
-            if index == 0 {
-                let [a, b, c, d, e] = widths.map(|width| "-".repeat(width));
-                writeln!(f, "|-{a}-|-{b}:|-{c}-|-{d}-|-{e}-|")?;
-            }
-        }
+        write_table(f, &["", "result", "unit", "target", ""], rows, |column| column == 1)?;
+        let across = self.across.iter().map(|across| {
+            let values = across.values.iter().map(|value| number(*value));
+            [across.name.clone(), across.unit.to_owned()]
+                .into_iter()
+                .chain(values)
+                .collect()
+        });
+        write_table(f, &[&["", "unit"], self.columns].concat(), across, |column| column > 1)?;
         self.notes.iter().try_for_each(|note| writeln!(f, "\n{note}"))
     }
+}
+
+/// Writes a table with these columns, of which some are aligned to the right; nothing if it has no rows.
+fn write_table(
+    f: &mut fmt::Formatter<'_>,
+    head: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+    is_right: impl Fn(usize) -> bool,
+) -> fmt::Result {
+    let head = head.iter().map(|name| (*name).to_owned()).collect();
+    let rows: Vec<Vec<_>> = [head].into_iter().chain(rows).collect();
+    if rows.len() == 1 {
+        return Ok(());
+    }
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
+    for (index, row) in rows.iter().enumerate() {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match is_right(column) {
+                true => write!(f, "| {cell:>width$} ")?,
+                false => write!(f, "| {cell:width$} ")?,
+            }
+        }
+        writeln!(f, "|")?;
+        if index == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let end = if is_right(column) { ':' } else { '-' };
+                write!(f, "|-{}{end}", "-".repeat(*width))?;
+            }
+            writeln!(f, "|")?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes all results as JSON, with the machine that they come from.
@@ -160,7 +228,8 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 /// Shows three significant digits, and all digits of a whole number.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
-        0.0 | 100.0.. => 0,
+        _ if value.fract() == 0.0 => 0,
+        100.0.. => 0,
         10.0.. => 1,
         1.0.. => 2,
         _ => 3,

@@ -80,7 +80,7 @@ impl Bench {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         env.insert("PAGE_RATE_PER_SECOND".to_owned(), rate.to_string());
-        Self::start_with(Settings {
+        Self::open(Settings {
             data,
             env,
             ..Settings::default()
@@ -89,9 +89,16 @@ impl Bench {
     }
 
     /// Starts a stack with these settings.
-    pub async fn start_with(mut settings: Settings) -> Result<Self, Box<dyn Error>> {
+    pub async fn start_with(settings: Settings) -> Result<Self, Box<dyn Error>> {
+        let bench = Self::open(settings).await?;
+        bench.stack.ready().await?;
+        Ok(bench)
+    }
+
+    async fn open(mut settings: Settings) -> Result<Self, Box<dyn Error>> {
         // The results are printed among the logs.
-        settings.env.insert("RUST_LOG".to_owned(), "warn".to_owned());
+        let log = settings.env.entry("RUST_LOG".to_owned());
+        log.or_insert_with(|| "warn".to_owned());
         let stack = Stack::start(settings).await?;
         let http = Client::builder().no_proxy().build()?;
         Ok(Self { stack, http })
@@ -170,6 +177,26 @@ impl Bench {
     pub async fn report(&self, broadcast: &str) -> Result<Value, Box<dyn Error>> {
         let url = format!("{}/v1/broadcasts/{broadcast}", self.stack.api_url());
         Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Reads the deliveries of a broadcast with this status, up to 1,000.
+    pub async fn deliveries(&self, broadcast: &str, status: &str) -> Result<Vec<Value>, Box<dyn Error>> {
+        let path = format!("broadcasts/{broadcast}/deliveries?limit=1000&status={status}");
+        let answer = self
+            .http
+            .get(format!("{}/v1/{path}", self.stack.api_url()))
+            .send()
+            .await?;
+        let list: Value = answer.error_for_status()?.json().await?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Orders what has this status to be sent again.
+    pub async fn retry(&self, broadcast: &str, status: &str) -> Result<(), Box<dyn Error>> {
+        let url = format!("{}/v1/broadcasts/{broadcast}/retry", self.stack.api_url());
+        let call = self.http.post(url).json(&json!({"statuses": [status]}));
+        call.send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// Waits until a broadcast has completed; every contact of it must have been sent to. Returns the time.

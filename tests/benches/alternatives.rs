@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
+use jiff::Timestamp;
 use local::SANDBOX_PAGES;
 use local::lambda::Function;
 use local::sandbox::{Answer, Fault, Sandbox};
@@ -162,10 +163,7 @@ async fn costs(installed: &Path) -> Result<[Vec<Took>; SYSTEMS.len()], Box<dyn E
             _ => &contacts[..],
         };
         for (other, runs) in others.iter().zip(&mut runs) {
-            let took = match other {
-                Some(other) => cost_of_other(other, contacts).await?,
-                None => cost_of_oncecast(&bench, contacts).await?,
-            };
+            let took = cost(&bench, other.as_ref(), contacts).await?;
             if round > 0 {
                 runs.push(took);
             }
@@ -176,27 +174,28 @@ async fn costs(installed: &Path) -> Result<[Vec<Took>; SYSTEMS.len()], Box<dyn E
     Ok(runs)
 }
 
-async fn cost_of_oncecast(bench: &Bench, contacts: &[String]) -> Result<Took, Box<dyn Error>> {
-    let before = bench.worker().ok().map(usage).transpose()?;
-    let begun = Instant::now();
-    let id = bench.accept(contacts).await?;
-    bench.complete(&id, contacts.len()).await?;
-    let (seconds, after) = (begun.elapsed().as_secs_f64(), usage(bench.worker()?)?);
+/// Sends a broadcast by Oncecast or another program, and returns what it took until the last message.
+async fn cost(bench: &Bench, other: Option<&Running>, contacts: &[String]) -> Result<Took, Box<dyn Error>> {
+    let sandbox = bench.stack.sandbox().ok_or("no sandbox")?;
+    sandbox.forget_messages();
+    let usage = || match other {
+        Some(other) => other.usage(),
+        None => usage(bench.worker()?),
+    };
+    // There is no worker before the first broadcast.
+    let (begun, before) = (Timestamp::now(), usage().map_or(Duration::ZERO, |usage| usage.cpu));
+    match other {
+        Some(other) => other.broadcast(contacts).await?,
+        None => {
+            let id = bench.accept(contacts).await?;
+            bench.complete(&id, contacts.len()).await?;
+        }
+    }
+    let (after, received) = (usage()?, sandbox.received());
+    let last = received.last().ok_or("no message")?;
     Ok(Took {
-        seconds,
-        cpu_seconds: (after.cpu - before.map_or(Duration::ZERO, |before| before.cpu)).as_secs_f64(),
-        peak_mib: after.peak_mib,
-    })
-}
-
-async fn cost_of_other(other: &Running, contacts: &[String]) -> Result<Took, Box<dyn Error>> {
-    let before = other.usage()?;
-    let begun = Instant::now();
-    other.broadcast(contacts).await?;
-    let (seconds, after) = (begun.elapsed().as_secs_f64(), other.usage()?);
-    Ok(Took {
-        seconds,
-        cpu_seconds: (after.cpu - before.cpu).as_secs_f64(),
+        seconds: (last.at - begun.as_millisecond()) as f64 / 1e3,
+        cpu_seconds: (after.cpu - before).as_secs_f64(),
         peak_mib: after.peak_mib,
     })
 }

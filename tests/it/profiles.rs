@@ -131,6 +131,7 @@ async fn profile_is_asked_for_only_where_a_text_needs_it() {
     stack
         .call("DELETE", &format!("/v1/contacts/{}", ids[1]), None, None)
         .await;
+    stack.let_reads_catch_up();
     assert_eq!(stack.finish(&id).await["counters"]["skipped"], 2);
     assert_eq!(stack.sandbox.profile_calls(), []);
 }

@@ -44,6 +44,7 @@ async fn mixed_broadcast(stack: &TestStack) -> (BroadcastId, Vec<String>) {
     let id = stack.post(&body).await.broadcast_id();
     let opts_out = change(json!({"contact_id": ids[4], "page_id": PAGES[0], "opted_out": true}));
     stack.call("PUT", "/v1/contacts", None, Some(&opts_out)).await;
+    stack.let_reads_catch_up();
     let report = stack.finish(&id).await;
     assert_eq!(report["status"], "completed", "{report:#}");
     stack.sandbox.clear_faults();

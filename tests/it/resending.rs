@@ -71,6 +71,7 @@ async fn contact_once_in_doubt_never_fails() {
             let contact = json!({"contact_id": ids[0], "page_id": PAGES[0], "opted_out": true});
             let body = json!({"contacts": [contact]});
             stack.call("PUT", "/v1/contacts", None, Some(&body)).await;
+            stack.let_reads_catch_up();
         }
 
         stack.finish(&id).await;

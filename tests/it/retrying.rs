@@ -39,6 +39,7 @@ async fn opt_out(stack: &TestStack, id: &str, opted_out: bool) {
         .call("PUT", "/v1/contacts", None, Some(&json!({"contacts": [contact]})))
         .await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    stack.let_reads_catch_up();
 }
 
 /// Returns four counters: `sent`, `failed`, `skipped` and `in_doubt`; the others must be 0.

@@ -334,9 +334,11 @@ async fn text_is_rendered_for_each_contact() {
 async fn contact_opted_out_after_the_request_is_skipped() {
     let stack = TestStack::start().await;
     let ids = stack.import_contacts(3).await;
+    stack.let_reads_catch_up();
     let id = stack.broadcast(&ids).await;
     let opted_out = json!({"contacts": [{"contact_id": ids[1], "page_id": PAGES[0], "opted_out": true}]});
     stack.call("PUT", "/v1/contacts", None, Some(&opted_out)).await;
+    stack.let_reads_catch_up();
 
     let report = stack.finish(&id).await;
 
@@ -345,6 +347,22 @@ async fn contact_opted_out_after_the_request_is_skipped() {
         (&json!(2), &json!(1))
     );
     assert_eq!(stack.delivery(&id, &ids[1]).await["reason"], "opted_out");
+}
+
+/// The contacts that come next are read together, as of a moment ago.
+#[tokio::test]
+async fn contact_that_has_opted_in_a_moment_ago_is_not_skipped() {
+    let stack = TestStack::start().await;
+    let ids = stack.import_contacts(3).await;
+    let change = |opted_out| json!({"contacts": [{"contact_id": ids[1], "page_id": PAGES[0], "opted_out": opted_out}]});
+    let id = stack.broadcast(&ids).await;
+    stack.call("PUT", "/v1/contacts", None, Some(&change(true))).await;
+    stack.let_reads_catch_up();
+    stack.call("PUT", "/v1/contacts", None, Some(&change(false))).await;
+
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["counters"]["sent"], 3);
 }
 
 #[tokio::test]

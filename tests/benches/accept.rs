@@ -12,6 +12,8 @@ use local::lambda::Function;
 use local::resources::Names;
 use local::sandbox::{Answer, Fault};
 use local::stack::Settings;
+use serde_json::json;
+use shared::domain::ids::JobId;
 use shared::domain::sending::SendingState;
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -162,6 +164,8 @@ struct Bare {
     sqs: aws_sdk_sqs::Client,
     queue_url: String,
     names: Names,
+    /// The message that wakes the job.
+    wake_up: String,
     /// The broadcast and its job, as they are stored.
     items: Vec<Item>,
 }
@@ -182,6 +186,7 @@ impl Bare {
             sqs: clients::sqs(bench.stack.queue_endpoint()),
             queue_url: bench.stack.queue_urls().jobs.clone(),
             names,
+            wake_up: json!(JobId::parse(&format!("{broadcast}/{PAGE}"))).to_string(),
             items: found.items.unwrap_or_default(),
         })
     }
@@ -223,7 +228,7 @@ impl Bare {
             call.request_items(&self.names.broadcasts, puts?).send().await?;
             Ok(())
         });
-        let written: Result<Vec<()>, Box<dyn Error>> = stream::iter(writes).buffer_unordered(4).try_collect().await;
+        let written: Result<Vec<()>, Box<dyn Error>> = stream::iter(writes).buffer_unordered(2).try_collect().await;
         written?;
         let key = Item::from([
             ("sk".to_owned(), text("request")),
@@ -244,7 +249,7 @@ impl Bare {
         commit.send().await?;
         let wake_up = self.sqs.send_message().queue_url(&self.queue_url);
         let wake_up = wake_up.message_group_id(PAGE).message_deduplication_id(id);
-        wake_up.message_body(format!("\"{id}/{PAGE}\"")).send().await?;
+        wake_up.message_body(&self.wake_up).send().await?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -105,7 +105,8 @@ async fn start(name: &str) -> Result<Start, Box<dyn Error>> {
     let mut function = command.spawn()?;
     let request = timeout(PATIENCE, first_request(&runtime_api)).await;
     let ms = begun.elapsed().as_secs_f64() * 1e3;
-    let request = request.map_err(|_| format!("{name} did not ask for work"))??;
+    // It would end if the connection were closed.
+    let (request, _connection) = request.map_err(|_| format!("{name} did not ask for work"))??;
     if !request.contains("/invocation/next ") {
         return Err(format!("{name} did not start: {request}").into());
     }
@@ -118,9 +119,9 @@ async fn start(name: &str) -> Result<Start, Box<dyn Error>> {
 }
 
 /// Reads the head of the first request to the Runtime API, which is never answered.
-async fn first_request(runtime_api: &TcpListener) -> Result<String, Box<dyn Error>> {
+async fn first_request(runtime_api: &TcpListener) -> Result<(String, TcpStream), Box<dyn Error>> {
     let (mut connection, _) = runtime_api.accept().await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && connection.read_buf(&mut head).await? > 0 {}
-    Ok(String::from_utf8_lossy(&head).into_owned())
+    Ok((String::from_utf8_lossy(&head).into_owned(), connection))
 }

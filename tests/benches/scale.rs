@@ -49,6 +49,9 @@ enum Recipients {
 #[derive(Clone, Copy)]
 struct Size(&'static str, usize, Recipients, usize);
 
+/// A part of what one contact took.
+type Value = fn(&Took) -> f64;
+
 /// What one contact took.
 #[derive(Clone, Copy)]
 struct Took {
@@ -86,11 +89,16 @@ pub async fn measure() -> Measured {
         all.push((contacts as f64, took));
     }
     bench.stack.stop().await;
-    let lines = relative(&all);
-    let (least, most) = (all[0].0, all[all.len() - 1].0);
+    let units = units(&mut section).await?;
+    let mut lines = relative(&all);
+    lines.push(Line {
+        name: "write and read units".to_owned(),
+        points: units,
+    });
+    let least = all[0].0;
     for line in &lines {
-        if let Some((_, times)) = line.points.last() {
-            let name = format!("{}, {} contacts to {}", line.name, number(most), number(least));
+        if let Some((most, times)) = line.points.last() {
+            let name = format!("{}, {} contacts to {}", line.name, number(*most), number(least));
             section.compare(name, *times, "×", Target::AtMost(TARGET));
         }
     }
@@ -99,6 +107,33 @@ pub async fn measure() -> Measured {
         section.note(format!("The chart is in {SVG}."));
     }
     Ok(section)
+}
+
+/// Counts the units of broadcasts to named contacts, over a stack of its own: the counters take time.
+async fn units(section: &mut Section) -> Result<Vec<(f64, f64)>, Box<dyn Error>> {
+    let (bench, counters) = Bench::start_counted(UNPACED, &[]).await?;
+    let named: Vec<_> = SIZES.iter().filter(|size| size.2 == Named).collect();
+    let most = named.iter().map(|size| size.1).max().unwrap_or_default();
+    bench.store(PAGE, 0, most).await?;
+    let mut all = Vec::<(f64, f64)>::new();
+    for Size(_, count, ..) in named {
+        let contacts: Vec<_> = (0..*count).map(contact).collect();
+        bench.idle().await;
+        counters.dynamodb.take();
+        let broadcast = bench.accept(&contacts).await?;
+        bench.complete(&broadcast, *count).await?;
+        bench.idle().await;
+        let used = counters.dynamodb.take().total();
+        let count = *count as f64;
+        let (writes, reads) = (used.write_units / count, used.read_units / count);
+        let name = number(count);
+        section.add(format!("{name} ids: write units a contact"), writes, "");
+        section.add(format!("{name} ids: read units a contact"), reads, "");
+        all.push((count, writes + reads));
+    }
+    bench.stack.stop().await;
+    let first = all[0].1;
+    Ok(all.into_iter().map(|(count, units)| (count, units / first)).collect())
 }
 
 /// The most by which a contact of the largest broadcast may take more than one of the smallest.
@@ -134,7 +169,7 @@ async fn measure_size(bench: &Bench, size: Size) -> Result<Took, Box<dyn Error>>
             peak_mib: after.peak_mib,
         });
     }
-    let of = |value: fn(&Took) -> f64| median(all.iter().map(value));
+    let of = |value: Value| median(all.iter().map(value));
     Ok(Took {
         ms: of(|took| took.ms),
         cpu_ms: of(|took| took.cpu_ms),
@@ -156,7 +191,7 @@ fn workers(bench: &Bench) -> Result<Usage, Box<dyn Error>> {
 
 /// Returns what a contact took relative to the smallest broadcast; of two broadcasts of one size, to that of named contacts.
 fn relative(all: &[(f64, Took)]) -> Vec<Line> {
-    let values: [(&str, fn(&Took) -> f64); 3] = [
+    let values: [(&str, Value); 3] = [
         ("time", |took| took.ms),
         ("CPU of process-job", |took| took.cpu_ms),
         ("memory of process-job", |took| took.peak_mib),

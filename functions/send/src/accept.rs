@@ -87,14 +87,14 @@ async fn accept_under_key(
         return replay(app, caller, key, &answered).await;
     }
     new.check_time(received)?;
-    let recipients = Recipients::find(app, caller, &new, received).await?;
+    let mut recipients = Recipients::find(app, caller, &new, received).await?;
     let broadcast = Broadcast {
         requires_approval: !is_test && (new.requires_approval || app.config.require_approval),
         created_by: caller.name.clone(),
         test: is_test,
         ..broadcast(new, &recipients, received)
     };
-    let jobs = plan(app, &broadcast, &recipients);
+    let jobs = plan(app, &broadcast, &mut recipients);
     let segments = app.store.segments();
     let writes = jobs
         .iter()
@@ -227,20 +227,24 @@ fn broadcast(new: NewBroadcast, recipients: &Recipients, received: Timestamp) ->
 }
 
 /// Makes the jobs of a broadcast, one for each Page. Those of an audience have no contacts yet, and a segment that is to come.
-fn plan(app: &App, broadcast: &Broadcast, recipients: &Recipients) -> Vec<PlannedJob> {
+/// Named contacts are taken out of the recipients: a large request has no room for them twice.
+fn plan(app: &App, broadcast: &Broadcast, recipients: &mut Recipients) -> Vec<PlannedJob> {
     match recipients {
         Recipients::Named(ids) => {
-            let jobs = ids.accepted.iter().map(|(page_id, contacts)| {
-                let segments = split_into_segments(contacts, 0);
-                let number = segments.len().try_into().unwrap_or(u32::MAX);
-                let job = Job {
-                    contacts: contacts.len() as u64,
-                    segments: number,
-                    first_segments: number,
-                    ..empty_job(app, broadcast, page_id)
-                };
-                PlannedJob { job, segments }
-            });
+            let jobs = std::mem::take(&mut ids.accepted)
+                .into_iter()
+                .map(|(page_id, contacts)| {
+                    let count = contacts.len() as u64;
+                    let segments = split_into_segments(contacts, 0);
+                    let number = segments.len().try_into().unwrap_or(u32::MAX);
+                    let job = Job {
+                        contacts: count,
+                        segments: number,
+                        first_segments: number,
+                        ..empty_job(app, broadcast, &page_id)
+                    };
+                    PlannedJob { job, segments }
+                });
             jobs.collect()
         }
         Recipients::Audience(found) => {

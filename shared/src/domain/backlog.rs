@@ -18,19 +18,19 @@ pub const SEGMENT_SIZE: usize = 1_000;
 const SEGMENT_BYTES: usize = 300_000;
 
 /// Splits contacts of a job into segments that are due at once, numbered from `first`.
-pub fn split_into_segments(contacts: &[ContactId], first: u32) -> Vec<Segment> {
+pub fn split_into_segments(contacts: impl IntoIterator<Item = ContactId>, first: u32) -> Vec<Segment> {
     let (mut segments, mut bytes) = (Vec::<Segment>::new(), usize::MAX);
     for contact_id in contacts {
         bytes = bytes.saturating_add(contact_id.as_str().len());
         match segments.last_mut() {
             Some(last) if last.contacts.len() < SEGMENT_SIZE && bytes <= SEGMENT_BYTES => {
-                last.contacts.push(contact_id.clone());
+                last.contacts.push(contact_id);
             }
             _ => {
                 bytes = contact_id.as_str().len();
                 segments.push(Segment {
                     number: first + u32::try_from(segments.len()).unwrap_or(u32::MAX),
-                    contacts: vec![contact_id.clone()],
+                    contacts: vec![contact_id],
                     due_at: None,
                 });
             }
@@ -380,11 +380,11 @@ mod tests {
 
     #[test]
     fn segment_holds_a_thousand_contacts_and_fits_into_an_item() {
-        let short = split_into_segments(&contacts(0..2_500), 0);
+        let short = split_into_segments(contacts(0..2_500), 0);
         let long: Vec<_> = (0..1_000)
             .map(|n| ContactId::parse(&format!("{n:04}{}", "🙂".repeat(124))).unwrap())
             .collect();
-        let long = split_into_segments(&long, 0);
+        let long = split_into_segments(long, 0);
 
         let lengths =
             |segments: &[Segment]| -> Vec<_> { segments.iter().map(|segment| segment.contacts.len()).collect() };

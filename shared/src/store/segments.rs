@@ -19,8 +19,8 @@ use crate::domain::job::Job;
 
 /// Segments in one `BatchWriteItem`, which takes 25 puts and 16 MB; a full segment has up to 300 KB.
 const BATCH: usize = 25;
-/// Batches in flight at once.
-const BATCHES_AT_ONCE: usize = 4;
+/// Batches in flight at once. Each is some megabytes of memory.
+const BATCHES_AT_ONCE: usize = 2;
 
 /// The segments of a [`Store`].
 pub struct Segments<'a>(pub(super) &'a Store);

@@ -51,7 +51,7 @@ impl Transactions<'_> {
         const OPERATION: &str = "resolve an audience";
         let Self(store) = self;
         let (checkpoint_id, asked_at) = (token(), Instant::now());
-        let added = split_into_segments(&found.members, claim.job.first_segments);
+        let added = split_into_segments(found.members.iter().cloned(), claim.job.first_segments);
         let after = SegmentsAfter::new(claim.job.first_segments, &added, found);
         let update = job_update(store, claim, found, &after, &checkpoint_id, now);
         let refused = if added.is_empty() {

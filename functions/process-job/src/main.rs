@@ -1,9 +1,5 @@
 //! The executable of the Lambda function process-job.
 
-/// A message takes hundreds of small allocations; glibc's take a sixth of its time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     process_job::run().await

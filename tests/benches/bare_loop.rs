@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::time::Instant;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::interval;
 use uuid::Uuid;
 
 use crate::process::usage;
@@ -17,6 +18,8 @@ use crate::stack::contact;
 /// The messages that the loop sends, and the number of them in flight.
 pub const COUNT: &str = "BENCH_COUNT";
 pub const IN_FLIGHT: &str = "BENCH_IN_FLIGHT";
+/// The messages of a second; without it there is no pace.
+pub const RATE: &str = "BENCH_RATE";
 pub const PAGE: &str = "BENCH_PAGE";
 pub const TOKEN: &str = "BENCH_TOKEN";
 
@@ -45,17 +48,24 @@ pub async fn run() -> Result<(), Box<dyn Error>> {
         token: variable(TOKEN)?,
         job: format!("{}/{page}", Uuid::now_v7()),
     };
-    let (begun, before) = (Instant::now(), usage(std::process::id())?);
-    stream::iter((0..count).map(|n| sender.send(n)))
+    let before = usage(std::process::id())?;
+    let rate = std::env::var(RATE).ok().and_then(|rate| rate.parse().ok());
+    let pace = rate.map(|rate: f64| interval(Duration::from_secs_f64(1.0 / rate)));
+    let numbers = stream::unfold((0, pace), |(n, mut pace)| async move {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+        Some((n, (n + 1, pace)))
+    });
+    numbers
+        .take(count)
+        .map(|n| sender.send(n))
         .buffer_unordered(in_flight)
         .try_collect::<Vec<()>>()
         .await?;
-    let (took, usage) = (begun.elapsed().as_secs_f64(), usage(std::process::id())?);
-    let cpu = (usage.cpu - before.cpu).as_secs_f64();
-    println!(
-        "{}",
-        json!({"seconds": took, "cpu_seconds": cpu, "peak_mib": usage.peak_mib})
-    );
+    let after = usage(std::process::id())?;
+    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    println!("{}", json!({"cpu_seconds": cpu, "peak_mib": after.peak_mib}));
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use local::sandbox::Sandbox;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::bare_loop::{COUNT, IN_FLIGHT, PAGE as LOOP_PAGE, TOKEN};
+use crate::bare_loop::{COUNT, IN_FLIGHT, PAGE as LOOP_PAGE, RATE, TOKEN};
 use crate::process::{COUNT_TO, command, instructions, usage};
 use crate::report::{Section, Target, median};
 use crate::stack::{Bench, PAGE, UNPACED, contact};
@@ -30,6 +31,8 @@ const BARE_TOKEN: &str = "EAAB-bare";
 /// What a run of so many messages took.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Took {
+    /// From the first message to the last, as Messenger got them.
+    #[serde(default)]
     seconds: f64,
     cpu_seconds: f64,
     peak_mib: f64,
@@ -45,7 +48,7 @@ pub async fn measure() -> Measured {
     broadcast(&bench, &contacts[..500]).await?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        bare.push(bare_loop(&bench, CONTACTS, SENDS_IN_FLIGHT, None)?);
+        bare.push(bare_loop(&bench, CONTACTS, SENDS_IN_FLIGHT, None, None)?);
         ours.push(broadcast(&bench, &contacts).await?);
     }
     bench.stack.stop().await;
@@ -77,16 +80,22 @@ pub async fn measure() -> Measured {
     let bench = Bench::start(rate, Some(directory.path().join("paced")), &[]).await?;
     bench.import(PAGE, 0, count).await?;
     broadcast(&bench, &contacts[..30]).await?;
+    let bare = bare_loop(&bench, count, SENDS_IN_FLIGHT, Some(rate), None)?;
     let paced = broadcast(&bench, &contacts[..count]).await?;
     bench.stack.stop().await;
+    section.add(
+        "CPU a message, bare loop at 30/s",
+        bare.cpu_seconds * 1e3 / count as f64,
+        "ms",
+    );
     section.compare(
-        "CPU a message, paced at 30/s",
+        "CPU a message, process-job at 30/s",
         paced.cpu_seconds * 1e3 / count as f64,
         "ms",
         Target::AtMost(0.6),
     );
     section.compare(
-        "peak memory, paced at 30/s",
+        "peak memory, process-job at 30/s",
         paced.peak_mib,
         "MiB",
         Target::AtMost(16.0),
@@ -121,29 +130,39 @@ async fn count_instructions(directory: &Path, count: usize) -> Result<(f64, f64)
     bench.import(PAGE, 0, count).await?;
     let id = bench.accept(&contacts).await?;
     bench.complete(&id, count).await?;
-    bare_loop(&bench, count, 2 * COUNTED_RATE as usize, Some(&counts[1]))?;
+    bare_loop(&bench, count, 2 * COUNTED_RATE as usize, None, Some(&counts[1]))?;
     bench.stack.stop().await;
     Ok((instructions(&counts[0])?, instructions(&counts[1])?))
 }
 
 /// Sends a broadcast, and returns what it took the worker.
 async fn broadcast(bench: &Bench, contacts: &[String]) -> Result<Took, Box<dyn Error>> {
+    let sandbox = bench.stack.sandbox().ok_or("no sandbox")?;
+    sandbox.forget_messages();
     let before = bench.worker().ok().map(usage).transpose()?;
     let id = bench.accept(contacts).await?;
-    let took = bench.complete(&id, contacts.len()).await?;
+    bench.complete(&id, contacts.len()).await?;
     let after = usage(bench.worker()?)?;
     Ok(Took {
-        seconds: took.as_secs_f64(),
+        seconds: seconds(sandbox),
         cpu_seconds: (after.cpu - before.map_or(Duration::ZERO, |before| before.cpu)).as_secs_f64(),
         peak_mib: after.peak_mib,
     })
 }
 
-/// Runs the bare loop over the services of a stack.
-fn bare_loop(bench: &Bench, count: usize, in_flight: usize, count_to: Option<&Path>) -> Result<Took, Box<dyn Error>> {
+/// Runs the bare loop over the services of a stack, at a rate if one is given.
+fn bare_loop(
+    bench: &Bench,
+    count: usize,
+    in_flight: usize,
+    rate: Option<u32>,
+    count_to: Option<&Path>,
+) -> Result<Took, Box<dyn Error>> {
     let sandbox = bench.stack.sandbox().ok_or("no sandbox")?;
+    sandbox.forget_messages();
     sandbox.set_token(BARE_PAGE, BARE_TOKEN);
-    let output = command(&std::env::current_exe()?, count_to)
+    let mut command = command(&std::env::current_exe()?, count_to);
+    command
         .arg("bare-loop")
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", "bare")
@@ -154,10 +173,22 @@ fn bare_loop(bench: &Bench, count: usize, in_flight: usize, count_to: Option<&Pa
         .env("NO_PROXY", "127.0.0.1")
         .envs([(COUNT, count.to_string()), (IN_FLIGHT, in_flight.to_string())])
         .envs([(LOOP_PAGE, BARE_PAGE), (TOKEN, BARE_TOKEN)])
-        .output()?;
+        .envs(rate.map(|rate| (RATE, rate.to_string())));
+    let output = command.output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(printed.trim()).map_err(|_| {
+    let took: Took = serde_json::from_str(printed.trim()).map_err(|_| {
         let errors = String::from_utf8_lossy(&output.stderr);
-        format!("the bare loop failed: {printed} {errors}").into()
+        format!("the bare loop failed: {printed} {errors}")
+    })?;
+    Ok(Took {
+        seconds: seconds(sandbox),
+        ..took
     })
+}
+
+/// Returns the time from the first message that Messenger got to the last.
+fn seconds(sandbox: &Sandbox) -> f64 {
+    let times: Vec<_> = sandbox.received().iter().map(|message| message.at).collect();
+    let span = times.iter().max().zip(times.iter().min());
+    span.map_or(f64::NAN, |(last, first)| (last - first) as f64 / 1e3)
 }

@@ -365,6 +365,29 @@ async fn contact_that_has_opted_in_a_moment_ago_is_not_skipped() {
     assert_eq!(report["counters"]["sent"], 3);
 }
 
+/// At one a second four contacts are read at once; the last of them is sent to three seconds later.
+#[tokio::test]
+async fn contact_is_read_again_when_its_read_is_two_seconds_old() {
+    let stack = TestStack::start_with(&[("PAGE_RATE_PER_SECOND", "1")]).await;
+    let ids = stack.import_contacts(4).await;
+    stack.let_reads_catch_up();
+    let id = stack.broadcast(&ids).await;
+    let opt_out = async {
+        while stack.sandbox.received_count() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let opted_out = json!({"contacts": [{"contact_id": ids[3], "page_id": PAGES[0], "opted_out": true}]});
+        stack.call("PUT", "/v1/contacts", None, Some(&opted_out)).await;
+    };
+
+    let (report, ()) = tokio::join!(stack.finish(&id), opt_out);
+
+    assert_eq!(
+        (&report["counters"]["sent"], &report["counters"]["skipped"]),
+        (&json!(3), &json!(1))
+    );
+}
+
 #[tokio::test]
 async fn moved_contact_is_sent_to_by_the_accepting_page() {
     let stack = TestStack::start().await;

@@ -28,7 +28,7 @@ const PACED: (usize, u32) = (600, 30);
 const BARE_PAGE: &str = "bare-page";
 const BARE_TOKEN: &str = "EAAB-bare";
 
-/// What a run of so many messages took.
+/// The use of a run of messages.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Took {
     /// From the first message to the last, as Messenger got them.

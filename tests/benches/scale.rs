@@ -52,7 +52,7 @@ struct Size(&'static str, usize, Recipients, usize);
 /// A part of what one contact took.
 type Value = fn(&Took) -> f64;
 
-/// What one contact took.
+/// The use of one contact.
 #[derive(Clone, Copy)]
 struct Took {
     ms: f64,

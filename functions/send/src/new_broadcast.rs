@@ -387,8 +387,6 @@ fn tag(text: &str) -> Result<Tag, String> {
     word(text, "HUMAN_AGENT")
 }
 
-/// Returns the SHA-256 of a text, in hexadecimal.
-///
 /// Returns the JSON of a list of the sorted ids and these values. The values of 100,000 ids are not made all at once.
 fn with_ids(ids: &[ContactId], others: &[Value]) -> String {
     let ids: BTreeSet<_> = ids.iter().collect();
@@ -401,6 +399,8 @@ fn with_ids(ids: &[ContactId], others: &[Value]) -> String {
     format!("[{list}]{}]", others.concat())
 }
 
+/// Returns the SHA-256 of a text, in hexadecimal.
+///
 /// Digests are domain-separated per kind, and per caller (length-prefixed name), so callers cannot collide. Unauthenticated
 /// callers keep the format from before authentication.
 fn digest(kind: &str, caller: Option<&str>, of: &str) -> String {

@@ -124,7 +124,7 @@ impl Deliveries<'_> {
                     return Ok(Reserve::Refused(row));
                 }
                 Some(Delivery {
-                    attempts: row.attempts - 1,
+                    attempts: row.attempts.saturating_sub(1),
                     ..row
                 })
             }

@@ -245,7 +245,7 @@ impl Store {
             .transact_write_items()
             .set_transact_items(Some(parts))
             .client_request_token(request_token);
-        let commit = || async { call.clone().send().await.map_err(SdkError::into_service_error) };
+        let commit = || Box::pin(async { call.clone().send().await.map_err(SdkError::into_service_error) });
         match commit.retry(backoff()).when(has_collided).await {
             Ok(_) => Ok(Transaction::Written),
             Err(TransactWriteItemsError::TransactionCanceledException(cancelled))
@@ -290,11 +290,13 @@ where
 
 /// Tries a call again while it is throttled or collides with a transaction, beyond what the SDK does by itself: neither is
 /// a refusal.
-pub(super) async fn with_retries<T, E, R, F>(call: impl FnMut() -> F) -> Result<T, SdkError<E, R>>
+pub(super) async fn with_retries<T, E, R, F>(mut call: impl FnMut() -> F) -> Result<T, SdkError<E, R>>
 where
     F: Future<Output = Result<T, SdkError<E, R>>>,
     SdkError<E, R>: ProvideErrorMetadata,
 {
+    // Boxed, since a call takes some kilobytes, for which every future that makes one would have room, for each of them.
+    let call = || Box::pin(call());
     call.retry(backoff())
         .when(|error| error.code().is_some_and(is_contention))
         .await

@@ -83,7 +83,7 @@ pub async fn work_on(app: &App, job: &JobId, ends: Instant) -> Result<Worked, Er
             return Ok(Worked::NotReady);
         }
         if found.import.is_some() || found.stop.is_some() || found.is_expired(app.clock.now()) {
-            return work_without_page(app, &found, ends).await;
+            return Box::pin(work_without_page(app, &found, ends)).await;
         }
         if found.is_express() || found.is_resolving() {
             return work_and_wake(app, job, None, ends).await;
@@ -149,7 +149,8 @@ async fn wait_for_page(app: &App, job: &JobId, ends: Instant) -> Result<Acquired
 
 /// Works on a job, then releases its Page if it is held, and wakes the next run.
 async fn work_and_wake(app: &App, job: &JobId, mut lease: Option<PageLease>, ends: Instant) -> Result<Worked, Error> {
-    let worked = claim_and_work(app, job, lease.as_mut(), ends).await;
+    // What is boxed here does not add to the stack of those that await it.
+    let worked = Box::pin(claim_and_work(app, job, lease.as_mut(), ends)).await;
     // The Page is released before the wake-up is sent, so that the next worker finds it free.
     if let Some(lease) = lease
         && let Err(error) = app.store.page_leases().release_if_held(&lease).await
@@ -330,13 +331,13 @@ async fn work_claimed(
         return halted(claim, reason);
     }
     if claim.job.is_resolving() {
-        return resolve(app, claim, ends).await.map_err(Error::Store);
+        return Box::pin(resolve(app, claim, ends)).await.map_err(Error::Store);
     }
     if lease.is_none() && !claim.job.is_express() {
         // Another worker has resolved its audience meanwhile: the next run takes the Page.
         return Ok(RunEnd::HandOver(Box::new(claim), HandOver::Queued));
     }
-    let claim = match carry_out_command(app, claim, ends).await? {
+    let claim = match Box::pin(carry_out_command(app, claim, ends)).await? {
         ControlFlow::Continue(claim) => claim,
         ControlFlow::Break(end) => return Ok(end),
     };
@@ -366,7 +367,6 @@ async fn work_claimed(
         messenger: MessengerClient::new(&app.config, &job.page_id, access).map_err(Error::Client)?,
         spacing: Spacing::new(pace.rate()),
     };
-    // Boxed, as a run is large.
     let run = Box::pin(Run::new(&sender, claim, pace, ends).work());
     run.await.map_err(Error::Store)
 }

@@ -234,6 +234,18 @@ impl Backlog {
         contacts.into_iter().flatten().skip(index)
     }
 
+    /// Returns the number of the segment of the next contact, or of a contact `within` so many after it, if it is not loaded.
+    pub fn not_loaded(&self, within: usize) -> Option<u32> {
+        let number = segment_of(self.next);
+        let loaded = |number| self.loaded.iter().find(|segment| segment.number == number);
+        let missing = match loaded(number) {
+            None => number,
+            Some(segment) if segment.contacts.len() <= index_in_segment(self.next) + within => number + 1,
+            Some(_) => return None,
+        };
+        (missing < self.segments && loaded(missing).is_none()).then_some(missing)
+    }
+
     /// Returns the next step when the next segment is not due: a later segment may be due earlier; if none is due, the step is
     /// to wait for the earliest.
     fn next_if_segment_is_not_due(&mut self, now: Timestamp) -> Next {
@@ -391,6 +403,22 @@ mod tests {
         assert_eq!(lengths(&short), [1_000, 1_000, 500]);
         assert_eq!(lengths(&long), [600, 400]);
         assert_eq!(long[1].number, 1);
+    }
+
+    #[test]
+    fn next_segment_is_asked_for_before_its_first_contact_comes() {
+        let mut backlog = Backlog::new(2, 2, 0);
+        assert_eq!(backlog.not_loaded(2), Some(0));
+        backlog.load(segment(0, 0..4, None));
+        assert_eq!(backlog.not_loaded(3), None);
+        take(&mut backlog);
+        assert_eq!((backlog.not_loaded(3), backlog.not_loaded(0)), (Some(1), None));
+        backlog.load(segment(1, 4..8, None));
+        assert_eq!(backlog.not_loaded(3), None);
+        for _ in 0..4 {
+            take(&mut backlog);
+        }
+        assert_eq!(backlog.not_loaded(1_000), None);
     }
 
     #[test]

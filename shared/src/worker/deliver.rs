@@ -124,28 +124,37 @@ impl Composed {
 }
 
 impl Sender<'_> {
-    /// Delivers the message to the contact of an entry, as it was read, if that is due and not done yet. `alone` is `true` if
+    /// Delivers the message to the contact of an entry, as `read` returns it, if that is due and not done yet. `alone` is `true` if
     /// Messenger refused the contact in this run with an error that concerns no other contact: then the contact fails if it is
     /// refused again.
-    pub async fn deliver(&self, entry: Entry, contact: ReadContact, alone: bool) -> Delivered {
-        let deliver = async {
-            let attempt = self.attempt(&entry, contact, alone).await;
-            let attempt = attempt.unwrap_or_else(|error| AttemptEnd::Unsettled(error).into());
-            debug!(end = ?attempt.end, "contact worked on");
-            attempt
-        };
-        let attempt = deliver.instrument(delivery_span(&entry.contact_id)).await;
+    pub async fn deliver(
+        &self,
+        entry: Entry,
+        read: impl Future<Output = Result<ReadContact, store::Error>>,
+        alone: bool,
+    ) -> Delivered {
+        let span = delivery_span(&entry.contact_id);
+        // Boxed, or each of the futures around it would have room for it twice.
+        let attempt = Box::pin(self.attempt(&entry, read, alone));
+        let attempt = attempt.instrument(span.clone()).await;
+        let attempt = attempt.unwrap_or_else(|error| AttemptEnd::Unsettled(error).into());
+        span.in_scope(|| debug!(end = ?attempt.end, "contact worked on"));
         Delivered { entry, attempt }
     }
 
-    async fn attempt(&self, entry: &Entry, mut read: ReadContact, alone: bool) -> Result<Attempt, store::Error> {
+    async fn attempt(
+        &self,
+        entry: &Entry,
+        read: impl Future<Output = Result<ReadContact, store::Error>>,
+        alone: bool,
+    ) -> Result<Attempt, store::Error> {
         let clock = &self.app.clock;
         // The contact is read before the reservation, so that a failed read leaves no doubt. The reservation counts as being as
         // old as the read: an erasure deletes the contact and then the row that would refuse the reservation, so a worker that
         // was frozen in between must not send.
-        let mut may_ask = true;
+        let (mut read, mut may_ask) = (read.await?, true);
         let composed = loop {
-            match self.compose(read.contact.as_ref(), may_ask) {
+            match self.compose(read.contact.as_deref(), may_ask) {
                 // The contact is passed over only by what it is now: it may have been imported, or have written, a moment ago.
                 Some(Composed::NoMessage(_)) if !read.is_current => {}
                 Some(composed) => break composed,
@@ -289,44 +298,48 @@ impl Sender<'_> {
         let (config, now) = (&self.app.config, self.app.clock.now());
         let reason = error.to_string();
         let mut signal = error.signal();
-        let (end, consequence) = match error.verdict() {
+        let mut consequence = None;
+        let (reservation, state) = match error.verdict() {
             Verdict::Later if reservation.attempt >= config.retry_attempts => {
                 let reason = format!("{reason}, {} times", reservation.attempt);
-                (self.record(reservation, State::Failed { reason }).await?, None)
+                (reservation, State::Failed { reason })
             }
             Verdict::Later => {
                 let wait = retry::backoff(config.retry_base, reservation.attempt, rand::random());
                 let due = retry::due_after(now, wait, config.retry_base);
-                (self.record(reservation, waiting(due, &reason)).await?, None)
+                (reservation, waiting(due, &reason))
             }
-            Verdict::RateLimited(regain_after) => (
-                self.record(reservation.uncharged(), waiting(now, &reason)).await?,
-                Some(Consequence::RateLimited(regain_after)),
-            ),
-            Verdict::Never => (self.record(reservation, State::Failed { reason }).await?, None),
+            Verdict::RateLimited(regain_after) => {
+                consequence = Some(Consequence::RateLimited(regain_after));
+                (reservation.uncharged(), waiting(now, &reason))
+            }
+            Verdict::Never => (reservation, State::Failed { reason }),
             Verdict::StopIfConfirmed if alone || reservation.refused_before_resume => {
                 // Ten such contacts in a row are no accident.
                 if let Signal::Suspected(error) = signal {
                     signal = Signal::RefusedSuspiciously(error.code);
                 }
-                (self.record(reservation, State::Failed { reason }).await?, None)
+                (reservation, State::Failed { reason })
             }
-            Verdict::StopIfConfirmed => {
-                let refused = reservation.uncharged().refused(now);
-                (self.record(refused, waiting(now, &reason)).await?, None)
-            }
+            Verdict::StopIfConfirmed => (reservation.uncharged().refused(now), waiting(now, &reason)),
             Verdict::Stop => {
-                let end = self.record(reservation.uncharged(), waiting(now, &reason));
-                let consequence = match error.refuses_token() {
+                let state = waiting(now, &reason);
+                consequence = Some(match error.refuses_token() {
                     true => Consequence::TokenRefused(reason),
                     false => Consequence::Stop(reason),
-                };
-                (end.await?, Some(consequence))
+                });
+                (reservation.uncharged(), state)
             }
-            Verdict::InDoubt => (AttemptEnd::Doubt(reservation.into_doubt(reason)), None),
+            Verdict::InDoubt => {
+                return Ok(Attempt {
+                    end: AttemptEnd::Doubt(reservation.into_doubt(reason)),
+                    signal: Some(signal),
+                    consequence,
+                });
+            }
         };
         Ok(Attempt {
-            end,
+            end: self.record(reservation, state).await?,
             signal: Some(signal),
             consequence,
         })

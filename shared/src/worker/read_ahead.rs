@@ -2,9 +2,11 @@
 //! all requests, and cost twice as much.
 
 use std::collections::{HashMap, HashSet};
-use std::iter;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use jiff::Timestamp;
 
 use crate::app::App;
@@ -23,7 +25,7 @@ const MOST: usize = 100;
 #[derive(Debug)]
 pub struct ReadContact {
     /// The contact.
-    pub contact: Option<Contact>,
+    pub contact: Option<Arc<Contact>>,
     /// The time before the read.
     pub at: Timestamp,
     /// The instant before the read.
@@ -41,7 +43,7 @@ impl ReadContact {
         let (at, since) = (app.clock.now(), Instant::now());
         let contact = app.store.contacts().get(contact_id).await?;
         Ok(Self {
-            contact,
+            contact: contact.map(Arc::new),
             at,
             since,
             is_current: true,
@@ -49,65 +51,93 @@ impl ReadContact {
     }
 }
 
-/// The contacts that were read and not taken yet.
-pub struct ReadAhead {
-    valid_for: Duration,
+/// The contacts of a batch that exist: the answer to one read, for which several sends may wait.
+type Found<'a> = Shared<BoxFuture<'a, Result<Arc<HashMap<ContactId, Arc<Contact>>>, Arc<store::Error>>>>;
+
+/// The contacts of the last read that were not taken yet. The read may be under way.
+struct Batch<'a> {
     at: Timestamp,
     since: Instant,
-    /// The contacts that were asked for.
-    asked: HashSet<ContactId>,
-    /// Those of them that exist.
-    found: HashMap<ContactId, Contact>,
+    not_taken: HashSet<ContactId>,
+    found: Found<'a>,
 }
 
-impl ReadAhead {
+/// The contacts of the next sends.
+pub struct ReadAhead<'a> {
+    app: &'a App,
+    valid_for: Duration,
+    batch: Option<Batch<'a>>,
+}
+
+impl<'a> ReadAhead<'a> {
     /// Returns no contacts.
-    pub fn new(app: &App) -> Self {
+    pub fn new(app: &'a App) -> Self {
         Self {
+            app,
             // A reservation counts as being as old as the read, and is not used when it is older than the time-out.
             valid_for: VALID_FOR.min(app.config.messenger_timeout / 5),
-            at: app.clock.now(),
-            since: Instant::now(),
-            asked: HashSet::new(),
-            found: HashMap::new(),
+            batch: None,
         }
     }
 
-    /// Returns a contact. If it has not been read ahead, it is read together with those that come next, in place of the others.
+    /// Returns `true` if the last batch has a contact that was not taken yet, and was not read too long ago.
+    pub fn has(&self, contact_id: &ContactId) -> bool {
+        let batch = self.batch.as_ref();
+        batch.is_some_and(|batch| batch.not_taken.contains(contact_id) && batch.since.elapsed() <= self.valid_for)
+    }
+
+    /// Begins to read these contacts, or as many of them as are read at once, in place of the last batch.
+    pub fn begin<'c>(&mut self, contact_ids: impl Iterator<Item = &'c ContactId>) {
+        let ids = contact_ids.take(MOST).cloned().collect();
+        self.batch = Some(Batch::of(self.app, ids));
+    }
+
+    /// Takes a contact of the last batch. It is read by itself, as of now, if it is not there or was read too long ago.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn get<'c>(
+    pub fn take(
         &mut self,
-        app: &App,
-        contact_id: &'c ContactId,
-        next: impl Iterator<Item = &'c ContactId>,
-    ) -> Result<ReadContact, store::Error> {
-        if let Some(contact) = self.take(contact_id) {
-            return Ok(contact);
-        }
-        let batch: Vec<_> = iter::once(contact_id).chain(next).take(MOST).cloned().collect();
-        self.asked.clear();
-        (self.at, self.since) = (app.clock.now(), Instant::now());
-        self.found = app.store.contacts().get_all_lately(&batch).await?;
-        self.asked.extend(batch);
-        match self.take(contact_id) {
-            Some(contact) => Ok(contact),
-            // The read took longer than it may be old.
-            None => ReadContact::as_of_now(app, contact_id).await,
+        contact_id: &ContactId,
+    ) -> impl Future<Output = Result<ReadContact, store::Error>> + Send + use<'a> {
+        let (app, valid_for, contact_id) = (self.app, self.valid_for, contact_id.clone());
+        let read = self.batch.as_mut().and_then(|batch| {
+            let is_there = batch.not_taken.remove(&contact_id);
+            is_there.then(|| (batch.at, batch.since, batch.found.clone()))
+        });
+        async move {
+            if let Some((at, since, found)) = read {
+                let found = found.await.map_err(|error| store::Error::Unsettled {
+                    operation: "read contacts ahead",
+                    source: Box::new(error),
+                })?;
+                if since.elapsed() <= valid_for {
+                    return Ok(ReadContact {
+                        contact: found.get(&contact_id).cloned(),
+                        at,
+                        since,
+                        is_current: false,
+                    });
+                }
+            }
+            ReadContact::as_of_now(app, &contact_id).await
         }
     }
+}
 
-    /// Takes a contact, unless it was not read, or too long ago.
-    fn take(&mut self, contact_id: &ContactId) -> Option<ReadContact> {
-        if !self.asked.remove(contact_id) || self.since.elapsed() > self.valid_for {
-            return None;
+impl<'a> Batch<'a> {
+    fn of(app: &'a App, ids: Vec<ContactId>) -> Self {
+        let not_taken = ids.iter().cloned().collect();
+        let read = async move {
+            let found = app.store.contacts().get_all_lately(&ids).await.map_err(Arc::new)?;
+            let shared = found.into_iter().map(|(id, contact)| (id, Arc::new(contact)));
+            Ok(Arc::new(shared.collect()))
+        };
+        Self {
+            at: app.clock.now(),
+            since: Instant::now(),
+            not_taken,
+            found: read.boxed().shared(),
         }
-        Some(ReadContact {
-            contact: self.found.remove(contact_id),
-            at: self.at,
-            since: self.since,
-            is_current: false,
-        })
     }
 }

@@ -21,8 +21,8 @@ const ROUNDS: usize = 3;
 /// The sends in flight of both: those of `process-job` at a rate that is no limit.
 const SENDS_IN_FLIGHT: usize = 256;
 /// The sizes whose difference has the instructions of one message. Callgrind is fifty times slower, so the rate is low.
-const COUNTED: [usize; 2] = [200, 600];
-const COUNTED_RATE: u32 = 16;
+const COUNTED: [usize; 2] = [300, 900];
+const COUNTED_RATE: u32 = 60;
 /// The contacts of the paced run, at the rate that users have.
 const PACED: (usize, u32) = (600, 30);
 const BARE_PAGE: &str = "bare-page";

@@ -21,8 +21,8 @@ use crate::counter::Counter;
 
 /// The Page of single-Page benchmarks, one of the sandbox's own.
 pub const PAGE: &str = "page-1";
-/// The rate at which the pace is no limit.
-pub const UNPACED: u32 = 100_000;
+/// The rate at which the pace is no limit. At a rate that is far too high the slots would be lost before they are used.
+pub const UNPACED: u32 = 10_000;
 /// The contacts of one request that imports them.
 const IMPORT: usize = 1_000;
 /// The contacts of one call that writes them past the API: DynamoDB takes no more.

@@ -173,3 +173,55 @@ async fn messenger_outage_of_ten_minutes_loses_no_contact() {
     assert_eq!(report["status"], "completed");
     assert_eq!(report["counters"]["sent"], 200, "{report:#}");
 }
+
+/// The first checkpoint is answered when five more messages have been sent, far more than were in flight when it began.
+#[tokio::test]
+async fn slow_checkpoint_holds_no_send() {
+    const MORE: usize = 5;
+    let services = Services::start().await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let sent_meanwhile = Arc::new(AtomicUsize::new(0));
+    let count = {
+        let sent = Arc::clone(&sent);
+        move |call: ProxiedCall| {
+            sent.fetch_add(usize::from(call.name().contains("/messages?")), Ordering::SeqCst);
+            call.forward()
+        }
+    };
+    let hold = {
+        let (is_first, sent_meanwhile) = (Arc::new(AtomicBool::new(true)), Arc::clone(&sent_meanwhile));
+        move |call: ProxiedCall| {
+            let holds = call.body().contains("stalls = :stalls, breakers") && is_first.swap(false, Ordering::SeqCst);
+            let (sent, sent_meanwhile) = (Arc::clone(&sent), Arc::clone(&sent_meanwhile));
+            async move {
+                if holds {
+                    let before = sent.load(Ordering::SeqCst);
+                    // The call is repeated after two seconds without an answer.
+                    for _ in 0..180 {
+                        let more = sent.load(Ordering::SeqCst) - before;
+                        sent_meanwhile.store(more, Ordering::SeqCst);
+                        if more >= MORE {
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                call.forward().await
+            }
+        }
+    };
+    let endpoints = Endpoints {
+        dynamodb: proxy::start(&services.endpoints.dynamodb, hold).await,
+        graph: proxy::start(&services.endpoints.graph, count).await,
+        ..services.endpoints.clone()
+    };
+    let stack = TestStack::start_on(services, &endpoints, &[("PAGE_RATE_PER_SECOND", "10")]).await;
+    let ids = stack.import_contacts(40).await;
+
+    let id = stack.broadcast(&ids).await;
+    let report = stack.finish(&id).await;
+
+    assert_eq!(report["counters"]["sent"], 40);
+    let meanwhile = sent_meanwhile.load(Ordering::SeqCst);
+    assert!(meanwhile >= MORE, "{meanwhile} sent");
+}

@@ -50,6 +50,8 @@ pub struct Sends<'a> {
     contacts: ReadAhead<'a>,
     /// The segment of contacts that comes next.
     segment: SegmentAhead<'a>,
+    /// `true` if a segment that was to be loaded ahead does not exist.
+    is_segment_gone: bool,
     /// The contacts that were refused with an error that may concern every contact.
     suspects: Suspects,
     /// The number of contacts finished since the last checkpoint.
@@ -79,6 +81,7 @@ impl<'a> Sends<'a> {
             in_flight: InFlight::default(),
             contacts: ReadAhead::new(sender.app),
             segment: SegmentAhead::default(),
+            is_segment_gone: false,
             suspects: Suspects::default(),
             finished: 0,
             doubts: Vec::new(),
@@ -133,12 +136,18 @@ impl<'a> Sends<'a> {
     /// Starts a send or records a result, whatever comes first, unless `other` is done, whose output is returned.
     async fn step<T>(&mut self, other: impl Future<Output = Option<T>>) -> Option<T> {
         let now = Instant::now();
-        let until = self.told_until.min(self.last_start);
         if self.stop.is_none() && now >= self.last_start {
             self.stop_for(Stop::Yield);
+            return None;
         }
+        let until = self.told_until.min(self.last_start);
         let is_allowed = self.stop.is_none() && now < until;
-        if is_allowed && let Some(number) = self.backlog.not_loaded(self.pace.max_in_flight()) {
+        let ahead = if self.is_segment_gone {
+            0
+        } else {
+            self.pace.max_in_flight()
+        };
+        if is_allowed && let Some(number) = self.backlog.not_loaded(ahead) {
             self.segment.load(self.sender.app, &self.sender.job.snapshot, number);
         }
         let may_start = is_allowed && self.may_start() && self.backlog.not_loaded(0).is_none();
@@ -190,11 +199,12 @@ impl<'a> Sends<'a> {
         None
     }
 
-    /// Records a segment that was loaded.
+    /// Records a segment that was loaded. One that is gone stops the run when its first contact comes.
     fn record_loaded(&mut self, (number, loaded): Loaded) {
-        self.rest.take_if(|rest| matches!(rest, Next::Load(_)));
+        let asked_for = self.rest.take_if(|rest| matches!(rest, Next::Load(_)));
         match loaded {
             Ok(Some(segment)) => self.backlog.load(segment),
+            Ok(None) if asked_for.is_none() && self.backlog.not_loaded(0).is_none() => self.is_segment_gone = true,
             Ok(None) => self.stop_for(Stop::Halt(format!("expired: segment {number} is gone"))),
             Err(error) => self.stop_for(Stop::Unsettled(error)),
         }

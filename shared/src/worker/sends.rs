@@ -29,7 +29,7 @@ const CHECKPOINT_AFTER: usize = 200;
 
 /// The sends of a run, and what they have found out.
 pub struct Sends<'a> {
-    pub sender: &'a Sender<'a>,
+    sender: &'a Sender<'a>,
     pub backlog: Backlog,
     pub pace: Pace<'a>,
     /// The contacts that are left to send to, as far as is known.
